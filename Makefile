@@ -1,0 +1,38 @@
+# make setup   a virtual environment in .venv with the versions of constraints.txt
+# make demo    lint, plan, train the shipped policy on two processes, show what changed
+# make test    all tests
+# make lint    ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/trace-dsl lint specs/demo/trace.trace --run specs/demo/run.yaml
+	$(BIN)/trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml
+	$(BIN)/trace-dsl train specs/demo/run.yaml --overwrite
+	$(BIN)/trace-dsl summary runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy trace_dsl
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The training side: rollouts, teachers, the routed loss and the Megatron loop that a plan drives."""

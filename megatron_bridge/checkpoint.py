@@ -1,0 +1,277 @@
+"""Checkpoints: models, optimizer, scheduler and random state, whole or not there.
+
+A checkpoint is a directory `step_000040` in megatron-core's distributed format, so that it can be loaded
+under another layout. It is written as `step_000040.partial` and renamed when every rank has flushed its part;
+`latest` names the last one. `meta.json` inside tells, without torch, what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing import ShardedObject
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException, save_config
+from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
+from megatron.core.dist_checkpointing.strategies.common import TorchCommonSaveStrategy
+from megatron.core.dist_checkpointing.strategies.torch import (
+    MCoreSavePlanner,
+    _replace_state_dict_keys_with_sharded_keys,
+    mcore_to_pyt_state_dict,
+)
+from megatron.core.utils import unwrap_model
+from torch.distributed import checkpoint as torch_checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
+
+from megatron_bridge.atomic import CheckpointError, Verdict, replace_directory, write_text
+from megatron_bridge.torch_adam import allocate_state, loading_state
+
+__all__ = [
+    "CheckpointError",
+    "Restored",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "read_meta",
+    "save_checkpoint",
+]
+
+LATEST = "latest"
+META = "meta.json"
+_STEP = re.compile(r"step_(\d{6,})")
+_LONGEST_REASON = 200
+_PACKAGES = ("torch", "megatron-core", "transformers")
+# The distributed optimizer's state is gathered into the parameters' shapes: it loads under any layout.
+_OPTIMIZER_FORMAT = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What `load_checkpoint` gives back beside the state it put in place."""
+
+    step: int
+    extra: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def checkpoint_name(step: int) -> str:
+    """The directory name of a step: `step_000040`."""
+    return f"step_{step:06d}"
+
+
+def checkpoints(directory: str | Path) -> list[Path]:
+    """The whole checkpoints in `directory`, oldest step first; partial ones are left out."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if _STEP.fullmatch(path.name) and (path / META).is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def latest_checkpoint(directory: str | Path) -> Path | None:
+    """The checkpoint that `latest` names; the last whole one where it names none that is there; None without
+    any."""
+    whole = checkpoints(directory)
+    pointer = Path(directory) / LATEST
+    if pointer.is_file():
+        named = Path(directory) / pointer.read_text(encoding="utf-8").strip()
+        if named in whole:
+            return named
+    return whole[-1] if whole else None
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """`meta.json` of a checkpoint: step, layout, package versions, and what the trainer put there."""
+    return json.loads((Path(path) / META).read_text(encoding="utf-8"))
+
+
+def save_checkpoint(
+    directory: str | Path,
+    *,
+    step: int,
+    models: Mapping[str, torch.nn.Module],
+    optimizer: Any,
+    scheduler: Any,
+    extra: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    keep_last: int,
+) -> Path:
+    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints.
+
+    `models` by name, the trained one among them (wrapped or not); `extra` holds JSON-able values and tensors,
+    the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks write;
+    no process is started. Collectives: megatron-core's for the sharding plan, and three agreements over all
+    ranks.
+
+    Raises ValueError for a step below 1 or `keep_last` below 1. Raises CheckpointError on every rank where
+    writing failed on any: the partial directory is removed and the previous checkpoint stays the latest.
+    """
+    if step < 1 or keep_last < 1:
+        raise ValueError(f"step {step}, keep_last {keep_last}: both are at least 1 (step 0 is the source model)")
+    directory = Path(directory)
+    target = directory / checkpoint_name(step)
+    partial = directory / f"{target.name}.partial"
+    good = latest_checkpoint(directory)
+    verdict = Verdict(
+        lambda reason: (
+            f"cannot save {target}: {reason}; "
+            + (f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint")
+        )
+    )
+    first = dist.get_rank() == 0
+
+    def cleanup() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+
+    sharded, common = save_preprocess(_state(models, optimizer, scheduler, extra, is_loading=False))
+    if first:
+        with verdict.guard():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            text = json.dumps(_meta(step, meta, optimizer), indent=2) + "\n"
+            (partial / META).write_text(text, encoding="utf-8")
+            TorchCommonSaveStrategy("torch", 1).save_common(common, partial)
+            save_config(CheckpointingConfig("torch_dist", 1), str(partial))
+    verdict.agree(cleanup)
+    try:
+        _write_sharded(sharded, partial)
+    except CheckpointException as failure:  # raised on every rank, with the errors of all
+        verdict.note(_cause(failure))
+    verdict.agree(cleanup)
+    if first:
+        with verdict.guard():
+            replace_directory(partial, target)
+            write_text(directory / LATEST, target.name + "\n")
+    verdict.agree(cleanup)
+    if first:
+        _prune(directory, target, keep_last)
+    return target
+
+
+def load_checkpoint(
+    path: str | Path, *, models: Mapping[str, torch.nn.Module], optimizer: Any, scheduler: Any
+) -> Restored:
+    """Put the state of checkpoint `path` into `models`, `optimizer` and `scheduler`, under any layout.
+
+    The optimizer must be of the kind that saved (distributed or not).
+    torch's generator state is restored where the number of ranks is the one that saved. Call it inside
+    `megatron_runtime()`. Collectives: megatron-core's for the sharding plan. Raises CheckpointError where the
+    checkpoint is missing, broken or of another model.
+    """
+    path = Path(path)
+    if not (path / META).is_file():
+        raise CheckpointError(f"no checkpoint at {path}: it has no {META}; latest_checkpoint names one that is whole")
+    meta = read_meta(path)
+    kind = _optimizer_kind(optimizer)
+    if meta["optimizer"] != kind:
+        raise CheckpointError(
+            f"cannot load {path}: it holds the state of a {meta['optimizer']}, this run has a {kind}; "
+            "choose the distributed optimizer or not as the run that saved did"
+        )
+    allocate_state(optimizer)
+    state = _state(models, optimizer, scheduler, {}, is_loading=True)
+    same_ranks = meta["layout"]["world"] == dist.get_world_size()
+    if not same_ranks:
+        del state["torch_rng"]
+    try:
+        loaded = dist_checkpointing.load(state, str(path))
+    except CheckpointException as failure:
+        raise CheckpointError(f"cannot load {path}: {_short(_cause(failure))}") from failure
+    except CheckpointingException as failure:
+        raise CheckpointError(f"cannot load {path}: {_short(failure)}") from failure
+    for name, model in models.items():
+        mine = {
+            key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")
+        }
+        unwrap_model(model).load_state_dict(mine)
+    with loading_state():
+        optimizer.load_state_dict(loaded["optimizer"])
+    scheduler.load_state_dict(loaded["scheduler"])
+    if same_ranks:
+        torch.set_rng_state(loaded["torch_rng"])
+    return Restored(step=meta["step"], extra=loaded["extra"], meta=meta)
+
+
+def _state(
+    models: Mapping[str, torch.nn.Module],
+    optimizer: Any,
+    scheduler: Any,
+    extra: Mapping[str, Any],
+    *,
+    is_loading: bool,
+) -> dict[str, Any]:
+    """The sharded state dict of everything; parameters are keyed by model and name."""
+    parameters: dict[str, Any] = {}
+    for name, model in sorted(models.items()):
+        parameters |= unwrap_model(model).sharded_state_dict(prefix=f"{name}.")
+    return {
+        "models": parameters,
+        # it finds its own parameters among them by identity
+        "optimizer": optimizer.sharded_state_dict(parameters, is_loading=is_loading, metadata=dict(_OPTIMIZER_FORMAT)),
+        "scheduler": scheduler.state_dict(),
+        "extra": dict(extra),
+        "torch_rng": ShardedObject("torch_rng", torch.get_rng_state(), (dist.get_world_size(),), (dist.get_rank(),)),
+    }
+
+
+def _optimizer_kind(optimizer: Any) -> str:
+    """megatron-core's class: plain and distributed optimizers do not read one another's state."""
+    return type(getattr(optimizer, "chained_optimizers", [optimizer])[0]).__name__
+
+
+def _meta(step: int, meta: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
+    return {
+        **meta,
+        "step": step,
+        "optimizer": _optimizer_kind(optimizer),
+        "layout": {
+            "tp": parallel_state.get_tensor_model_parallel_world_size(),
+            "pp": parallel_state.get_pipeline_model_parallel_world_size(),
+            "dp": parallel_state.get_data_parallel_world_size(),
+            "world": dist.get_world_size(),
+        },
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _write_sharded(sharded: dict[str, Any], directory: Path) -> None:
+    """Write this rank's shards, in this process, one file a rank.
+
+    megatron-core's own strategy writes the same format through forked writers and a manager process, which
+    costs about as much as importing the main module again.
+    """
+    by_key, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded, keep_only_main_replica=True)
+    torch_checkpoint.save(
+        mcore_to_pyt_state_dict(by_key, is_loading=False),
+        storage_writer=torch_checkpoint.FileSystemWriter(directory, thread_count=1, sync_files=True),
+        planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
+    )
+
+
+def _cause(failure: CheckpointException) -> BaseException:
+    """The error of the first rank that failed."""
+    return failure.failures[min(failure.failures)][0]
+
+
+def _short(error: BaseException) -> str:
+    """The error's name and the start of its text: megatron-core's may list every tensor of a checkpoint."""
+    text = str(error)
+    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}{' ...' if len(text) > _LONGEST_REASON else ''}"
+
+
+def _prune(directory: Path, newest: Path, keep_last: int) -> None:
+    older = [path for path in checkpoints(directory) if path != newest]
+    for path in older[: len(older) - keep_last + 1]:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            warnings.warn(f"the old checkpoint {path} could not be removed: {error}", stacklevel=3)

@@ -1,0 +1,57 @@
+"""Products with the output layer in the loss's own precision, out of operands that may be bfloat16.
+
+A bfloat16 logit is wrong by 2^-9 of its size, which for a teacher close to the student is more than the
+divergence; so every product here comes out in the compute dtype: float32, or float64 where the operands are
+float64.
+
+Legend: N rows of a chunk, H hidden, v columns of the vocabulary on this rank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of logits, statistics and gradients for operands of `dtype`: float32, or float64 for float64.
+
+    Raises TypeError for any other dtype; float16 would need its loss scale inside the gradient.
+    """
+    if dtype not in _DTYPES:
+        raise TypeError(
+            f"hidden rows and output weight are {dtype}: expected float32 or bfloat16 (or float64)"
+        )
+    return _DTYPES[dtype]
+
+
+def operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`tensor` as the products below take it: as it is on CUDA, which widens inside the product, else
+    widened."""
+    if tensor.is_cuda and dtype is torch.float32:
+        return tensor
+    return tensor.to(dtype)
+
+
+def product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left @ right in `dtype`; on CUDA a product with one bfloat16 side runs in bfloat16 and adds up in
+    float32."""
+    if left.dtype == right.dtype == dtype:
+        return torch.mm(left, right)
+    return torch.mm(left.to(torch.bfloat16), right.to(torch.bfloat16), out_dtype=dtype)
+
+
+def logits(hidden_NH: Tensor, weight_vH: Tensor, *, temperature: float, dtype: torch.dtype) -> Tensor:
+    """hidden @ weight^T / temperature, [N, v] in `dtype`."""
+    logits_Nv = product(hidden_NH, weight_vH.t(), dtype)
+    return logits_Nv if temperature == 1.0 else logits_Nv.div_(temperature)
+
+
+def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in the dtype of `total`."""
+    if left.dtype == right.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(product(left, right, total.dtype))

@@ -1,0 +1,179 @@
+"""Softmax statistics over a vocabulary that is cut over ranks, and the one gather that joins them.
+
+Every rank reduces its own columns: the largest logit, the logarithm of the sum of exponentials below it, and
+expectations under its own softmax. With M = max over ranks of max_r,
+
+    log_sum = log sum_r exp(max_r - M + log_sum_r)        the global log-sum-exp is M + log_sum
+    share_r = exp(max_r - M + log_sum_r - log_sum)        the mass on rank r
+    E[f]    = sum_r share_r E_r[f]
+
+so no MAX collective is needed. The maximum travels apart from the logarithm, and all logits are held relative
+to it: logits around 1e4 lose nothing beyond what they lost in the product that made them.
+
+Legend: N rows of a chunk, v columns of the vocabulary on this rank, r ranks of `tp_group`, K packed
+statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# On an H100 the products of a chunk outweigh the traffic of its weight gradient from about 1053 rows on.
+MAX_CHUNK_ROWS = 4096
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}
+# Element-wise work runs over blocks of rows, so that its temporaries stay in cache (CPU) or small (CUDA).
+BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+
+STUDENT_COLUMNS = 4  # max, log_sum, E_student[logit - max], logit of the target
+TEACHER_COLUMNS = 4  # max, log_sum, E_teacher[difference], E_student[difference]
+
+
+def default_chunk_rows(tokens: int, vocab_shard: int, budget_bytes: int) -> int:
+    """Rows of a chunk: as many as one float32 [rows, vocab_shard] in `budget_bytes` allows, at most 4096,
+    evenly cut.
+
+    A chunk holds one such tensor for the student and one for each teacher of its rows. `vocab_shard` must be
+    the padded shard, equal on every rank: ranks with other chunks would issue other collectives.
+    """
+    limit = max(1, min(MAX_CHUNK_ROWS, budget_bytes // (4 * max(1, vocab_shard))))
+    chunks = max(1, -(-tokens // limit))
+    return max(1, -(-tokens // chunks))
+
+
+def row_blocks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
+    """Slices that cut `rows` into blocks of about BLOCK_ELEMENTS elements."""
+    step = max(1, BLOCK_ELEMENTS.get(device.type, BLOCK_ELEMENTS["cuda"]) // max(1, columns))
+    return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
+
+
+def local_statistics_(
+    student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor
+) -> Tensor:
+    """Statistics of this rank's columns, [N, STUDENT_COLUMNS + TEACHER_COLUMNS * teachers], in the logits'
+    dtype.
+
+    In place: every row of logits becomes relative to its own largest one. `difference` is teacher minus
+    student, both so centred. A rank without columns (all of them padding) has no mass: max = the lowest
+    finite number.
+    """
+    rows, columns = student_logits_Nv.shape
+    if columns == 0:
+        packed_NK = student_logits_Nv.new_zeros(
+            rows, STUDENT_COLUMNS + TEACHER_COLUMNS * len(teacher_logits_Nv)
+        )
+        packed_NK[:, 0::4] = torch.finfo(packed_NK.dtype).min
+        return packed_NK
+    student_max_N, student_exp_Nv, student_sum_N = _center_(student_logits_Nv)
+    packed = [
+        student_max_N,
+        student_sum_N.log(),
+        torch.linalg.vecdot(student_exp_Nv, student_logits_Nv) / student_sum_N,
+        target_logit_N,
+    ]
+    for logits_Nv in teacher_logits_Nv:
+        teacher_max_N, teacher_exp_Nv, teacher_sum_N = _center_(logits_Nv)
+        difference_Nv = logits_Nv - student_logits_Nv
+        packed += [
+            teacher_max_N,
+            teacher_sum_N.log(),
+            torch.linalg.vecdot(teacher_exp_Nv, difference_Nv) / teacher_sum_N,
+            torch.linalg.vecdot(student_exp_Nv, difference_Nv) / student_sum_N,
+        ]
+    return torch.stack(packed, dim=1)
+
+
+def _center_(logits_Nv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Make each row relative to its maximum, in place; the maximum, the exponentials and their sum."""
+    max_N = logits_Nv.amax(dim=1)
+    exp_Nv = logits_Nv.sub_(max_N[:, None]).exp()
+    return max_N, exp_Nv, exp_Nv.sum(dim=1)
+
+
+def gather_statistics(local_NK: Tensor, tp_group: dist.ProcessGroup | None) -> Tensor:
+    """Every rank's packed statistics, [r, N, K]. Collectives: one all-gather of N*K numbers; none without a
+    group."""
+    if tp_group is None or tp_group.size() == 1:
+        return local_NK[None]
+    gathered_rNK = local_NK.new_empty(tp_group.size(), *local_NK.shape)
+    dist.all_gather_into_tensor(gathered_rNK.flatten(0, 1), local_NK.contiguous(), group=tp_group)
+    return gathered_rNK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GlobalSoftmax:
+    """One side's softmax over the whole vocabulary; log-prob of a centred local logit = logit - shift_N."""
+
+    max_N: Tensor
+    log_sum_N: Tensor
+    offset_rN: Tensor  # max_r - max
+    share_rN: Tensor
+    shift_N: Tensor
+
+    @classmethod
+    def of(cls, max_rN: Tensor, log_sum_rN: Tensor, rank: int) -> GlobalSoftmax:
+        max_N = max_rN.amax(dim=0)
+        offset_rN = max_rN - max_N
+        log_sum_N = torch.logsumexp(offset_rN + log_sum_rN, dim=0)
+        return cls(
+            max_N=max_N,
+            log_sum_N=log_sum_N,
+            offset_rN=offset_rN,
+            share_rN=(offset_rN + log_sum_rN - log_sum_N).exp(),
+            shift_N=log_sum_N - offset_rN[rank],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherStatistics:
+    """kl_teacher_student_N = KL(teacher || student), kl_student_teacher_N = KL(student || teacher)."""
+
+    softmax: GlobalSoftmax
+    kl_teacher_student_N: Tensor
+    kl_student_teacher_N: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChunkStatistics:
+    student: GlobalSoftmax
+    target_logp_N: Tensor
+    entropy_N: Tensor
+    teachers: tuple[TeacherStatistics, ...]
+
+
+def combine_statistics(gathered_rNK: Tensor, rank: int) -> ChunkStatistics:
+    """Global statistics of a chunk out of every rank's packed ones; the same bits on every rank but for
+    shift_N.
+
+    entropy = log_sum - E_student[logit - M];  KL(teacher || student) = E_teacher[difference] -
+    log_sum_teacher + log_sum_student;  KL(student || teacher) = -E_student[difference] - log_sum_student +
+    log_sum_teacher. A KL smaller than about 1e-7 can come out as a rounding error of either sign; nothing
+    here hides it.
+    """
+    columns = gathered_rNK.unbind(dim=2)
+    student = GlobalSoftmax.of(columns[0], columns[1], rank)
+    teachers = []
+    for first in range(STUDENT_COLUMNS, len(columns), TEACHER_COLUMNS):
+        max_rN, log_sum_rN, under_teacher_rN, under_student_rN = columns[first : first + TEACHER_COLUMNS]
+        teacher = GlobalSoftmax.of(max_rN, log_sum_rN, rank)
+        centering_rN = teacher.offset_rN - student.offset_rN
+        log_sum_ratio_N = teacher.log_sum_N - student.log_sum_N
+        teachers.append(
+            TeacherStatistics(
+                softmax=teacher,
+                kl_teacher_student_N=(teacher.share_rN * (under_teacher_rN + centering_rN)).sum(dim=0)
+                - log_sum_ratio_N,
+                kl_student_teacher_N=log_sum_ratio_N
+                - (student.share_rN * (under_student_rN + centering_rN)).sum(dim=0),
+            )
+        )
+    return ChunkStatistics(
+        student=student,
+        target_logp_N=columns[3].sum(dim=0) - student.max_N - student.log_sum_N,
+        entropy_N=student.log_sum_N - (student.share_rN * (columns[2] + student.offset_rN)).sum(dim=0),
+        teachers=tuple(teachers),
+    )

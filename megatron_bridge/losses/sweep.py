@@ -1,0 +1,266 @@
+"""One sweep over the routed rows: loss, statistics and both gradients, without a [T, V] tensor.
+
+A chunk of rows goes through: student logits (and its teachers'), local statistics, one gather, a second one
+where a mixture divergence needs the global log-probs first, the gradient written over the student's logits,
+and two products.
+
+Legend: T tokens, N rows of a chunk, H hidden, v columns of the vocabulary on this rank (v = V / tp, less
+padding), C channels, r ranks of `tp_group`, K packed statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megatron_bridge.losses import gemm
+from megatron_bridge.losses.kernels import (
+    MIXTURE_COLUMNS,
+    MIXTURES,
+    DivergenceTerm,
+    EntropyTerm,
+    TargetTerm,
+    logit_gradient_,
+    mixture_statistics,
+    negative_log_likelihood,
+    policy_gradient,
+)
+from megatron_bridge.losses.row_groups import RowGroup, group_rows
+from megatron_bridge.losses.statistics import (
+    ChunkStatistics,
+    combine_statistics,
+    gather_statistics,
+    local_statistics_,
+    row_blocks,
+)
+from megatron_bridge.losses.teacher import TeacherLogits
+from trace_dsl.lowering.fused import (
+    DivergenceKernel,
+    EntropyKernel,
+    FusedRouting,
+    NllKernel,
+    PolicyGradientKernel,
+)
+from trace_dsl.model import DivergenceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SweepInputs:
+    """What one call evaluates. `shard` counts the padded columns of this rank, `columns` the true ones."""
+
+    hidden_TH: Tensor
+    output_weight_vH: Tensor
+    target_T: Tensor
+    old_logp_T: Tensor | None
+    routing: FusedRouting
+    teachers: Mapping[str, TeacherLogits]
+    temperature: float
+    shard: int
+    columns: int
+    tp_group: dist.ProcessGroup | None
+    chunk_rows: int
+    evaluate_all: bool
+    hidden_gradient: bool
+    weight_gradient: bool
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.tp_group is None else self.tp_group.rank()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SweepTotals:
+    """Accumulators of a sweep; the gradients are None where nobody asked, and hidden's is summed over tp at
+    the end."""
+
+    loss_C: Tensor
+    value_CT: Tensor
+    logp_T: Tensor
+    entropy_T: Tensor
+    clipped_T: Tensor
+    hidden_gradient_TH: Tensor | None
+    weight_gradient_vH: Tensor | None
+
+    @classmethod
+    def zeros(cls, inputs: SweepInputs, dtype: torch.dtype) -> SweepTotals:
+        device, (channels, tokens) = inputs.hidden_TH.device, inputs.routing.weight_CT.shape
+        missing = torch.full((channels + 2, tokens), torch.nan, dtype=dtype, device=device)
+        hidden = (
+            torch.zeros(inputs.hidden_TH.shape, dtype=dtype, device=device)
+            if inputs.hidden_gradient
+            else None
+        )
+        weight = (
+            torch.zeros(inputs.output_weight_vH.shape, dtype=dtype, device=device)
+            if inputs.weight_gradient
+            else None
+        )
+        return cls(
+            loss_C=torch.zeros(channels, dtype=torch.float64, device=device),
+            value_CT=missing[2:],
+            logp_T=missing[0],
+            entropy_T=missing[1],
+            clipped_T=torch.zeros(tokens, dtype=torch.bool, device=device),
+            hidden_gradient_TH=hidden,
+            weight_gradient_vH=weight,
+        )
+
+
+@torch.no_grad()
+def sweep(inputs: SweepInputs) -> SweepTotals:
+    """Evaluate every routed row once.
+
+    Collectives over tp_group: one all-gather per chunk, a second one per chunk with a jsd, skl or srkl
+    kernel, and, with a gradient of hidden, one all-reduce of it. No routed row: none.
+    """
+    dtype = gemm.compute_dtype(inputs.hidden_TH.dtype)
+    weight_vH = gemm.operand(inputs.output_weight_vH[: inputs.columns], dtype)
+    totals = SweepTotals.zeros(inputs, dtype)
+    touched = False
+    for group in group_rows(inputs.routing, evaluate_all=inputs.evaluate_all):
+        touched |= group.weighted
+        for rows_N in group.rows_N.split(inputs.chunk_rows):
+            _evaluate_chunk(inputs, weight_vH, group, rows_N, totals, dtype)
+    if touched and totals.hidden_gradient_TH is not None and inputs.tp_group is not None:
+        dist.all_reduce(totals.hidden_gradient_TH, group=inputs.tp_group)
+    return totals
+
+
+def _evaluate_chunk(
+    inputs: SweepInputs,
+    weight_vH: Tensor,
+    group: RowGroup,
+    rows_N: Tensor,
+    totals: SweepTotals,
+    dtype: torch.dtype,
+) -> None:
+    kernels = inputs.routing.kernels
+    divergences = [(c, k) for c in group.wide if isinstance(k := kernels[c], DivergenceKernel)]
+    slot = {name: i for i, name in enumerate(dict.fromkeys(kernel.teacher for _, kernel in divergences))}
+    hidden_NH = gemm.operand(inputs.hidden_TH[rows_N], dtype)
+    logits_Nv = gemm.logits(hidden_NH, weight_vH, temperature=inputs.temperature, dtype=dtype)
+    teachers_Nv = [inputs.teachers[name].at(rows_N) for name in slot]
+
+    local_target_N = inputs.target_T[rows_N] - inputs.rank * inputs.shard
+    owned = ((local_target_N >= 0) & (local_target_N < inputs.columns)).nonzero()[:, 0]
+    owned_column = local_target_N[owned]
+    target_logit_N = logits_Nv.new_zeros(rows_N.numel())
+    target_logit_N[owned] = logits_Nv[owned, owned_column]
+
+    blocks = list(row_blocks(*logits_Nv.shape, logits_Nv.device))
+    local_NK = torch.cat(
+        [local_statistics_(logits_Nv[b], [u[b] for u in teachers_Nv], target_logit_N[b]) for b in blocks]
+    )
+    statistics = combine_statistics(gather_statistics(local_NK, inputs.tp_group), inputs.rank)
+    totals.logp_T[rows_N] = statistics.target_logp_N
+    totals.entropy_T[rows_N] = statistics.entropy_N
+    if not group.weighted:
+        return
+
+    mixtures = [(channel, kernel) for channel, kernel in divergences if kernel.kind in MIXTURES]
+    gradient = inputs.hidden_gradient or inputs.weight_gradient
+    if mixtures or gradient:  # from here on the logits are log-probs over the whole vocabulary
+        logits_Nv.sub_(statistics.student.shift_N[:, None])
+        for teacher_Nv, teacher in zip(teachers_Nv, statistics.teachers, strict=True):
+            teacher_Nv.sub_(teacher.softmax.shift_N[:, None])
+    value_N, mean_slope_N = _divergence_values(divergences, slot, statistics)
+    if mixtures:
+        local_NK = torch.cat(
+            [
+                torch.cat(
+                    [
+                        mixture_statistics(
+                            kernel,
+                            student_logp_Nv=logits_Nv[b],
+                            teacher_logp_Nv=teachers_Nv[slot[kernel.teacher]][b],
+                        )
+                        for _, kernel in mixtures
+                    ],
+                    dim=1,
+                )
+                for b in blocks
+            ]
+        )
+        global_KN = gather_statistics(local_NK, inputs.tp_group).sum(dim=0).t()
+        for first, (channel, _) in zip(range(0, len(global_KN), MIXTURE_COLUMNS), mixtures, strict=True):
+            value_N[channel], mean_slope_N[channel] = global_KN[first], global_KN[first + 1]
+
+    target_slope_N = _add_target_terms(inputs, rows_N, statistics, totals)
+    weight_N = {channel: inputs.routing.weight_CT[channel, rows_N].to(dtype) for channel in group.wide}
+    for channel in group.wide:
+        channel_value_N = value_N.get(channel, -statistics.entropy_N)
+        totals.value_CT[channel, rows_N] = channel_value_N
+        totals.loss_C[channel] += (weight_N[channel] * channel_value_N).sum(dtype=torch.float64)
+    if not gradient:
+        return
+
+    for b in blocks:
+        terms: list[EntropyTerm | DivergenceTerm] = [
+            EntropyTerm(weight_N=weight_N[c][b], entropy_N=statistics.entropy_N[b])
+            for c in group.wide
+            if isinstance(kernels[c], EntropyKernel)
+        ]
+        terms += [
+            DivergenceTerm(
+                kernel=kernel,
+                weight_N=weight_N[c][b],
+                mean_slope_N=mean_slope_N[c][b],
+                teacher_logp_Nv=teachers_Nv[slot[kernel.teacher]][b],
+            )
+            for c, kernel in divergences
+        ]
+        logit_gradient_(logits_Nv[b], target_slope_N=target_slope_N[b], terms=terms)
+    logits_Nv[owned, owned_column] += target_slope_N[owned]
+    if inputs.temperature != 1.0:
+        logits_Nv.div_(inputs.temperature)
+    if totals.hidden_gradient_TH is not None:
+        totals.hidden_gradient_TH[rows_N] = gemm.product(logits_Nv, weight_vH, dtype)
+    if totals.weight_gradient_vH is not None:
+        gemm.add_product_(totals.weight_gradient_vH[: inputs.columns], logits_Nv.t(), hidden_NH)
+
+
+def _divergence_values(
+    divergences: list[tuple[int, DivergenceKernel]], slot: Mapping[str, int], statistics: ChunkStatistics
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Value and E_student[g] by channel, as far as the first gather gives them: those of fkl and rkl."""
+    value_N, mean_slope_N = {}, {}
+    for channel, kernel in divergences:
+        teacher = statistics.teachers[slot[kernel.teacher]]
+        if kernel.kind is DivergenceKind.FKL:
+            value_N[channel] = mean_slope_N[channel] = teacher.kl_teacher_student_N
+        elif kernel.kind is DivergenceKind.RKL:
+            value_N[channel] = mean_slope_N[channel] = teacher.kl_student_teacher_N
+    return value_N, mean_slope_N
+
+
+def _add_target_terms(
+    inputs: SweepInputs, rows_N: Tensor, statistics: ChunkStatistics, totals: SweepTotals
+) -> Tensor:
+    """Book the kernels of the sampled token's log-prob; return d loss / d logp, [N]."""
+    logp_N, routing = statistics.target_logp_N, inputs.routing
+    target_slope_N = torch.zeros_like(logp_N)
+    for channel, kernel in enumerate(routing.kernels):
+        if isinstance(kernel, PolicyGradientKernel):
+            assert inputs.old_logp_T is not None
+            term: TargetTerm = policy_gradient(
+                kernel,
+                logp_N=logp_N,
+                old_logp_N=inputs.old_logp_T[rows_N].to(logp_N.dtype),
+                advantage_N=routing.advantage_CT[channel, rows_N].to(logp_N.dtype),
+            )
+        elif isinstance(kernel, NllKernel):
+            term = negative_log_likelihood(logp_N=logp_N)
+        else:
+            continue
+        weight_N = routing.weight_CT[channel, rows_N].to(logp_N.dtype)
+        live = weight_N != 0  # where it is 0, nothing of the term may reach the sum, not even a NaN
+        totals.value_CT[channel, rows_N] = torch.where(live, term.value_N, torch.nan)
+        totals.loss_C[channel] += torch.where(live, weight_N * term.value_N, 0.0).sum(dtype=torch.float64)
+        target_slope_N += torch.where(live, weight_N * term.slope_N, 0.0)
+        if term.clipped_N is not None:
+            totals.clipped_T[rows_N] |= live & term.clipped_N
+    return target_slope_N

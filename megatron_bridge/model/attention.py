@@ -1,0 +1,138 @@
+"""Attention for the local layer specification, and a key/value cache whose rows have lengths of their own.
+
+Suffixes: s sequence, b batch, n heads / tp, g key/value groups / tp, r = n / g, d head dimension, S cache
+slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.inference.contexts import StaticInferenceContext
+from megatron.core.transformer.attention import SelfAttention
+from megatron.core.transformer.module import MegatronModule
+
+
+class SdpaAttention(MegatronModule):
+    """Causal `core_attention` by torch's scaled dot-product attention (no dropout, no bias, no context
+    parallelism)."""
+
+    def __init__(
+        self, config: Any, layer_number: int, softmax_scale: float | None = None, **_kwargs: Any
+    ) -> None:
+        super().__init__(config=config)
+        self.softmax_scale = softmax_scale
+
+    def forward(
+        self,
+        query_sbnd: torch.Tensor,
+        key_sbgd: torch.Tensor,
+        value_sbgd: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **_kwargs: Any,
+    ) -> torch.Tensor:
+        """[s, b, n * d]. Raises ValueError for an explicit mask: the mask is always causal."""
+        if attention_mask is not None:
+            raise ValueError("attention_mask is given, but the mask is always causal: pass None")
+        return causal_attention(query_sbnd, key_sbgd, value_sbgd, scale=self.softmax_scale)
+
+
+def causal_attention(
+    query_sbnd: torch.Tensor, key_sbgd: torch.Tensor, value_sbgd: torch.Tensor, *, scale: float | None = None
+) -> torch.Tensor:
+    """softmax(scale q k^T + causal mask) v with grouped keys, [s, b, n * d]; scale 1/sqrt(d) where it is
+    None."""
+    out_bnsd = F.scaled_dot_product_attention(
+        query_sbnd.permute(1, 2, 0, 3),
+        key_sbgd.permute(1, 2, 0, 3),
+        value_sbgd.permute(1, 2, 0, 3),
+        is_causal=True,
+        scale=scale,
+        enable_gqa=query_sbnd.shape[2] != key_sbgd.shape[2],
+    )
+    return out_bnsd.permute(2, 0, 1, 3).flatten(2)
+
+
+class RaggedCache(StaticInferenceContext):
+    """A key/value cache for prompts of different lengths, with no padding between a prompt and its
+    continuation.
+
+    Rotated keys and values lie as [b, g, S, d], slot = position. After the prompts are written side by side
+    (`positions` None), each forward adds one token to each row at the row's own position (`advance`).
+    """
+
+    def __init__(self, *, cos_Sd: torch.Tensor, sin_Sd: torch.Tensor) -> None:
+        """`cos_Sd`, `sin_Sd`: rotary cosines and sines [S, d / 2]; S is the capacity in tokens."""
+        super().__init__(max_batch_size=0, max_sequence_length=cos_Sd.shape[0])
+        self.cos_Sd, self.sin_Sd = cos_Sd, sin_Sd
+        self.positions_b: torch.Tensor | None = None
+        self.rows: torch.Tensor | None = None
+        self.mask: torch.Tensor | None = None
+        self.longest = 0
+
+    def prefill(self, length: int) -> None:
+        """Announce a forward of prompts padded on the right to `length`."""
+        self.longest = length
+        self.cos, self.sin = self.cos_Sd[:length, None, None], self.sin_Sd[:length, None, None]
+
+    def advance(self, positions_b: torch.Tensor, longest: int) -> None:
+        """Announce a forward of one token a row at `positions_b`; `longest` is their maximum plus one."""
+        self.positions_b, self.longest = positions_b, longest
+        self.rows = torch.arange(len(positions_b), device=positions_b.device)
+        slots_S = torch.arange(longest, device=positions_b.device)
+        self.mask = (slots_S <= positions_b[:, None])[:, None, None]  # [b, 1, 1, S]
+        self.cos, self.sin = self.cos_Sd[positions_b][None, :, None], self.sin_Sd[positions_b][None, :, None]
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep the cached rows `rows`, in that order; a row may come several times or not at all."""
+        for layer, (keys, values) in self.key_value_memory_dict.items():
+            self.key_value_memory_dict[layer] = (keys[rows], values[rows])
+
+    def rotate(self, x_sbnd: torch.Tensor) -> torch.Tensor:
+        """Rotary embedding of this forward's tokens: halves (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1
+        sin)."""
+        first, second = x_sbnd.float().chunk(2, -1)
+        rotated = torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), -1)
+        return rotated.to(x_sbnd.dtype)
+
+    def attend(
+        self, layer: int, query_sbnd: torch.Tensor, key_sbgd: torch.Tensor, value_sbgd: torch.Tensor
+    ) -> torch.Tensor:
+        """Write this forward's keys and values of `layer` and attend to all of each row so far: [s, b, n *
+        d]."""
+        query_sbnd, key_sbgd = self.rotate(query_sbnd), self.rotate(key_sbgd)
+        if self.positions_b is None:
+            _, batch, groups, dim = key_sbgd.shape
+            keys, values = (
+                key_sbgd.new_zeros(batch, groups, self.max_sequence_length, dim) for _ in range(2)
+            )
+            keys[:, :, : self.longest] = key_sbgd.permute(1, 2, 0, 3)
+            values[:, :, : self.longest] = value_sbgd.permute(1, 2, 0, 3)
+            self.key_value_memory_dict[layer] = (keys, values)
+            return causal_attention(query_sbnd, key_sbgd, value_sbgd)
+        keys, values = self.key_value_memory_dict[layer]
+        keys[self.rows, :, self.positions_b] = key_sbgd[0]
+        values[self.rows, :, self.positions_b] = value_sbgd[0]
+        batch, groups, _, dim = keys.shape
+        out_bgrd = F.scaled_dot_product_attention(
+            query_sbnd.view(batch, groups, -1, dim),  # the r heads of a group share its keys
+            keys[:, :, : self.longest],
+            values[:, :, : self.longest],
+            attn_mask=self.mask,
+        )
+        return out_bgrd.reshape(1, batch, -1)
+
+
+class CachedSelfAttention(SelfAttention):
+    """megatron-core's self-attention; with a `RaggedCache` it keeps rotated keys and attends row by row."""
+
+    def forward(
+        self, hidden_states: torch.Tensor, *args: Any, inference_context: Any = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Output [s, b, h] and its bias, as `SelfAttention.forward`."""
+        if not isinstance(inference_context, RaggedCache):
+            return super().forward(hidden_states, *args, inference_context=inference_context, **kwargs)
+        query, key, value = self.get_query_key_value_tensors(hidden_states)
+        return self.linear_proj(inference_context.attend(self.layer_number, query, key, value))

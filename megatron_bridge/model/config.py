@@ -1,0 +1,54 @@
+"""From a model's shape and a layout to megatron-core's `TransformerConfig`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from megatron_bridge.model.shape import Layout, ModelShape, layout_problems
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def transformer_config(
+    shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32
+) -> TransformerConfig:
+    """The megatron-core configuration of `shape` under `layout`, with parameters of `dtype`.
+
+    `calculate_per_token_loss` is set: losses are sums, nothing divides by the number of micro-batches or
+    ranks, and `finalize_model_grads` divides by the token count that the loss function gives. No fused CUDA
+    kernels are asked for. Raises ValueError for a layout that cannot hold the model and for another dtype.
+    """
+    if problems := layout_problems(shape, layout):
+        raise ValueError("; ".join(problems))
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype}: parameters are {' or '.join(map(str, DTYPES))}")
+    return TransformerConfig(
+        num_layers=shape.layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_size,
+        num_attention_heads=shape.heads,
+        num_query_groups=shape.kv_heads,
+        kv_channels=shape.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=shape.norm_eps,
+        qk_layernorm=True,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        add_bias_linear=False,
+        add_qkv_bias=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=layout.tp,
+        pipeline_model_parallel_size=layout.pp,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        use_cpu_initialization=True,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        calculate_per_token_loss=True,
+    )

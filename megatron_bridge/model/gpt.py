@@ -1,0 +1,115 @@
+"""megatron-core's GPTModel, built from a shape, that can stop before the output layer.
+
+The routed loss works on hidden states and the output weight, so that full logits are never held.
+
+Suffixes: s sequence, b batch, h hidden, v = padded vocabulary / tp.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.transformer.spec_utils import ModuleSpec
+
+from megatron_bridge.device import training_device
+from megatron_bridge.model.attention import CachedSelfAttention, SdpaAttention
+from megatron_bridge.model.config import transformer_config
+from megatron_bridge.model.shape import Layout, ModelShape, padded_vocab
+
+
+class RoutedGPTModel(GPTModel):
+    """A GPTModel whose forward can return the hidden states in place of logits."""
+
+    _return_hidden = False
+
+    def forward(self, *args: Any, return_hidden: bool = False, **kwargs: Any) -> torch.Tensor:
+        """As `GPTModel.forward`; with `return_hidden` the hidden states after the final norm, [s, b, h].
+
+        No logits are formed then, and the result carries its gradient. The keyword passes through Megatron's
+        wrappers (DistributedDataParallel, Float16Module) and may be given on every pipeline stage: only the
+        last one heeds it. Collectives: those of the layers (tp).
+        """
+        self._return_hidden = return_hidden
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self._return_hidden = False
+
+    def _postprocess(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._return_hidden:
+            return hidden_states
+        return super()._postprocess(hidden_states, *args, **kwargs)
+
+    def output_weight(self) -> torch.nn.Parameter:
+        """This rank's rows [v, h] of the output layer: for a tied model, the embedding parameter itself.
+
+        Only on a stage with `post_process`. A product with it is this rank's part of the logits: whoever
+        multiplies sums the gradient of the hidden states over the tp group, as `local_logits` does.
+        """
+        if self.share_embeddings_and_output_weights:
+            return self.shared_embedding_or_output_weight()
+        return self.output_layer.weight
+
+    def local_logits(self, hidden_sbh: torch.Tensor) -> torch.Tensor:
+        """This rank's columns of the logits, [s, b, v]. Backward sums the gradient of the input over tp."""
+        logits_sbv, _ = self.output_layer(hidden_sbh, weight=self.output_weight())
+        return logits_sbv
+
+
+def uses_transformer_engine() -> bool:
+    """Whether layers are built from transformer-engine: where it is installed and CUDA is present."""
+    return training_device().type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
+
+
+def layer_spec() -> ModuleSpec:
+    """megatron-core's layer specification, with the attention that can read a ragged key/value cache.
+
+    The local specification takes torch's scaled dot-product attention: on the CPU it is several times faster
+    than megatron-core's own.
+    """
+    if uses_transformer_engine():
+        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=True)
+    else:
+        spec = get_gpt_layer_local_spec(qk_layernorm=True, normalization="RMSNorm")
+        spec.submodules.self_attention.submodules.core_attention = SdpaAttention
+    spec.submodules.self_attention.module = CachedSelfAttention
+    return spec
+
+
+def build_model(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32) -> RoutedGPTModel:
+    """This rank's part of a model of `shape`, freshly initialised, on the training device.
+
+    Call it inside `megatron_runtime()` after `start_parallel`. Collectives: for a tied model with pp > 1, one
+    all-reduce between the first and the last stage. Raises ValueError for a layout that cannot hold the
+    shape.
+    """
+    return RoutedGPTModel(
+        config=transformer_config(shape, layout, dtype=dtype),
+        transformer_layer_spec=layer_spec(),
+        vocab_size=padded_vocab(shape.vocab_size, layout.tp),
+        max_sequence_length=shape.max_position,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+        share_embeddings_and_output_weights=shape.tied,
+        position_embedding_type="rope",
+        rotary_base=shape.rope_base,
+    ).to(training_device())
+
+
+def bare(model: torch.nn.Module) -> RoutedGPTModel:
+    """The model inside Megatron's wrappers (DistributedDataParallel, Float16Module)."""
+    while not isinstance(model, RoutedGPTModel):
+        if not hasattr(model, "module"):
+            raise TypeError(
+                f"a {type(model).__name__} holds no RoutedGPTModel; build models with build_model"
+            )
+        model = model.module
+    return model

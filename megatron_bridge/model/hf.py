@@ -1,0 +1,214 @@
+"""Load a Hugging Face model directory into the ranks of a model, and save one from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.utils import get_pg_rank, get_pg_size
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from megatron_bridge.atomic import CheckpointError, Verdict, replace_directory
+from megatron_bridge.model.gpt import RoutedGPTModel, bare, uses_transformer_engine
+from megatron_bridge.model.hf_mapping import (
+    Entry,
+    Kind,
+    Stage,
+    entries,
+    hf_to_megatron,
+    megatron_to_hf,
+    shard,
+    unshard,
+)
+from megatron_bridge.model.shape import ModelShape, padded_vocab, read_shape
+
+__all__ = ["CheckpointError", "hf_to_megatron", "load_hf", "megatron_to_hf", "model_stage", "save_hf"]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5, and before
+
+
+def model_stage(model: RoutedGPTModel) -> Stage:
+    """The pipeline stage that this rank's `model` is."""
+    pp = model.pg_collection.pp
+    layers = model.config.num_layers // get_pg_size(pp)
+    start = get_pg_rank(pp) * layers
+    return Stage(layers=range(start, start + layers), first=model.pre_process, last=model.post_process)
+
+
+def load_hf(model: torch.nn.Module, directory: str | Path) -> None:
+    """Read this rank's weights from a Hugging Face directory into `model` (wrapped or not), in its own dtype.
+
+    Each rank reads the tensors of its pipeline stage, one parameter at a time. No collectives. Raises
+    FileNotFoundError where weights are missing, ValueError where the directory holds another shape or other
+    tensors.
+    """
+    directory = Path(directory)
+    shape = read_shape(directory)
+    model = bare(model)
+    _check_shape(model, shape, directory)
+    tp = model.pg_collection.tp
+    parameters = dict(model.named_parameters())
+    files = _weight_files(directory)
+    _check_names(shape, files.keys(), directory)
+    for entry in entries(shape, model_stage(model), fused_norms=uses_transformer_engine()):
+        tensors = []
+        for name in entry.hf:
+            with safe_open(files[name], framework="pt") as weights:
+                tensors.append(weights.get_tensor(name))
+        part = shard(
+            entry.kind,
+            tensors,
+            shape,
+            tp_rank=tp.rank(),
+            tp_size=tp.size(),
+            padded_vocab=padded_vocab(shape.vocab_size, tp.size()),
+        )
+        with torch.no_grad():
+            parameters.pop(entry.megatron).copy_(part)
+    if parameters:
+        raise ValueError(
+            f"no weights for {', '.join(parameters)}: these parameters have no place in a Qwen3 directory"
+        )
+
+
+def _check_shape(model: RoutedGPTModel, shape: ModelShape, directory: Path) -> None:
+    config = model.config
+    for name, here, there in (
+        ("layers", config.num_layers, shape.layers),
+        ("hidden size", config.hidden_size, shape.hidden_size),
+        ("ffn size", config.ffn_hidden_size, shape.ffn_size),
+        ("heads", config.num_attention_heads, shape.heads),
+        ("kv heads", config.num_query_groups, shape.kv_heads),
+        ("head dim", config.kv_channels, shape.head_dim),
+        ("tied embeddings", model.share_embeddings_and_output_weights, shape.tied),
+        (
+            "rows of the padded vocabulary",
+            model.vocab_size,
+            padded_vocab(shape.vocab_size, model.pg_collection.tp.size()),
+        ),
+    ):
+        if here != there:
+            raise ValueError(
+                f"the model has {name} {here}, {directory} has {there}: "
+                "build the model from that directory's config.json"
+            )
+
+
+def _weight_files(directory: Path) -> dict[str, Path]:
+    """Which file holds each tensor."""
+    if (directory / INDEX).is_file():
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        return {name: directory / file for name, file in index["weight_map"].items()}
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"no {WEIGHTS} in {directory}: save the model with save_pretrained")
+    with safe_open(path, framework="pt") as weights:
+        return dict.fromkeys(weights.keys(), path)
+
+
+def _check_names(shape: ModelShape, present: Iterable[str], directory: Path) -> None:
+    expected = {name for entry in entries(shape, Stage.whole(shape)) for name in entry.hf}
+    present = set(present)
+    if missing := expected - present:
+        raise ValueError(
+            f"{directory} lacks {len(missing)} tensors, such as {min(missing)}: it is no whole model"
+        )
+    allowed = {"lm_head.weight"} if shape.tied else set()  # some tied models repeat the embedding
+    if unknown := present - expected - allowed:
+        raise ValueError(
+            f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no Qwen3"
+        )
+
+
+def save_hf(
+    model: torch.nn.Module, shape: ModelShape, source_directory: str | Path, target_directory: str | Path
+) -> None:
+    """Write `model` as a Hugging Face directory: weights, configuration and the other small files of the
+    source.
+
+    Weights keep the model's dtype; `config.json` is the source's with that dtype. Everything is written
+    beside `target_directory` and renamed when whole. All ranks call it; rank 0 writes. Collectives:
+    all-gathers over tp, point to point over pp, one agreement over all. Raises CheckpointError on every rank
+    where writing failed; the directory that was there is then untouched.
+    """
+    model = bare(model)
+    source, target = Path(source_directory), Path(target_directory)
+    aside = target.with_name(target.name + ".partial")
+    tensors = dict(_collect(model, shape))
+    verdict = Verdict(
+        lambda reason: f"cannot save the model to {target}: {reason}; what was there is untouched"
+    )
+    if dist.get_rank() == 0:
+        with verdict.guard():
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            _write(tensors, source, aside)
+            replace_directory(aside, target)
+    verdict.agree(cleanup=lambda: shutil.rmtree(aside, ignore_errors=True))
+
+
+def _collect(model: RoutedGPTModel, shape: ModelShape) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors of the model, on rank 0; nothing on the other ranks."""
+    if parallel_state.get_data_parallel_rank() != 0:
+        return
+    tp, pp = model.pg_collection.tp, model.pg_collection.pp
+    stages = [model_stage(model)]
+    if pp.size() > 1:
+        stages = [stages[0]] * pp.size()
+        dist.all_gather_object(stages, model_stage(model), group=pp)
+    parameters = dict(model.named_parameters())
+    for number, stage in enumerate(stages):
+        for entry in entries(shape, stage, fused_norms=uses_transformer_engine()):
+            if entry.megatron == "output_layer.weight" and shape.tied:
+                continue  # the last stage's copy of the embedding
+            gathered = _gather(entry, parameters[entry.megatron], shape, tp) if number == pp.rank() else None
+            if number and tp.rank() == 0:
+                gathered = _send_to_first(gathered, number, pp)
+            if gathered is not None and dist.get_rank() == 0:
+                yield from zip(entry.hf, (tensor.cpu() for tensor in gathered), strict=True)
+
+
+def _gather(
+    entry: Entry, parameter: torch.Tensor, shape: ModelShape, tp: dist.ProcessGroup
+) -> tuple[torch.Tensor, ...]:
+    mine = parameter.detach()
+    shards = [mine]
+    if tp.size() > 1 and entry.kind is not Kind.WHOLE:
+        shards = [torch.empty_like(mine) for _ in range(tp.size())]
+        dist.all_gather(shards, mine.contiguous(), group=tp)
+    return unshard(entry.kind, shards, shape)
+
+
+def _send_to_first(
+    tensors: tuple[torch.Tensor, ...] | None, stage: int, pp: dist.ProcessGroup
+) -> tuple[torch.Tensor, ...] | None:
+    """Move one entry from pipeline stage `stage` to the first stage; None on every other stage."""
+    box: list[tuple[torch.Tensor, ...] | None] = [None]
+    if pp.rank() == stage:
+        assert tensors is not None
+        box = [tuple(tensor.cpu() for tensor in tensors)]
+        dist.send_object_list(box, group=pp, group_dst=0)
+        return None
+    if pp.rank() == 0:
+        dist.recv_object_list(box, group=pp, group_src=stage)
+    return box[0]
+
+
+def _write(tensors: dict[str, torch.Tensor], source: Path, aside: Path) -> None:
+    save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    config.update(dict.fromkeys([key for key in _DTYPE_KEYS if key in config] or ["dtype"], dtype))
+    (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for path in sorted(source.iterdir()):
+        weights = ".safetensors" in path.name or path.suffix in (".bin", ".pt", ".pth")
+        if path.is_file() and not weights and path.name != "config.json":
+            shutil.copy2(path, aside / path.name)

@@ -1,0 +1,187 @@
+"""What a Hugging Face configuration says of a model, and whether a parallel layout can hold it.
+
+Standard library only: a layout is checked before any process starts and before torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODEL_TYPES = ("qwen3",)
+ACTIVATIONS = ("silu",)
+
+# Settings of a Qwen3 configuration that change the function computed, with the one value that is implemented.
+_ONLY_VALUE: Mapping[str, Any] = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "use_sliding_window": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How ranks are split: `tp` tensor parallel, `pp` pipeline parallel and `dp` data parallel."""
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("tp", self.tp), ("pp", self.pp), ("dp", self.dp)):
+            if value < 1:
+                raise ValueError(f"layout {name} = {value}: a parallel size is at least 1")
+
+    @property
+    def world(self) -> int:
+        """How many ranks the layout needs."""
+        return self.tp * self.pp * self.dp
+
+    @classmethod
+    def fit(cls, *, world: int, tp: int = 1, pp: int = 1) -> Layout:
+        """The layout of `world` ranks whose data parallel size is what `tp` and `pp` leave.
+
+        Raises ValueError where `world` is no multiple of tp x pp.
+        """
+        model = cls(tp=tp, pp=pp).world
+        if world < 1 or world % model:
+            raise ValueError(
+                f"{world} ranks cannot be split by tp {tp} x pp {pp} = {model}: "
+                f"start a multiple of {model} processes, or lower tp or pp"
+            )
+        return cls(tp=tp, pp=pp, dp=world // model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The sizes of a decoder-only transformer with grouped-query attention, q/k norms and a gated MLP
+    (Qwen3).
+
+    `rope_base` is the rotary base (theta), `norm_eps` the epsilon of every RMS norm, `tied` whether the
+    output layer is the token embedding, `max_position` the longest sequence in tokens.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    ffn_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_position: int
+    rope_base: float
+    norm_eps: float
+    tied: bool
+
+
+def padded_vocab(vocab_size: int, tp: int) -> int:
+    """The smallest multiple of `tp` that is at least `vocab_size`: the rows of the embedding over all tp
+    ranks."""
+    return -(-vocab_size // tp) * tp
+
+
+def read_shape(directory: str | Path) -> ModelShape:
+    """Read `config.json` of a Hugging Face model directory.
+
+    Raises FileNotFoundError where it is missing and ValueError where it asks for what is not implemented.
+    """
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: a model directory holds config.json and model.safetensors")
+    return shape_from_config(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+
+
+def shape_from_config(config: Mapping[str, Any], *, source: str = "config.json") -> ModelShape:
+    """Turn the parsed `config.json` of a Qwen3 model into a `ModelShape`; `source` names it in messages.
+
+    The rotary base stands in `rope_parameters` (transformers 5) or `rope_theta` (before). Raises ValueError
+    for another model type, another activation, scaled rotary embeddings, biases, dropout or a sliding window.
+    """
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"{source}: model_type {model_type!r} is not implemented; use one of {', '.join(MODEL_TYPES)}"
+        )
+    missing = [name for name in _REQUIRED if name not in config]
+    if missing:
+        raise ValueError(
+            f"{source}: missing {', '.join(missing)}; write the configuration with save_pretrained"
+        )
+    activation = config.get("hidden_act", "silu")
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{source}: hidden_act {activation!r} is not implemented; use one of {', '.join(ACTIVATIONS)}"
+        )
+    for name, only in _ONLY_VALUE.items():
+        if config.get(name, only) != only:
+            raise ValueError(f"{source}: {name} {config[name]!r} is not implemented; it must be {only!r}")
+    heads = config["num_attention_heads"]
+    return ModelShape(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        ffn_size=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        max_position=config["max_position_embeddings"],
+        rope_base=_rope_base(config, source),
+        norm_eps=config["rms_norm_eps"],
+        tied=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+)
+
+
+def _rope_base(config: Mapping[str, Any], source: str) -> float:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", "default")
+    if kind != "default":
+        raise ValueError(f"{source}: rope_type {kind!r} is not implemented; only 'default' (no scaling) is")
+    base = rope.get("rope_theta", config.get("rope_theta"))
+    if base is None:
+        raise ValueError(f"{source}: no rotary base; set rope_parameters.rope_theta (or rope_theta)")
+    return float(base)
+
+
+def layout_problems(shape: ModelShape, layout: Layout) -> list[str]:
+    """Say, one message each, why `layout` cannot hold a model of `shape`; an empty list where it can."""
+    problems = []
+    for name, size, hf_name in (
+        ("attention heads", shape.heads, "num_attention_heads"),
+        ("key/value heads", shape.kv_heads, "num_key_value_heads"),
+        ("feed-forward channels", shape.ffn_size, "intermediate_size"),
+        ("vocabulary rows after padding", padded_vocab(shape.vocab_size, layout.tp), "vocab_size"),
+    ):
+        if size % layout.tp:
+            problems.append(
+                f"{size} {name} ({hf_name}) cannot be split over tp {layout.tp}: "
+                f"choose tp from {_divisors(size)}, or another model"
+            )
+    if shape.heads % shape.kv_heads:
+        problems.append(
+            f"{shape.heads} attention heads are no multiple of {shape.kv_heads} key/value heads: "
+            "correct config.json"
+        )
+    if shape.layers % layout.pp:
+        problems.append(
+            f"{shape.layers} layers (num_hidden_layers) cannot be split over pp {layout.pp}: "
+            f"choose pp from {_divisors(shape.layers)}"
+        )
+    return problems
+
+
+def _divisors(size: int) -> str:
+    return ", ".join(str(d) for d in range(1, min(size, 64) + 1) if size % d == 0)

@@ -1,0 +1,55 @@
+"""Process groups: from torchrun's environment to megatron-core's parallel state, and back."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+
+from megatron_bridge.device import backend, megatron_runtime, training_device
+from megatron_bridge.model.shape import Layout
+
+__all__ = ["Layout", "start_parallel", "stop_parallel"]
+
+
+def start_parallel(layout: Layout, seed: int) -> None:
+    """Join the ranks of `layout` and seed every generator with `seed`.
+
+    torch.distributed is started from torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) unless
+    it already runs; without them this process is a world of one. Collectives: those that make the groups.
+    Raises ValueError where the number of ranks is not tp x pp x dp, before any group is made.
+    """
+    started = dist.is_initialized()
+    world = dist.get_world_size() if started else int(os.environ.get("WORLD_SIZE", "1"))
+    fitting = Layout.fit(world=world, tp=layout.tp, pp=layout.pp)
+    if fitting != layout:
+        raise ValueError(
+            f"{world} ranks are not tp {layout.tp} x pp {layout.pp} x dp {layout.dp} = {layout.world}: "
+            f"start {layout.world} processes, or set dp to {fitting.dp}"
+        )
+    device = training_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not started:
+        if "RANK" in os.environ:
+            dist.init_process_group(backend())
+        else:
+            dist.init_process_group(backend(), store=dist.HashStore(), rank=0, world_size=1)
+    with megatron_runtime():
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tp, pipeline_model_parallel_size=layout.pp
+        )
+        torch.manual_seed(seed)
+        # The inference tracker draws nothing and saves no state: training uses no dropout.
+        model_parallel_cuda_manual_seed(seed, inference_rng_tracker=True, force_reset_rng=True)
+
+
+def stop_parallel() -> None:
+    """Leave the groups and end torch.distributed; nothing happens where it does not run."""
+    if parallel_state.is_initialized():
+        parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,31 @@
+"""Everything that can be wrong with a run is found here, before any process starts: run file, spec, plan, directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trace_dsl.report import render
+
+from megatron_bridge.run_file import LoadedRun, load_run
+from trace_dsl import lint_file
+from trace_dsl.errors import SpecError
+from trace_dsl.model import Severity
+from trace_dsl.plan import Plan, compile_plan
+from trace_dsl.plan.support import unsupported
+
+
+def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, Plan]:
+    """Load the run file, lint its spec against the run's facts, and compile the plan.
+
+    Raises RunFileError or SpecError; their text is ready to be shown.
+    """
+    loaded = load_run(path, overrides)
+    result = lint_file(loaded.spec_path, loaded.facts)
+    diagnostics = list(result.diagnostics)
+    if result.spec is not None:
+        diagnostics += unsupported(result.spec, loaded.facts)
+    errors = [d for d in diagnostics if d.severity is Severity.ERROR]
+    if errors or result.spec is None:
+        raise SpecError(render(errors, loaded.spec_path))
+    return loaded, compile_plan(result.spec, loaded.facts)

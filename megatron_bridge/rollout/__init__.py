@@ -1,0 +1,1 @@
+"""Sampling: one small interface, and the engines that implement it."""

@@ -1,0 +1,62 @@
+"""Train a policy with the objective of a spec: one rank of the job that torchrun starts.
+
+    torchrun --nproc-per-node 2 -m megatron_bridge.train specs/demo/run.yaml optim.lr=3e-4
+
+`trace-dsl train RUN.yaml` checks the same things first and starts the processes itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from megatron_bridge.prepare import prepare_run
+from trace_dsl.errors import TraceError
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m megatron_bridge.train",
+        description="Train a policy with the objective of a spec. Start it with torchrun, one process a GPU (or CPU "
+        "rank); the number of processes is layout.tp x layout.pp x layout.dp of the run file.",
+        epilog="example: torchrun --nproc-per-node 2 -m megatron_bridge.train specs/demo/run.yaml optim.lr=3e-4",
+    )
+    parser.add_argument("run_file", type=Path, metavar="RUN.yaml", help="the run file")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, for example steps=20 layout.tp=1",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start afresh; an existing run is moved to NAME.previous"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one rank; returns the exit code: 0 done or stopped on request, 1 failed, 2 bad input."""
+    options = parse_arguments(arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        loaded, plan = prepare_run(options.run_file, options.overrides)
+        # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
+        from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
+
+        return run_job(loaded, plan, resume=options.resume, overwrite=options.overwrite)
+    except TraceError as error:
+        if first:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One iteration of rollouts: sample groups, verify, annotate, align; then the batch that `lower` reads.
+
+The data-parallel ranks sample their own prompts and then share the results, so every rank knows the whole global
+batch:
+that is what makes denominators global whatever the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedTokenizerBase
+
+from megatron_bridge.rollout.align import AlignedText, align, token_spans
+from megatron_bridge.rollout.engine import Finish, RolloutEngine, SamplingParams
+from megatron_bridge.tasks.base import Annotation, Problem, Task
+from trace_dsl.lowering import RolloutBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One sampled response with its verdict. `group` is the global number of its prompt."""
+
+    group: int
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    aligned: AlignedText
+    reward: float
+    annotation: Annotation
+
+    @property
+    def correct(self) -> bool:
+        return self.reward >= 1.0
+
+
+def share(count: int, rank: int, ranks: int) -> range:
+    """Which of `count` things a rank handles: a contiguous, equal share."""
+    each = count // ranks
+    return range(rank * each, (rank + 1) * each)
+
+
+def sample_rollouts(
+    engine: RolloutEngine,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    keys: Sequence[int],
+    *,
+    n: int,
+    params: SamplingParams,
+    annotate: bool = True,
+) -> list[Rollout]:
+    """Sample `n` responses to each problem; verify and annotate them. Rollouts of one problem stand together."""
+    prompts = [tuple(tokenizer.encode(p.prompt, add_special_tokens=False)) for p in problems]
+    answers = engine.generate(prompts, n, params, keys=keys)
+    rollouts = []
+    for problem, key, prompt_ids, samples in zip(problems, keys, prompts, answers, strict=True):
+        for sample in samples:
+            written = sample.token_ids[:-1] if sample.finish == "stop" else sample.token_ids
+            aligned = align(tokenizer, written)
+            # a response that was cut has no final answer, whatever its last line looks like
+            reward = task.verify(problem, aligned.text) if sample.finish == "stop" else 0.0
+            rollouts.append(
+                Rollout(
+                    group=key,
+                    problem=problem,
+                    prompt_ids=prompt_ids,
+                    token_ids=sample.token_ids,
+                    logprobs=sample.logprobs,
+                    finish=sample.finish,
+                    aligned=aligned,
+                    reward=reward,
+                    annotation=task.annotate(problem, aligned.text, correct=reward >= 1.0)
+                    if annotate
+                    else Annotation(),
+                )
+            )
+    return rollouts
+
+
+def gather_rollouts(mine: list[Rollout], group: dist.ProcessGroup) -> list[Rollout]:
+    """The rollouts of all data-parallel ranks, in rank order. One all-gather of objects when there are several."""
+    if dist.get_world_size(group) == 1:
+        return mine
+    parts: list[list[Rollout]] = [[] for _ in range(dist.get_world_size(group))]
+    dist.all_gather_object(parts, mine, group=group)
+    return [rollout for part in parts for rollout in part]
+
+
+def to_batch(rollouts: Sequence[Rollout]) -> RolloutBatch:
+    """The facts that `lower` needs of the rollouts of one optimizer step."""
+    lengths = [len(r.token_ids) for r in rollouts]
+    spans = [span for row, r in enumerate(rollouts) for span in token_spans(row, r.aligned, r.annotation.spans)]
+    return RolloutBatch(
+        length_R=torch.tensor(lengths, dtype=torch.int64),
+        reward_R=torch.tensor([r.reward for r in rollouts], dtype=torch.float32),
+        correct_R=torch.tensor([r.correct for r in rollouts], dtype=torch.bool),
+        group_R=torch.tensor([r.group for r in rollouts], dtype=torch.int64),
+        old_logp_T=torch.tensor([lp for r in rollouts for lp in r.logprobs], dtype=torch.float32),
+        from_model_T=torch.ones(sum(lengths), dtype=torch.bool),
+        spans=tuple(spans),
+        contexts=(
+            (
+                "diagnosis",
+                torch.tensor([r.annotation.diagnosis is not None for r in rollouts], dtype=torch.bool),
+            ),
+            ("solution", torch.ones(len(rollouts), dtype=torch.bool)),
+        ),
+    )

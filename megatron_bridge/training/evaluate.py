@@ -1,0 +1,64 @@
+"""Accuracy on held-out problems, sampled with seeds that do not depend on training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from transformers import PreTrainedTokenizerBase
+
+from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
+from megatron_bridge.run_file import RunFile
+from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.collect import gather_rollouts, sample_rollouts, share
+
+SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Accuracy over `problems` held-out problems, and the first few responses for people to read."""
+
+    accuracy: float
+    problems: int
+    mean_tokens: float
+    examples: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    engine: RolloutEngine, task: Task, tokenizer: PreTrainedTokenizerBase, run: RunFile, stop: tuple[int, ...]
+) -> Evaluation:
+    """Sample one response to each held-out problem. The same problems and random numbers at every call.
+
+    Collective: a gather of the rollouts over data-parallel ranks.
+    """
+    settings = run.evaluation
+    dp_group = parallel_state.get_data_parallel_group()
+    dp = dist.get_world_size(dp_group)
+    padded = -(-settings.problems // dp) * dp
+    mine = [i for i in share(padded, dist.get_rank(dp_group), dp) if i < settings.problems]
+    problems = [task.problems(split=settings.split, seed=settings.seed, start=i, count=1)[0] for i in mine]
+    params = SamplingParams(
+        temperature=run.rollout.temperature,
+        max_new_tokens=run.rollout.max_response_tokens,
+        stop_token_ids=stop,
+        seed=settings.seed,
+    )
+    rollouts = gather_rollouts(
+        sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params, annotate=False), dp_group
+    )
+    rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
+    return Evaluation(
+        accuracy=float((rewards >= 1.0).double().mean()),
+        problems=len(rollouts),
+        mean_tokens=sum(len(r.token_ids) for r in rollouts) / len(rollouts),
+        examples=tuple(
+            {"prompt": r.problem.prompt, "response": r.aligned.text, "correct": r.correct} for r in rollouts[:SHOWN]
+        ),
+    )

@@ -1,0 +1,132 @@
+"""One rank's life: join the group, train, say how it ended. All ranks return the same exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from megatron_bridge.atomic import CheckpointError, write_text
+from megatron_bridge.device import megatron_runtime
+from megatron_bridge.parallel import start_parallel, stop_parallel
+from megatron_bridge.run_directory import RunDirectory, find_run_directory, prepare_run_directory
+from megatron_bridge.run_file import LoadedRun
+from megatron_bridge.tasks import get_task
+from megatron_bridge.training.interrupt import Interrupt
+from megatron_bridge.training.loop import Loop, Outcome
+from megatron_bridge.training.records import Records, read_metrics
+from trace_dsl.plan import Plan
+
+EXIT_OK, EXIT_FAILED = 0, 1
+
+
+def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> int:
+    """Train as `loaded` and `plan` say. Raises RunFileError for a directory that cannot be used, before any work."""
+    directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+    interrupt = Interrupt()
+    torch.set_num_threads(1)
+    start_parallel(loaded.file.layout.layout, loaded.file.seed)
+    try:
+        with megatron_runtime():
+            return _run(loaded, plan, directory, interrupt)
+    finally:
+        stop_parallel()
+
+
+def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Interrupt) -> int:
+    first = dist.get_rank() == 0
+    if first:
+        prepare_run_directory(directory, loaded, plan)
+    dist.barrier()
+    tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
+    loop = Loop(
+        loaded,
+        plan,
+        directory,
+        get_task(loaded.file.task),
+        tokenizer,
+        stop_tokens(loaded.policy_path, tokenizer),
+        interrupt,
+    )
+    records = Records(directory.path, start=loop.step, steps=loaded.file.steps) if first else None
+    try:
+        if records is None:
+            outcome = loop.train(None)
+        else:
+            with records:
+                if directory.resume_from is not None:
+                    records.note(f"going on from {directory.resume_from}, {loop.step} steps done")
+                outcome = loop.train(records)
+    except (CheckpointError, FloatingPointError, OSError) as error:
+        if first:
+            print(f"error: {error}\n{_last_checkpoint(directory)}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
+    if first:
+        if outcome.finished:
+            _write_summary(loaded, plan, directory, outcome)
+        else:
+            print(
+                f"stopped on request after {outcome.step} of {loaded.file.steps} steps. {_last_checkpoint(directory)}",
+                file=sys.stderr,
+                flush=True,
+            )
+    return EXIT_OK
+
+
+def stop_tokens(policy: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The ids that end a response: those of generation_config.json, or the tokenizer's end-of-sequence token."""
+    path = policy / "generation_config.json"
+    listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    if listed is None:
+        listed = tokenizer.eos_token_id
+    if listed is None:
+        raise OSError(f"{policy}: neither generation_config.json nor the tokenizer names an end-of-sequence token")
+    return tuple(listed) if isinstance(listed, list) else (listed,)
+
+
+def _last_checkpoint(directory: RunDirectory) -> str:
+    last = directory.last_checkpoint()
+    if last is None:
+        return "No checkpoint was written yet."
+    return f"The last checkpoint is {last}; go on from it with --resume."
+
+
+def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outcome: Outcome) -> None:
+    """summary.json: what changed, over the whole run (also over a run that was resumed)."""
+    assert outcome.after is not None
+    metrics = read_metrics(directory.path / "metrics.jsonl")
+    fractions = sorted(key for key in metrics[-1] if key.startswith("route/") and key.endswith("/fraction"))
+    planned = {t.teacher.name: t.last_step for t in plan.teachers}
+    summary: dict[str, Any] = {
+        "name": loaded.file.name,
+        "spec": str(loaded.spec_path),
+        "plan_hash": plan.hash,
+        "accuracy_before": outcome.before.accuracy,
+        "accuracy_after": outcome.after.accuracy,
+        "held_out_problems": outcome.after.problems,
+        "steps": outcome.step,
+        "seconds": sum(m["perf/sample_seconds"] + m["perf/train_seconds"] for m in metrics),
+        "tensor_parallel": loaded.file.layout.tp,
+        "data_parallel": loaded.file.layout.dp,
+        "routed_fraction": {
+            key.removeprefix("route/").removesuffix("/fraction"): sum(m[key] for m in metrics) / len(metrics)
+            for key in fractions
+        },
+        "teacher_forwards": {
+            name: {**asdict(usage), "last_step_planned": planned[name]} for name, usage in outcome.teachers.items()
+        },
+        "trained_tokens": metrics[-1]["trained_tokens"],
+        "mean_tokens_before": outcome.before.mean_tokens,
+        "mean_tokens_after": outcome.after.mean_tokens,
+        "examples_before": outcome.before.examples,
+        "examples_after": outcome.after.examples,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_text(directory.summary, json.dumps(summary, indent=2) + "\n")

@@ -1,0 +1,264 @@
+"""The main loop: sample, lower, train, record, save; until the last step or an agreed stop.
+
+`step` counts optimizer steps done. Everything random is a pure function of the run's seed and of what is being
+drawn, so a run that goes on from a checkpoint repeats the unbroken run exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch.distributed as dist
+from megatron.core import parallel_state
+from transformers import PreTrainedTokenizerBase
+
+from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+from megatron_bridge.device import training_device
+from megatron_bridge.model.gpt import RoutedGPTModel, build_model
+from megatron_bridge.model.hf import load_hf, save_hf
+from megatron_bridge.rollout.embedded import EmbeddedEngine
+from megatron_bridge.rollout.engine import SamplingParams
+from megatron_bridge.run_directory import RunDirectory
+from megatron_bridge.run_file import LoadedRun
+from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.collect import Rollout, gather_rollouts, sample_rollouts, share, to_batch
+from megatron_bridge.training.evaluate import Evaluation, evaluate
+from megatron_bridge.training.interrupt import Interrupt
+from megatron_bridge.training.measure import step_metrics
+from megatron_bridge.training.microbatch import cut
+from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
+from megatron_bridge.training.records import Records
+from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
+from trace_dsl.lowering import lower
+from trace_dsl.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How training ended. `finished` is False after an agreed stop; `step` optimizer steps are done."""
+
+    finished: bool
+    step: int
+    before: Evaluation
+    after: Evaluation | None
+    teachers: dict[str, TeacherUsage]
+
+
+class Loop:
+    """One run on this rank: the policy, its teachers and the state that a checkpoint carries."""
+
+    def __init__(
+        self,
+        loaded: LoadedRun,
+        plan: Plan,
+        directory: RunDirectory,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        stop_tokens: tuple[int, ...],
+        interrupt: Interrupt,
+    ) -> None:
+        self._loaded, self._run, self._plan, self._directory = loaded, loaded.file, plan, directory
+        self._task, self._tokenizer, self._stop_tokens = task, tokenizer, stop_tokens
+        self._interrupt = interrupt
+        self._device = training_device()
+        self._dp_group = parallel_state.get_data_parallel_group()
+        self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
+        self._engine = EmbeddedEngine(
+            self._trainer.model,
+            vocab_size=loaded.shape.vocab_size,
+            max_context=loaded.shape.max_position,
+            max_batch=self._run.rollout.max_batch,
+        )
+        self._step = 0
+        self._trained_tokens = 0
+        self._before: Evaluation | None = None
+        self._teachers: list[SelfTeacherModel] = []
+        self._usage = {t.teacher.name: TeacherUsage() for t in plan.teachers}
+        self._restore()
+
+    # -------------------------------------------------------------------------------------------------------- running
+
+    def train(self, records: Records | None) -> Outcome:
+        """Run to the last step, or until the ranks agree on a stop. `records` is None on all ranks but the first."""
+        run = self._run
+        if self._before is None:
+            self._before = self._evaluate(records)
+        while self._step < run.steps:
+            if self._interrupt.agreed(self._device):
+                self._save()
+                return self._outcome(None)
+            began = time.perf_counter()
+            rollouts = self._collect(self._step // run.minibatches)
+            sampled = time.perf_counter() - began
+            if self._interrupt.agreed(self._device):
+                self._save()
+                return self._outcome(None)
+            each = len(rollouts) // run.minibatches
+            for m in range(run.minibatches):
+                self._optimize(rollouts[m * each : (m + 1) * each], sampled / run.minibatches, records)
+            self._save_when_due()
+            if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
+                self._evaluate(records)
+        after = self._evaluate(records)
+        save_hf(self._trainer.model, self._loaded.shape, self._loaded.policy_path, self._directory.model)
+        return self._outcome(after)
+
+    def _collect(self, iteration: int) -> list[Rollout]:
+        """The global batch of one iteration; this rank samples its data-parallel share of the prompts."""
+        run = self._run
+        mine = share(run.rollout.prompts, dist.get_rank(self._dp_group), dist.get_world_size(self._dp_group))
+        first = iteration * run.rollout.prompts + mine.start
+        problems = self._task.problems(split="train", seed=run.seed, start=first, count=len(mine))
+        self._engine.weight_version = self._step
+        params = SamplingParams(
+            temperature=run.rollout.temperature,
+            max_new_tokens=run.rollout.max_response_tokens,
+            stop_token_ids=self._stop_tokens,
+            seed=run.seed,
+        )
+        rollouts = sample_rollouts(
+            self._engine,
+            self._task,
+            self._tokenizer,
+            problems,
+            range(first, first + len(mine)),
+            n=run.rollout.group_size,
+            params=params,
+        )
+        return gather_rollouts(rollouts, self._dp_group)
+
+    def _optimize(self, rollouts: Sequence[Rollout], sample_seconds: float, records: Records | None) -> None:
+        """One optimizer step on `rollouts`, its metrics and its records."""
+        run, step = self._run, self._step
+        began = time.perf_counter()
+        self._keep_needed_teachers()
+        for teacher in self._teachers:
+            teacher.before_step(self._trainer.model, step)
+        lowered = lower(self._plan, to_batch(rollouts), step, tokens=self._trained_tokens)
+        micro_batches = cut(
+            rollouts,
+            lowered.routing,
+            micro_batch=run.micro_batch,
+            dp_rank=dist.get_rank(self._dp_group),
+            dp=dist.get_world_size(self._dp_group),
+            device=self._device,
+        )
+        result = train_step(
+            self._trainer,
+            micro_batches,
+            self._teachers,
+            step=step,
+            temperature=run.rollout.temperature,
+            vocab_size=self._loaded.shape.vocab_size,
+        )
+        for teacher in self._teachers:
+            teacher.after_step(self._trainer.model)
+        self._usage = {name: usage.after(step, lowered.routing, name) for name, usage in self._usage.items()}
+        self._trained_tokens += sum(len(r.token_ids) for r in rollouts)
+        self._step += 1
+        if records is not None:
+            records.step(
+                step,
+                step_metrics(
+                    self._plan,
+                    rollouts,
+                    lowered,
+                    result,
+                    step=step,
+                    trained_tokens=self._trained_tokens,
+                    teacher_ran=any(usage.last_step == step for usage in self._usage.values()),
+                    sample_seconds=sample_seconds,
+                    train_seconds=time.perf_counter() - began,
+                ),
+            )
+            if step % run.save_rollouts_every == 0:
+                records.rollouts(step, rollouts, lowered)
+
+    def _evaluate(self, records: Records | None) -> Evaluation:
+        evaluation = evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
+        if records is not None:
+            records.evaluation(self._step, evaluation)
+        return evaluation
+
+    # ------------------------------------------------------------------------------------------------ teachers, state
+
+    def _policy(self) -> RoutedGPTModel:
+        model = build_model(self._loaded.shape, self._run.layout.layout)
+        load_hf(model, self._loaded.policy_path)
+        return model
+
+    def _keep_needed_teachers(self) -> None:
+        """Make the teachers that this step or a later one may need, and let go of the others."""
+        needed = {teacher.name: teacher for teacher in needed_teachers(self._plan, self._step)}
+        self._teachers = [t for t in self._teachers if t.teacher.name in needed]
+        for name in needed.keys() - {t.teacher.name for t in self._teachers}:
+            self._teachers.append(SelfTeacherModel(needed[name], self._policy(), self._task, self._tokenizer))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "policy": self._trainer.model,
+            **{f"teacher_{t.teacher.name}": t.model for t in self._teachers if self._may_run_later(t)},
+        }
+
+    def _may_run_later(self, teacher: SelfTeacherModel) -> bool:
+        return teacher.teacher.name in {t.name for t in needed_teachers(self._plan, self._step)}
+
+    def _save_when_due(self) -> None:
+        every = self._run.checkpoint.every
+        if self._step == self._run.steps or (every and self._step % every == 0):
+            self._save()
+
+    def _save(self) -> None:
+        if self._step == 0:
+            return  # the policy's own directory is that state
+        assert self._before is not None
+        save_checkpoint(
+            self._directory.checkpoints,
+            step=self._step,
+            models=self._state(),
+            optimizer=self._trainer.optimizer,
+            scheduler=self._trainer.scheduler,
+            extra={
+                "trained_tokens": self._trained_tokens,
+                "before": self._before.to_json(),
+                "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
+            },
+            meta={"plan_hash": self._plan.hash, "name": self._run.name},
+            keep_last=self._run.checkpoint.keep,
+        )
+
+    def _restore(self) -> None:
+        checkpoint = self._directory.resume_from
+        if checkpoint is None:
+            self._keep_needed_teachers()
+            return
+        self._step = int(checkpoint.name.removeprefix("step_"))
+        self._keep_needed_teachers()
+        restored = load_checkpoint(
+            checkpoint,
+            models=self._state(),
+            optimizer=self._trainer.optimizer,
+            scheduler=self._trainer.scheduler,
+        )
+        before = restored.extra["before"]
+        self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
+        self._trained_tokens = restored.extra["trained_tokens"]
+        self._usage = {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._step
+
+    def _outcome(self, after: Evaluation | None) -> Outcome:
+        assert self._before is not None
+        return Outcome(
+            finished=after is not None,
+            step=self._step,
+            before=self._before,
+            after=after,
+            teachers=self._usage,
+        )

@@ -1,0 +1,131 @@
+"""What a run writes down: a JSONL line a step, TensorBoard, sampled rollouts, the summary, a progress display.
+
+Only rank 0 writes. A resumed run cuts `metrics.jsonl` back to its checkpoint first, so every step stands there once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from megatron_bridge.atomic import write_text
+from megatron_bridge.training.collect import Rollout
+from megatron_bridge.training.evaluate import Evaluation
+from trace_dsl.lowering import Lowered
+
+
+class Records:
+    """Writes metrics of one run from step `start` of `steps` on; a context manager."""
+
+    def __init__(self, directory: Path, *, start: int, steps: int) -> None:
+        self._directory = directory
+        self._metrics = directory / "metrics.jsonl"
+        self._cut_back(start)
+        self._file = self._metrics.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start or None)
+        self._console = Console(stderr=True)
+        self._steps = steps
+        self._bar = Progress(
+            TextColumn("[bold]step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=start, status="")
+
+    def __enter__(self) -> Records:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._file.close()
+        self._board.close()
+
+    def step(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
+        """Write one step's metrics and show the main ones."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            if value is not None:
+                self._board.add_scalar(name, value, step)
+        status = describe(metrics)
+        self._bar.update(self._task, completed=step + 1, status=status)
+        if self._bar.disable:
+            print(f"step {step + 1:>4}/{self._steps}  {status}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line for the person watching."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """Write and show an accuracy on held-out problems after `step` steps."""
+        self._board.add_scalar("evaluation/accuracy", evaluation.accuracy, step)
+        self.note(f"after {step} steps: {evaluation.accuracy:.1%} of {evaluation.problems} held-out problems solved")
+
+    def rollouts(self, step: int, rollouts: Sequence[Rollout], lowered: Lowered) -> None:
+        """Write the step's rollouts with their spans and the route of every token, one JSON object a line."""
+        lines, first = [], 0
+        for rollout, advantage in zip(rollouts, lowered.advantage_R.tolist(), strict=True):
+            last = first + len(rollout.token_ids)
+            lines.append(
+                json.dumps(
+                    {
+                        "group": rollout.group,
+                        "prompt": rollout.problem.prompt,
+                        "response": rollout.aligned.text,
+                        "finish": rollout.finish,
+                        "reward": rollout.reward,
+                        "advantage": advantage,
+                        "diagnosis": rollout.annotation.diagnosis,
+                        "spans": [
+                            {"label": s.label, "kind": s.kind, "start": s.start, "end": s.end}
+                            for s in rollout.annotation.spans
+                        ],
+                        "token_ids": rollout.token_ids,
+                        "intervals": rollout.aligned.intervals,
+                        "route": lowered.route_of_T[first:last].tolist(),
+                    }
+                )
+            )
+            first = last
+        folder = self._directory / "rollouts"
+        folder.mkdir(exist_ok=True)
+        write_text(folder / f"step_{step:06d}.jsonl", "\n".join(lines) + "\n")
+
+    def _cut_back(self, start: int) -> None:
+        if not self._metrics.exists():
+            return
+        kept = [line for line in read_metrics(self._metrics) if line["step"] < start]
+        write_text(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file. A last line that a killed process left half-written is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def describe(metrics: Mapping[str, float | int | None]) -> str:
+    """The main metrics of a step on one line."""
+    parts = [
+        f"reward {metrics['reward']:.3f}",
+        f"accuracy {metrics['accuracy']:.3f}",
+        f"routed {metrics['routed_fraction']:.2f}",
+        f"KL weight {metrics['kl_weight']:.3f}" if metrics["kl_weight"] is not None else "KL weight gated",
+        f"{metrics['perf/tokens_per_second']:.0f} tok/s",
+    ]
+    return "  ".join(parts)

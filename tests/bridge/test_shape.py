@@ -1,0 +1,126 @@
+"""Shapes and layouts: what is read, what is refused, and that no torch is needed to say so."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from megatron_bridge.model.shape import (
+    Layout,
+    ModelShape,
+    layout_problems,
+    padded_vocab,
+    read_shape,
+    shape_from_config,
+)
+
+CONFIG = {
+    "model_type": "qwen3",
+    "vocab_size": 129,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+}
+SHAPE = ModelShape(
+    vocab_size=129,
+    hidden_size=64,
+    ffn_size=96,
+    layers=6,
+    heads=4,
+    kv_heads=2,
+    head_dim=32,
+    max_position=128,
+    rope_base=5e5,
+    norm_eps=1e-6,
+    tied=True,
+)
+
+
+def test_reads_a_directory(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert read_shape(tmp_path) == SHAPE
+
+
+def test_missing_directory_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no .*config\.json"):
+        read_shape(tmp_path)
+
+
+def test_rope_base_of_older_configurations():
+    old = {**CONFIG, "rope_theta": 1e6}
+    del old["rope_parameters"]
+    assert shape_from_config(old).rope_base == 1e6
+
+
+def test_defaults_of_absent_fields():
+    short = {key: value for key, value in CONFIG.items() if key not in ("num_key_value_heads", "head_dim")}
+    shape = shape_from_config(short)
+    assert (shape.kv_heads, shape.head_dim) == (4, 16)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model_type": "llama"}, r"model_type 'llama' is not implemented; use one of qwen3"),
+        ({"hidden_act": "gelu"}, r"hidden_act 'gelu' is not implemented; use one of silu"),
+        ({"attention_bias": True}, r"attention_bias True is not implemented; it must be False"),
+        ({"use_sliding_window": True}, r"use_sliding_window True is not implemented"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, r"rope_type 'yarn' is not implemented"),
+        ({"rope_parameters": None}, r"no rotary base"),
+    ],
+)
+def test_refuses_what_it_would_compute_wrongly(change, message):
+    with pytest.raises(ValueError, match=message):
+        shape_from_config({**CONFIG, **change})
+
+
+def test_missing_fields_are_named():
+    with pytest.raises(ValueError, match="missing vocab_size, rms_norm_eps"):
+        shape_from_config({k: v for k, v in CONFIG.items() if k not in ("vocab_size", "rms_norm_eps")})
+
+
+def test_padding_is_the_next_multiple():
+    assert [padded_vocab(129, tp) for tp in (1, 2, 4, 129)] == [129, 130, 132, 129]
+
+
+def test_fitting_layouts_have_no_problems():
+    assert [layout_problems(SHAPE, Layout(tp=tp, pp=pp)) for tp, pp in ((1, 1), (2, 1), (2, 3), (1, 6))] == [[]] * 4
+
+
+def test_each_problem_has_a_message():
+    shape = dataclasses.replace(SHAPE, ffn_size=97)
+    assert layout_problems(shape, Layout(tp=4, pp=4)) == [
+        "2 key/value heads (num_key_value_heads) cannot be split over tp 4: choose tp from 1, 2, or another model",
+        "97 feed-forward channels (intermediate_size) cannot be split over tp 4: choose tp from 1, or another model",
+        "6 layers (num_hidden_layers) cannot be split over pp 4: choose pp from 1, 2, 3, 6",
+    ]
+    assert layout_problems(SHAPE, Layout(tp=3))[0].startswith("4 attention heads (num_attention_heads)")
+    assert "no multiple" in layout_problems(dataclasses.replace(SHAPE, kv_heads=3), Layout())[0]
+
+
+def test_layout_from_a_number_of_ranks():
+    assert Layout.fit(world=12, tp=2, pp=3) == Layout(tp=2, pp=3, dp=2)
+    with pytest.raises(
+        ValueError, match=r"6 ranks cannot be split by tp 2 x pp 2 = 4: start a multiple of 4 processes"
+    ):
+        Layout.fit(world=6, tp=2, pp=2)
+    with pytest.raises(ValueError, match="layout tp = 0"):
+        Layout(tp=0)
+
+
+def test_needs_neither_torch_nor_megatron():
+    code = (
+        "import sys; import megatron_bridge.model.shape, megatron_bridge.rollout.engine;"
+        "sys.exit(sorted({'torch', 'megatron', 'numpy', 'transformers'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,58 @@
+"""Tiny random Qwen3 models in Hugging Face's format, made by transformers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+VOCAB = 129  # odd, so that tp 2 pads it
+
+
+def make_qwen3(
+    directory: Path, *, tied: bool, seed: int = 0, vocab: int = VOCAB, layers: int = 2, sharp: float = 3.0
+) -> str:
+    """Write a random model; its norms are not 1 and its weights are large, so that an exchanged one is seen."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=vocab,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=128,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=tied,
+        rope_parameters={"rope_type": "default", "rope_theta": 12345.0},
+    )
+    model = Qwen3ForCausalLM(config).float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.copy_(1 + 0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(sharp)
+    model.save_pretrained(directory)
+    (directory / "tokenizer.json").write_text('{"made": "for a test"}')
+    return str(directory)
+
+
+def load_reference(directory: str) -> torch.nn.Module:
+    """The model as transformers computes it, with plain attention."""
+    from transformers import Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM.from_pretrained(directory, attn_implementation="eager", dtype=torch.float32).eval()
+
+
+def some_ids(batch: int, length: int, *, seed: int = 3, vocab: int = VOCAB) -> torch.Tensor:
+    """Random token ids [batch, length]."""
+    return torch.randint(0, vocab, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def positions(ids: torch.Tensor) -> torch.Tensor:
+    """0, 1, 2 ... for each row of `ids`."""
+    return torch.arange(ids.shape[1]).expand_as(ids)

@@ -1,0 +1,197 @@
+"""Random inputs of the routed loss, small enough for the dense oracle.
+
+Legend: T tokens, V padded vocabulary, H hidden, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megatron_bridge.losses import RoutedLoss, TeacherHidden, routed_linear_loss
+from tests.losses.oracle import OracleLoss, oracle_loss
+from trace_dsl.lowering.fused import (
+    DivergenceKernel,
+    EntropyKernel,
+    FusedKernel,
+    FusedRouting,
+    NllKernel,
+    PolicyGradientKernel,
+)
+from trace_dsl.model import DivergenceKind
+
+GRPO = PolicyGradientKernel(0.2, 0.28)
+FKL = DivergenceKernel(DivergenceKind.FKL, "large")
+RKL = DivergenceKernel(DivergenceKind.RKL, "large")
+
+SINGLE_KERNELS: dict[str, FusedKernel] = {
+    "policy gradient": GRPO,
+    "dual clip": PolicyGradientKernel(0.2, 0.2, dual=1.4),
+    "fkl": FKL,
+    "rkl": RKL,
+    "jsd 0.5": DivergenceKernel(DivergenceKind.JSD, "large", 0.5),
+    "jsd 0.1": DivergenceKernel(DivergenceKind.JSD, "large", 0.1),
+    "jsd 0.9": DivergenceKernel(DivergenceKind.JSD, "large", 0.9),
+    "skl": DivergenceKernel(DivergenceKind.SKL, "large", 0.1),
+    "srkl": DivergenceKernel(DivergenceKind.SRKL, "large", 0.1),
+    "nll": NllKernel(),
+    "entropy": EntropyKernel(),
+}
+
+MIXTURES: dict[str, tuple[FusedKernel, ...]] = {
+    "fkl + grpo": (FKL, GRPO),
+    "two teachers": (FKL, DivergenceKernel(DivergenceKind.RKL, "self"), GRPO),
+    "both directions of one teacher": (FKL, RKL),
+    "two policy gradients": (GRPO, PolicyGradientKernel(0.1, 0.1, index=1), NllKernel()),
+    "everything": (
+        GRPO,
+        FKL,
+        DivergenceKernel(DivergenceKind.RKL, "self"),
+        DivergenceKernel(DivergenceKind.JSD, "large", 0.3),
+        DivergenceKernel(DivergenceKind.SRKL, "self", 0.2),
+        NllKernel(),
+        EntropyKernel(),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """Dense inputs: every teacher has a hidden row at every token, of which `evaluate` passes on those
+    needed."""
+
+    hidden_TH: Tensor
+    weight_VH: Tensor
+    target_T: Tensor
+    old_logp_T: Tensor
+    routing: FusedRouting
+    teachers: dict[str, tuple[Tensor, Tensor]]
+    temperature: float
+    vocab_size: int | None
+
+    def oracle(self) -> OracleLoss:
+        return oracle_loss(
+            self.hidden_TH,
+            self.weight_VH,
+            target_T=self.target_T,
+            old_logp_T=self.old_logp_T,
+            routing=self.routing,
+            teachers=self.teachers,
+            temperature=self.temperature,
+            vocab_size=self.vocab_size,
+        )
+
+    def take(self, tokens: Tensor) -> Case:
+        """The micro-batch of these tokens."""
+        return replace(
+            self,
+            hidden_TH=self.hidden_TH[tokens],
+            target_T=self.target_T[tokens],
+            old_logp_T=self.old_logp_T[tokens],
+            routing=self.routing.take(tokens),
+            teachers={name: (rows[tokens], table) for name, (rows, table) in self.teachers.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluated:
+    result: RoutedLoss
+    hidden_gradient_TH: Tensor
+    weight_gradient_vH: Tensor
+
+
+def make_case(
+    kernels: tuple[FusedKernel, ...],
+    *,
+    tokens: int = 61,
+    hidden: int = 24,
+    vocabulary: int = 307,
+    padding: int = 0,
+    sharpness: float = 1.0,
+    distance: float = 0.5,
+    ratio_noise: float = 0.3,
+    routed: float = 0.5,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Case:
+    """Teacher "self" shares the student's output weight, "large" has its own and another hidden size.
+
+    About a `routed` share of the tokens feeds each channel; the logits spread like `sharpness` times a
+    normal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    padded = vocabulary + padding
+    hidden_TH, weight_VH = normal(tokens, hidden), normal(padded, hidden) * (sharpness * 2 / hidden**0.5)
+    lift_HH = torch.cat((torch.eye(hidden), torch.zeros(hidden, 8)), dim=1)
+    large_TH = hidden_TH @ lift_HH + distance * normal(tokens, hidden + 8)
+    large_VH = weight_VH @ lift_HH + 0.2 * sharpness / hidden**0.5 * normal(padded, hidden + 8)
+    target_T = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    logp_TV = torch.log_softmax(hidden_TH @ weight_VH[:vocabulary].T / temperature, dim=-1)
+    weight_CT = torch.rand(len(kernels), tokens, generator=generator) / tokens
+    weight_CT *= torch.rand(len(kernels), tokens, generator=generator) < routed
+    return Case(
+        hidden_TH=hidden_TH,
+        weight_VH=weight_VH,
+        target_T=target_T,
+        old_logp_T=logp_TV.gather(1, target_T[:, None])[:, 0] + ratio_noise * normal(tokens),
+        routing=FusedRouting(
+            kernels=kernels,
+            weight_CT=weight_CT,
+            advantage_CT=normal(len(kernels), tokens),
+            row_of_T=torch.arange(tokens) // 7,
+        ),
+        teachers={
+            "self": (hidden_TH + distance * normal(tokens, hidden), weight_VH),
+            "large": (large_TH, large_VH),
+        },
+        temperature=temperature,
+        vocab_size=vocabulary if padding else None,
+    )
+
+
+def evaluate(
+    case: Case,
+    *,
+    tp_group: dist.ProcessGroup | None = None,
+    scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Evaluated:
+    """The code under test on this rank's shard of the vocabulary; gradients of `scale` times the loss."""
+    world, rank = (1, 0) if tp_group is None else (tp_group.size(), tp_group.rank())
+
+    def shard(table_VH: Tensor) -> Tensor:
+        return table_VH.tensor_split(world)[rank].clone()
+
+    hidden_TH = case.hidden_TH.to(dtype, copy=True).requires_grad_()
+    weight_vH = shard(case.weight_VH).to(dtype).requires_grad_()
+    teacher_hidden = {}
+    for name, (rows_TH, table_VH) in case.teachers.items():
+        needed = case.routing.teacher_tokens(name)
+        teacher_hidden[name] = TeacherHidden(
+            rows_T=needed, hidden_RH=rows_TH[needed].to(dtype), output_weight_vH=shard(table_VH).to(dtype)
+        )
+    result = routed_linear_loss(
+        hidden_TH,
+        weight_vH,
+        target_T=case.target_T,
+        old_logp_T=case.old_logp_T,
+        routing=case.routing,
+        teacher_hidden=teacher_hidden,
+        temperature=case.temperature,
+        vocab_size=case.vocab_size,
+        tp_group=tp_group,
+        **options,
+    )
+    (result.loss * scale).backward()
+    assert hidden_TH.grad is not None
+    assert weight_vH.grad is not None
+    return Evaluated(result=result, hidden_gradient_TH=hidden_TH.grad, weight_gradient_vH=weight_vH.grad)

@@ -1,0 +1,56 @@
+"""`trace-dsl summary`: what a finished run changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def summary(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")],
+) -> None:
+    """Show what a finished run changed: accuracy, what was routed where, when the teacher ran, responses.
+
+    Example: trace-dsl summary runs/demo
+    """
+    path = directory / "summary.json"
+    if not path.is_file():
+        state = "the run has not finished" if (directory / "run.yaml").is_file() else "it is no run directory"
+        print(f"error: {directory} has no summary.json: {state}", file=sys.stderr)
+        raise typer.Exit(2)
+    for line in summary_lines(json.loads(path.read_text(encoding="utf-8"))):
+        print(line)
+
+
+def summary_lines(data: dict[str, Any]) -> list[str]:
+    """The content of summary.json, for people."""
+    before, after = data["accuracy_before"], data["accuracy_after"]
+    lines = [
+        f"run {data['name']}: {data['spec']}, plan {data['plan_hash']}",
+        f"  accuracy on {data['held_out_problems']} held-out problems: {before:.1%} -> {after:.1%} "
+        f"({100 * (after - before):+.1f} points)",
+        f"  {data['steps']} steps in {data['seconds']:.0f} s on tp {data['tensor_parallel']} x "
+        f"dp {data['data_parallel']}, {data['trained_tokens']} response tokens",
+        "  share of response tokens on each loss, mean over the run:",
+        *(f"    {name:<24} {share:.3f}" for name, share in data["routed_fraction"].items()),
+    ]
+    for name, teacher in data["teacher_forwards"].items():
+        lines.append(
+            f"  teacher {name!r}: run in {teacher['steps']} steps on {teacher['sequences']} sequences, last at step "
+            f"{teacher['last_step']} (planned: {teacher['last_step_planned']})"
+        )
+    changed = [
+        pair
+        for pair in zip(data["examples_before"], data["examples_after"], strict=True)
+        if pair[0]["response"] != pair[1]["response"]
+    ]
+    for old, new in changed[:1]:
+        lines += ["", f"  a held-out problem: {old['prompt'].strip()}"]
+        for word, example in (("before", old), ("after", new)):
+            verdict = "correct" if example["correct"] else "wrong"
+            lines += [f"  {word} ({verdict}):", *(f"    {line}" for line in example["response"].splitlines())]
+    return lines

@@ -1,0 +1,23 @@
+"""What a run knows that a spec does not: its length, its groups, what its annotator can emit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """Facts of one run, taken from its run file.
+
+    total_steps: optimizer steps of the run; group_size: rollouts a prompt; annotator_labels: the span labels the
+    annotator can emit; teacher_contexts: what the task can show a teacher (see `model.Sees`); vocab_size: the student's
+    vocabulary; max_response_tokens: where a response is cut.
+    """
+
+    total_steps: int
+    group_size: int
+    annotator_labels: tuple[str, ...]
+    teacher_contexts: tuple[str, ...]
+    vocab_size: int
+    max_response_tokens: int
+    temperature: float = 1.0

@@ -1,0 +1,236 @@
+"""Values of expressions on a batch.
+
+A value is a float64 tensor over the rollouts [R] (group and row rank) or the tokens [T] (token rank), or a Python float
+(constant and step rank); predicates are 0.0 and 1.0. Everything here is detached: no gradient flows into a weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from trace_dsl.expressions import weight_at_step
+from trace_dsl.lowering.batch import RolloutBatch
+from trace_dsl.model import (
+    Apply,
+    Constant,
+    Expr,
+    Function,
+    Operation,
+    Operator,
+    Rank,
+    Reduce,
+    Reduction,
+    Scanned,
+    Scheduled,
+    Scope,
+    Signal,
+)
+from trace_dsl.schedules import Progress
+
+Value = float | Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Environment:
+    """What expressions are evaluated on. advantage_R: float32 [R]; group_R: dense group numbers, int64 [R]."""
+
+    batch: RolloutBatch
+    advantage_R: Tensor
+    group_R: Tensor
+    at: Progress
+
+
+def evaluate_at(expr: Expr, rank: Rank, env: Environment) -> Tensor:
+    """`expr` spread over the rollouts (rank ROW: float64 [R]) or the tokens (rank TOKEN: float64 [T])."""
+    value = evaluate(expr, env)
+    if isinstance(value, float):
+        size = env.batch.tokens if rank is Rank.TOKEN else env.batch.rows
+        return torch.full((size,), value, dtype=torch.float64)
+    if rank is Rank.TOKEN and expr.rank < Rank.TOKEN:
+        return value[env.batch.row_of_T]
+    return value
+
+
+def evaluate(expr: Expr, env: Environment) -> Value:
+    """The value of `expr`: a float up to rank STEP, float64 [R] for GROUP and ROW, float64 [T] for TOKEN."""
+    if expr.rank <= Rank.STEP:
+        return weight_at_step(expr, env.at)
+    match expr:
+        case Signal(name=name):
+            return _signal(name, env)
+        case Operation(op=op, args=args):
+            return _operate(op, _spread(args, expr.rank, env))
+        case Apply(function=function, args=args):
+            return _apply(function, _spread(args, expr.rank, env))
+        case Reduce():
+            return _reduce(expr, env)
+        case Scanned() | Constant() | Scheduled():
+            raise ValueError(f"{type(expr).__name__} of rank {expr.rank.name} cannot be evaluated on a batch")
+        case _:
+            assert_never(expr)
+
+
+def _spread(args: tuple[Expr, ...], rank: Rank, env: Environment) -> list[Tensor]:
+    return [evaluate_at(arg, Rank.TOKEN if rank is Rank.TOKEN else Rank.ROW, env) for arg in args]
+
+
+def _signal(name: str, env: Environment) -> Tensor:
+    batch = env.batch
+    if name.startswith("has_"):
+        return batch.has(name.removeprefix("has_")).double()
+    match name:
+        case "reward":
+            return batch.reward_R.double()
+        case "correct":
+            return batch.correct_R.double()
+        case "wrong":
+            return (~batch.correct_R).double()
+        case "len":
+            return batch.length_R.double()
+        case "A":
+            return env.advantage_R.double()
+        case "all_correct":
+            return (_group_share(batch.correct_R, env) == 1).double()
+        case "all_wrong":
+            return (_group_share(batch.correct_R, env) == 0).double()
+        case "mixed":
+            share_R = _group_share(batch.correct_R, env)
+            return ((share_R > 0) & (share_R < 1)).double()
+        case "group_size":
+            return torch.bincount(env.group_R)[env.group_R].double()
+        case "pos":
+            return (torch.arange(batch.tokens) - batch.start_R[batch.row_of_T]).double()
+        case "old_logp":
+            return batch.old_logp_T.double()
+        case "source":
+            return batch.from_model_T.double()
+        case _:
+            raise ValueError(f"the batch carries no signal {name!r}")
+
+
+def _group_share(flag_R: Tensor, env: Environment) -> Tensor:
+    """float64 [R]: the share of a row's group for which `flag_R` holds."""
+    count_G = torch.bincount(env.group_R).double()
+    held_G = torch.zeros_like(count_G).index_add(0, env.group_R, flag_R.double())
+    return (held_G / count_G)[env.group_R]
+
+
+def _operate(op: Operator, args: list[Tensor]) -> Tensor:
+    match op:
+        case Operator.NEG:
+            return -args[0]
+        case Operator.NOT:
+            return 1.0 - args[0]
+        case Operator.ADD:
+            return args[0] + args[1]
+        case Operator.SUB:
+            return args[0] - args[1]
+        case Operator.MUL:
+            return args[0] * args[1]
+        case Operator.DIV:
+            return args[0] / args[1]
+        case Operator.LT:
+            return (args[0] < args[1]).double()
+        case Operator.LE:
+            return (args[0] <= args[1]).double()
+        case Operator.GT:
+            return (args[0] > args[1]).double()
+        case Operator.GE:
+            return (args[0] >= args[1]).double()
+        case Operator.EQ:
+            return (args[0] == args[1]).double()
+        case Operator.NE:
+            return (args[0] != args[1]).double()
+        case Operator.AND:
+            return torch.stack(args).amin(0)
+        case Operator.OR:
+            return torch.stack(args).amax(0)
+        case _:
+            assert_never(op)
+
+
+def _apply(function: Function, args: list[Tensor]) -> Tensor:
+    match function:
+        case Function.EXP:
+            return args[0].exp()
+        case Function.LOG:
+            return args[0].log()
+        case Function.ABS:
+            return args[0].abs()
+        case Function.SIGN:
+            return args[0].sign()
+        case Function.SQRT:
+            return args[0].sqrt()
+        case Function.SIGMOID:
+            return args[0].sigmoid()
+        case Function.SOFTPLUS:
+            return torch.nn.functional.softplus(args[0])
+        case Function.CLIP:
+            return torch.maximum(torch.minimum(args[0], args[2]), args[1])
+        case Function.MIN:
+            return torch.stack(args).amin(0)
+        case Function.MAX:
+            return torch.stack(args).amax(0)
+        case Function.WHERE:
+            return torch.where(args[0] != 0, args[1], args[2])
+        case _:
+            assert_never(function)
+
+
+def _reduce(expr: Reduce, env: Environment) -> Tensor:
+    """A reduction over rows, groups or the batch; the result stands at every element it was reduced over."""
+    if expr.value is None:
+        raise ValueError(f"{expr.reduction.value}() cannot be evaluated on a batch")
+    by_token = expr.value.rank is Rank.TOKEN
+    value_N = evaluate_at(expr.value, Rank.TOKEN if by_token else Rank.ROW, env)
+    segment_N = _segments(expr.over, by_token, env)
+    result_N = torch.zeros_like(value_N)
+    for segment in segment_N.unique().tolist():
+        members = segment_N == segment
+        result_N[members] = _reduce_segment(expr.reduction, value_N[members], expr.amount)
+    if by_token and expr.rank < Rank.TOKEN:  # one value per row: take it from the row's first token
+        first_R = env.batch.start_R.clamp(max=max(env.batch.tokens - 1, 0))
+        return torch.where(env.batch.length_R > 0, result_N[first_R] if len(result_N) else 0.0, 0.0)
+    return result_N
+
+
+def _segments(over: Scope, by_token: bool, env: Environment) -> Tensor:
+    match over:
+        case Scope.ROW:
+            segment_R = torch.arange(env.batch.rows)
+        case Scope.GROUP:
+            segment_R = env.group_R
+        case Scope.BATCH:
+            segment_R = torch.zeros(env.batch.rows, dtype=torch.int64)
+        case Scope.MICRO:
+            raise ValueError("over=micro depends on how the batch is cut and cannot be evaluated on the global batch")
+        case _:
+            assert_never(over)
+    return segment_R[env.batch.row_of_T] if by_token else segment_R
+
+
+def _reduce_segment(reduction: Reduction, value_n: Tensor, amount: float | None) -> Tensor:
+    match reduction:
+        case Reduction.MEAN:
+            return value_n.mean()
+        case Reduction.MAX:
+            return value_n.max()
+        case Reduction.SUM:
+            return value_n.sum()
+        case Reduction.QUANTILE:
+            return torch.quantile(value_n, amount)
+        case Reduction.SOFTMAX:
+            return value_n.softmax(0)
+        case Reduction.TOP:
+            # ties go to the earlier element
+            count = round(amount * len(value_n))
+            chosen = torch.sort(value_n, descending=True, stable=True).indices[:count]
+            return torch.zeros_like(value_n).index_fill(0, chosen, 1.0)
+        case Reduction.RANDOM:
+            raise ValueError("random() cannot be evaluated on a batch")
+        case _:
+            assert_never(reduction)

@@ -1,0 +1,93 @@
+"""The fused form of an objective: what `lower` gives and the loss consumes.
+
+The whole objective of a step is  sum_c sum_t weight[c, t] * kernel_c[t],  with the global denominators already inside
+`weight`, so any cut of the batch into micro-batches or ranks adds up to the same loss and gradient.
+
+Legend: C channels (distinct kernels), T response tokens of the batch, rollout after rollout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trace_dsl.model import DivergenceKind, RatioLevel
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyGradientKernel:
+    """-min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A), ratio = exp(logp - old_logp)."""
+
+    clip_low: float
+    clip_high: float
+    dual: float | None = None
+    level: RatioLevel = RatioLevel.TOKEN
+    index: int = 0  # tells two policy gradients of one route apart
+
+
+@dataclass(frozen=True, slots=True)
+class DivergenceKernel:
+    """fkl = KL(teacher || student), rkl = KL(student || teacher), jsd with beta = `parameter`; full vocabulary."""
+
+    kind: DivergenceKind
+    teacher: str
+    parameter: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NllKernel:
+    """-logp of the sampled token."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyKernel:
+    """-H(student)."""
+
+
+FusedKernel = PolicyGradientKernel | DivergenceKernel | NllKernel | EntropyKernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FusedRouting:
+    """Weights of every channel at every response token.
+
+    kernels: C distinct kernels, in the plan's order; weight_CT: float32, 0 where not routed, denominators folded in;
+    advantage_CT: float32, 0 for channels without one; row_of_T: int64, which rollout a token belongs to.
+    """
+
+    kernels: tuple[FusedKernel, ...]
+    weight_CT: Tensor
+    advantage_CT: Tensor
+    row_of_T: Tensor
+
+    def rows(self, channel: int) -> Tensor:
+        """Indices (int64) of the tokens with weight on a channel."""
+        return self.weight_CT[channel].nonzero()[:, 0]
+
+    def take(self, tokens: Tensor) -> FusedRouting:
+        """The same routing restricted to `tokens` (int64 indices), in their order."""
+        return replace(
+            self,
+            weight_CT=self.weight_CT[:, tokens],
+            advantage_CT=self.advantage_CT[:, tokens],
+            row_of_T=self.row_of_T[tokens],
+        )
+
+    def to(self, device: torch.device) -> FusedRouting:
+        """The same routing on another device."""
+        return replace(
+            self,
+            weight_CT=self.weight_CT.to(device),
+            advantage_CT=self.advantage_CT.to(device),
+            row_of_T=self.row_of_T.to(device),
+        )
+
+    def teacher_tokens(self, teacher: str) -> Tensor:
+        """Indices (int64, ascending) of the tokens at which some channel needs `teacher`'s distribution."""
+        needed = torch.zeros(self.weight_CT.shape[1], dtype=torch.bool, device=self.weight_CT.device)
+        for kernel, weight_T in zip(self.kernels, self.weight_CT, strict=True):
+            if isinstance(kernel, DivergenceKernel) and kernel.teacher == teacher:
+                needed |= weight_T != 0
+        return needed.nonzero()[:, 0]

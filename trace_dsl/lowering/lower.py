@@ -1,0 +1,199 @@
+"""lower(plan, batch, step): which loss trains which token now, and how strongly, as fused tensors.
+
+First match wins: a token belongs to the first route whose labels and predicate it meets. A divergence to a teacher
+that sees something takes only the rows that have that something (the other losses of the route keep the row).
+Denominators are counted over the whole batch given here, which must be the global batch of the optimizer step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from trace_dsl.expressions import signals_of
+from trace_dsl.lowering.advantage import estimate_advantage, group_ids
+from trace_dsl.lowering.batch import RolloutBatch
+from trace_dsl.lowering.evaluate import Environment, evaluate_at
+from trace_dsl.lowering.fused import (
+    DivergenceKernel,
+    EntropyKernel,
+    FusedKernel,
+    FusedRouting,
+    NllKernel,
+    PolicyGradientKernel,
+)
+from trace_dsl.lowering.labels import label_masks
+from trace_dsl.model import (
+    REST,
+    Channel,
+    Divergence,
+    EntropyBonus,
+    Kernel,
+    Nll,
+    Per,
+    PerKind,
+    PolicyGradient,
+    Rank,
+    Route,
+    Sees,
+)
+from trace_dsl.plan.plan import Plan, advantage_of, teacher_of
+from trace_dsl.schedules import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lowered:
+    """The fused tensors of one step, and what the metrics tell about them.
+
+    route_of_T: int64, the index of the route each token belongs to, -1 for none; loss_of_C: for each channel the
+    (route, loss) pairs that feed it; tokens_of_loss: routed tokens of every (route, loss) with a nonzero weight.
+    """
+
+    routing: FusedRouting
+    advantage_R: Tensor
+    route_of_T: Tensor
+    loss_of_C: tuple[tuple[tuple[int, int], ...], ...]
+    tokens_of_loss: dict[tuple[int, int], int]
+
+
+def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) -> Lowered:
+    """The objective of `step` on `batch`.
+
+    tokens: response tokens trained before this step (only token-counted schedules read it). Raises ValueError when
+    the batch and the plan do not fit (see RolloutBatch, label_masks) or a weight is not finite.
+    """
+    group_R = group_ids(batch.group_R, batch.source_R)
+    env = Environment(
+        batch=batch,
+        advantage_R=estimate_advantage(batch.reward_R, group_R, plan.advantage),
+        group_R=group_R,
+        at=Progress(step=step, total_steps=plan.facts.total_steps, tokens=tokens),
+    )
+    route_of_T = _first_match(plan, env)
+    weights: dict[FusedKernel, Tensor] = {}
+    advantages: dict[FusedKernel, Tensor] = {}
+    losses: dict[FusedKernel, list[tuple[int, int]]] = {}
+    counts: dict[tuple[int, int], int] = {}
+    for r, planned in enumerate(plan.routes):
+        selected_T = route_of_T == r
+        gradients = 0
+        for c, channel in enumerate(planned.route.channels):
+            kernel = fuse(channel.kernel, gradients)
+            gradients += isinstance(channel.kernel, PolicyGradient)
+            weight_T = _weights(plan, channel, planned.route, selected_T, env)
+            counts[r, c] = int((weight_T != 0).sum())
+            weights[kernel] = weights.get(kernel, 0) + weight_T
+            losses.setdefault(kernel, []).append((r, c))
+            advantage = advantage_of(channel)
+            if advantage is not None:
+                value_T = torch.where(selected_T, evaluate_at(advantage, Rank.TOKEN, env), 0.0)
+                advantages[kernel] = advantages.get(kernel, 0) + value_T
+    kernels = tuple(weights)
+    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
+    routing = FusedRouting(
+        kernels=kernels,
+        weight_CT=_stack([weights[k] for k in kernels], batch.tokens),
+        advantage_CT=_stack([advantages.get(k, zeros_T) for k in kernels], batch.tokens),
+        row_of_T=batch.row_of_T,
+    )
+    return Lowered(
+        routing=routing,
+        advantage_R=env.advantage_R,
+        route_of_T=route_of_T,
+        loss_of_C=tuple(tuple(losses[k]) for k in kernels),
+        tokens_of_loss=counts,
+    )
+
+
+def fuse(kernel: Kernel, index: int) -> FusedKernel:
+    """The kernel as the loss evaluates it; `index` tells the policy gradients of one route apart.
+
+    Raises ValueError for a kernel or option the engine does not run; `plan.support` reports those before a run.
+    """
+    match kernel:
+        case PolicyGradient():
+            return PolicyGradientKernel(
+                clip_low=kernel.clip_low,
+                clip_high=kernel.clip_high,
+                dual=kernel.dual,
+                level=kernel.level,
+                index=index,
+            )
+        case Divergence():
+            return DivergenceKernel(kind=kernel.kind, teacher=kernel.teacher, parameter=kernel.parameter)
+        case Nll():
+            return NllKernel()
+        case EntropyBonus():
+            return EntropyKernel()
+        case _:
+            raise ValueError(f"the engine does not run {type(kernel).__name__}")
+
+
+def _first_match(plan: Plan, env: Environment) -> Tensor:
+    """int64 [T]: the first route of every token, -1 for none. Tool output is taken only by a route that asks for
+    it.
+    """
+    batch = env.batch
+    masks = label_masks(batch, plan.labels)
+    route_of_T = torch.full((batch.tokens,), -1, dtype=torch.int64)
+    for r, planned in enumerate(plan.routes):
+        route = planned.route
+        takes_T = torch.zeros(batch.tokens, dtype=torch.bool)
+        for label in route.labels:
+            takes_T |= masks[label] if label != REST else torch.ones_like(takes_T)
+        takes_T &= torch.tensor([source == route.rows for source in batch.source_R])[batch.row_of_T]
+        if not _asks_for_tool_output(route):
+            takes_T &= batch.from_model_T
+        if route.when is not None:
+            takes_T &= evaluate_at(route.when, Rank.TOKEN, env) != 0
+        route_of_T[takes_T & (route_of_T < 0)] = r
+    return route_of_T
+
+
+def _asks_for_tool_output(route: Route) -> bool:
+    """A route is offered tool output only when its predicate looks at `source`."""
+    return route.when is not None and "source" in signals_of(route.when)
+
+
+def _weights(plan: Plan, channel: Channel, route: Route, selected_T: Tensor, env: Environment) -> Tensor:
+    """float64 [T]: weight / denominator of one loss on the tokens its route selected."""
+    teacher = teacher_of(channel)
+    takes_T = selected_T
+    if teacher is not None:
+        sees = next(t.teacher.sees for t in plan.teachers if t.teacher.name == teacher)
+        if sees not in (Sees.NOTHING, Sees.MISMATCHED):
+            takes_T = takes_T & env.batch.has(sees.value)[env.batch.row_of_T]
+    weight_T = torch.where(takes_T, evaluate_at(channel.weight, Rank.TOKEN, env), 0.0)
+    if not weight_T.isfinite().all():
+        raise ValueError(f"line {channel.place.line}: the weight of {channel.text} is not finite on this batch")
+    return weight_T / _denominator(channel.per, route, selected_T, env)
+
+
+def _denominator(per: Per, route: Route, selected_T: Tensor, env: Environment) -> Tensor:
+    """float64 [T] (or a scalar): what divides each token's weight, counted over the rows of the route's source.
+
+    sequence: response length x number of responses; token: response tokens written by the model; selected: tokens the
+    route selected (before weights, so that a gate does not change it); const(n): n x number of responses.
+    """
+    batch = env.batch
+    source_R = torch.tensor([source == route.rows for source in batch.source_R], dtype=torch.bool)
+    responses = max(int(source_R.sum()), 1)
+    match per.kind:
+        case PerKind.SEQUENCE:
+            return batch.length_R[batch.row_of_T].double() * responses
+        case PerKind.TOKEN:
+            written = int((batch.from_model_T & source_R[batch.row_of_T]).sum())
+            return torch.tensor(float(max(written, 1)))
+        case PerKind.SELECTED:
+            return torch.tensor(float(max(int(selected_T.sum()), 1)))
+        case PerKind.CONST:
+            return torch.tensor(per.constant * responses)
+        case _:
+            assert_never(per.kind)
+
+
+def _stack(rows: list[Tensor], tokens: int) -> Tensor:
+    return torch.stack(rows).float() if rows else torch.zeros(0, tokens)

@@ -1,0 +1,530 @@
+"""The nouns of the language: what a checked spec is made of. Read this page first.
+
+Everything here is frozen data. The parser turns text into a `syntax` tree, `resolve` turns that into a `Spec` of this
+module, the checks read a `Spec`, and the plan resolves it against the facts of a run. Losses are described here,
+never computed; directions live in names: `FKL` is KL(teacher || student), `RKL` is KL(student || teacher).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, StrEnum
+
+# ------------------------------------------------------------------------------------------------ places, diagnostics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Place:
+    """Where something stands in a source file: 1-based lines and columns, `end_column` exclusive.
+
+    `path` is empty for the spec's own file; it names the file when the place is in a spec that this one extends.
+    """
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    path: str = ""
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherPlace:
+    """A second place a diagnostic speaks of, with what it says there ("the first route takes every key token")."""
+
+    place: Place
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostic:
+    """One finding: which rule, where, what, what it would cost a run, and how to fix it."""
+
+    rule: str
+    severity: Severity
+    place: Place
+    message: str
+    consequence: str = ""
+    fix: str = ""
+    others: tuple[OtherPlace, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------ schedules and units
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A number of optimizer steps."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFraction:
+    """A share of the run's optimizer steps, 0.1 for `10%`."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A number of trained response tokens."""
+
+    count: float
+
+
+Length = Steps | RunFraction | Tokens
+
+
+class Shape(StrEnum):
+    LINEAR = "linear"
+    COS = "cos"
+    EXP = "exp"
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anneal:
+    """The way down: `length` of None means "to the end of the run"."""
+
+    shape: Shape
+    length: Length | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """schedule(weight, start, ramp, warmup, anneal, floor): zero, linear up, hold, then down to `floor`."""
+
+    weight: float
+    start: Length = Steps(0)
+    ramp: Length = Steps(0)
+    warmup: Length = Steps(0)
+    anneal: Anneal | None = None
+    floor: float = 0.0
+
+
+# -------------------------------------------------------------------------------------------------------- expressions
+
+
+class Rank(IntEnum):
+    """How finely a value varies; an operation takes the highest rank of its operands."""
+
+    CONSTANT = 0
+    STEP = 1
+    GROUP = 2
+    ROW = 3
+    TOKEN = 4
+
+
+class Scope(StrEnum):
+    """What a reduction runs over."""
+
+    ROW = "row"
+    GROUP = "group"
+    MICRO = "micro"
+    BATCH = "batch"
+
+
+class Operator(StrEnum):
+    NEG = "neg"
+    ADD = "+"
+    SUB = "-"
+    MUL = "*"
+    DIV = "/"
+    LT = "<"
+    LE = "<="
+    GT = ">"
+    GE = ">="
+    EQ = "=="
+    NE = "!="
+    AND = "and"
+    OR = "or"
+    NOT = "not"
+
+
+class Function(StrEnum):
+    """Element-wise functions."""
+
+    EXP = "exp"
+    LOG = "log"
+    ABS = "abs"
+    SIGN = "sign"
+    SQRT = "sqrt"
+    SIGMOID = "sigmoid"
+    SOFTPLUS = "softplus"
+    CLIP = "clip"
+    MIN = "min"
+    MAX = "max"
+    WHERE = "where"
+
+
+class Reduction(StrEnum):
+    """Reductions with an explicit `over=` scope. TOP and RANDOM give a predicate, SOFTMAX a value per element."""
+
+    MEAN = "mean"
+    MAX = "max"
+    SUM = "sum"
+    QUANTILE = "quantile"
+    SOFTMAX = "softmax"
+    TOP = "top"
+    RANDOM = "random"
+
+
+class Scan(StrEnum):
+    """Scans along a response, first token to last; LATCH carries state across steps instead."""
+
+    CUMCOUNT = "cumcount"
+    WINDOW_MIN = "window_min"
+    WINDOW_MEAN = "window_mean"
+    REWARD_TO_GO = "reward_to_go"
+    UNTIL = "until"
+    LATCH = "latch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    value: float
+    rank: Rank = field(default=Rank.CONSTANT, init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """A schedule used as a value."""
+
+    schedule: Schedule
+    rank: Rank = field(default=Rank.STEP, init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A named measurement, for example `reward`, `gap` or `A`; `has(x)` is the signal named "has_x".
+
+    `teacher` says which teacher a signal such as `gap` reads; None for signals that read no teacher.
+    """
+
+    name: str
+    rank: Rank
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    op: Operator
+    args: tuple[Expr, ...]
+    rank: Rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply:
+    function: Function
+    args: tuple[Expr, ...]
+    rank: Rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduce:
+    """`amount` is the quantile of QUANTILE, the fraction of TOP and RANDOM; RANDOM has no value."""
+
+    reduction: Reduction
+    value: Expr | None
+    over: Scope
+    rank: Rank
+    amount: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """`amount` is the window of WINDOW_*, the gamma of REWARD_TO_GO."""
+
+    scan: Scan
+    args: tuple[Expr, ...]
+    rank: Rank
+    amount: float | None = None
+
+
+Expr = Constant | Scheduled | Signal | Operation | Apply | Reduce | Scanned
+
+
+# ----------------------------------------------------------------------------------------------------------- teachers
+
+
+class Sees(StrEnum):
+    """What a teacher is shown beside the problem."""
+
+    NOTHING = "nothing"
+    DIAGNOSIS = "diagnosis"
+    SOLUTION = "solution"
+    SIBLING = "sibling"
+    FEEDBACK = "feedback"
+    MISMATCHED = "mismatched"
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Copy the student's weights at every step that `every` divides."""
+
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ema:
+    """After every step: teacher <- (1 - rate) teacher + rate student."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The weights the run started from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTeacher:
+    update: Sync | Ema | Frozen
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTeacher:
+    path: str
+
+
+DEFAULT_TEACHER = "teacher"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    name: str
+    source: SelfTeacher | ModelTeacher
+    sees: Sees
+    place: Place
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+
+class DivergenceKind(StrEnum):
+    """fkl: KL(teacher||student); rkl: KL(student||teacher); jsd(b): generalised JSD; skl(a)/srkl(a): skewed."""
+
+    FKL = "fkl"
+    RKL = "rkl"
+    JSD = "jsd"
+    SKL = "skl"
+    SRKL = "srkl"
+
+
+class SupportOf(StrEnum):
+    TEACHER = "teacher"
+    STUDENT = "student"
+
+
+class Tail(StrEnum):
+    BUCKET = "bucket"
+    RENORM = "renorm"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopK:
+    """Evaluate a divergence on the k likeliest tokens of one side; `tail` says what becomes of the others."""
+
+    k: int
+    of: SupportOf = SupportOf.TEACHER
+    tail: Tail | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """A divergence between teacher and student at each token; `top_k` of None is the full vocabulary.
+
+    `parameter` is beta of jsd, a of skl and srkl. `temperature` None means the sampling temperature of the run.
+    """
+
+    kind: DivergenceKind
+    teacher: str = DEFAULT_TEACHER
+    parameter: float | None = None
+    top_k: TopK | None = None
+    temperature: float | None = None
+    pclip: float | None = None
+
+
+class RatioLevel(StrEnum):
+    TOKEN = "token"
+    SEQUENCE = "sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class OldAnchor:
+    """The ratio is taken to the policy that wrote the rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class MixAnchor:
+    """The ratio is taken to old^share * teacher^(1 - share)."""
+
+    teacher: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyGradient:
+    """-min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A); `advantage` is an expression, `A` by default."""
+
+    advantage: Expr
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual: float | None = None
+    level: RatioLevel = RatioLevel.TOKEN
+    anchor: OldAnchor | MixAnchor = OldAnchor()
+    tis: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cispo:
+    """-stopgrad(min(ratio, 1 + high)) A log-prob."""
+
+    advantage: Expr
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Nll:
+    """-log-prob of the sampled token."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyBonus:
+    """-H(student): a positive weight rewards entropy."""
+
+
+@dataclass(frozen=True, slots=True)
+class K3:
+    """exp(d) - d - 1 with d = log-prob of `to` minus log-prob of the student, at the sampled token."""
+
+    to: str = "ref"
+
+
+Kernel = Divergence | PolicyGradient | Cispo | Nll | EntropyBonus | K3
+
+
+# ---------------------------------------------------------------------------------------------------- routes and spec
+
+
+class PerKind(StrEnum):
+    SEQUENCE = "sequence"
+    TOKEN = "token"
+    SELECTED = "selected"
+    CONST = "const"
+
+
+@dataclass(frozen=True, slots=True)
+class Per:
+    """The denominator of a loss, counted over the whole global batch; `constant` is the n of const(n)."""
+
+    kind: PerKind
+    constant: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One loss of one route. `weight` is detached when it is evaluated; `text` is the call as written."""
+
+    kernel: Kernel
+    weight: Expr
+    per: Per
+    place: Place
+    text: str
+
+
+REST = "rest"
+PLAIN_ROWS = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """`labels` of ("rest",) takes every response token; `channels` of () is `none`; `rows` names a rollout source."""
+
+    labels: tuple[str, ...]
+    when: Expr | None
+    channels: tuple[Channel, ...]
+    place: Place
+    rows: str = PLAIN_ROWS
+    text: str = ""
+
+    @property
+    def is_rest(self) -> bool:
+        return self.labels == (REST,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanLabel:
+    """A label the annotator may emit; `cap` is the largest fraction of a response's tokens it may take."""
+
+    name: str
+    cap: float | None
+    place: Place
+
+
+class EstimatorKind(Enum):
+    GROUP = "group"
+    LEAVE_ONE_OUT = "loo"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageEstimator:
+    """How `A` comes from rewards: group mean (and std), leave-one-out mean, or the reward itself."""
+
+    kind: EstimatorKind = EstimatorKind.GROUP
+    scale_by_std: bool = True
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSource:
+    """Extra rollouts: sampled from the policy under a privileged prompt, or read from a file (`cached`)."""
+
+    name: str
+    sees: Sees = Sees.NOTHING
+    when: Expr | None = None
+    n: int = 1
+    cached: str | None = None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Let:
+    """A named expression; `uses` counts the places that read it (0: unused)."""
+
+    name: str
+    value: Expr
+    place: Place
+    uses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A resolved spec: names looked up, lets put in place, units and ranks typed.
+
+    `spans_declared` is False when the spec has no `spans` statement: then the labels are those its routes use,
+    uncapped.
+    `mentioned` holds the names read by statements with errors (empty for a spec without): whatever the rest of the
+    spec says about them, they may be in use.
+    """
+
+    path: str
+    text: str
+    labels: tuple[SpanLabel, ...]
+    spans_declared: bool
+    teachers: tuple[Teacher, ...]
+    advantage: AdvantageEstimator
+    rollouts: tuple[RolloutSource, ...]
+    lets: tuple[Let, ...]
+    routes: tuple[Route, ...]
+    mentioned: frozenset[str] = frozenset()
+
+    def teacher(self, name: str) -> Teacher | None:
+        return next((teacher for teacher in self.teachers if teacher.name == name), None)

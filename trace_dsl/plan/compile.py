@@ -1,0 +1,179 @@
+"""Spec + run facts -> Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from trace_dsl.expressions import signals_of, text_of, weight_at_step
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import (
+    K3,
+    Apply,
+    Channel,
+    Cispo,
+    Constant,
+    Divergence,
+    DivergenceKind,
+    EntropyBonus,
+    Expr,
+    Function,
+    Kernel,
+    Nll,
+    Operation,
+    Operator,
+    PolicyGradient,
+    Rank,
+    Reduce,
+    Route,
+    Scanned,
+    Scheduled,
+    Spec,
+)
+from trace_dsl.plan.plan import (
+    Plan,
+    PlannedLoss,
+    PlannedRoute,
+    PlannedTeacher,
+    WeightTrack,
+    advantage_of,
+    content_hash,
+    teacher_of,
+)
+from trace_dsl.schedules import Progress, counts_tokens
+
+
+def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
+    """Resolve `spec` for a run. The spec must be free of errors (see `trace_dsl.lint_file`)."""
+    routes = tuple(
+        PlannedRoute(
+            route=route,
+            predicate_text="" if route.when is None else text_of(route.when),
+            losses=tuple(_plan_loss(channel, facts) for channel in route.channels),
+        )
+        for route in spec.routes
+    )
+    teachers = tuple(
+        PlannedTeacher(
+            teacher=teacher,
+            last_step=max(
+                (loss.track.last_step for r in routes for loss in r.losses if loss.teacher == teacher.name),
+                default=-1,
+            ),
+        )
+        for teacher in spec.teachers
+    )
+    return Plan(
+        facts=facts,
+        labels=spec.labels,
+        advantage=spec.advantage,
+        rollouts=spec.rollouts,
+        routes=routes,
+        teachers=teachers,
+        signals=tuple(sorted({name for route in spec.routes for name in _signals(route)})),
+        spec_text=spec.text,
+        hash=content_hash(
+            facts=facts,
+            labels=spec.labels,
+            advantage=spec.advantage,
+            rollouts=spec.rollouts,
+            routes=spec.routes,
+            teachers=spec.teachers,
+        ),
+    )
+
+
+def _signals(route: Route) -> Iterator[str]:
+    for expr in (route.when, *(c.weight for c in route.channels), *map(advantage_of, route.channels)):
+        if expr is not None:
+            yield from signals_of(expr)
+
+
+def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
+    return PlannedLoss(
+        channel=channel,
+        formula=formula_of(channel.kernel),
+        weight_text=text_of(channel.weight),
+        teacher=teacher_of(channel),
+        track=track_weight(channel.weight, facts.total_steps),
+    )
+
+
+def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
+    """Follow a weight over every step of the run."""
+    steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
+    last = max((at.step for at in steps if not surely_zero(weight, at)), default=-1)
+    if weight.rank > Rank.STEP or _any_counts_tokens(weight):
+        return WeightTrack(total=None, total_squared=None, last_step=last)
+    values = [weight_at_step(weight, at) for at in steps]
+    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
+
+
+def surely_zero(expr: Expr, at: Progress) -> bool:
+    """Whether `expr` is zero at `at` whatever its signals are. Exact for step-rank values, safe for others."""
+    if expr.rank <= Rank.STEP and not _any_counts_tokens(expr):
+        return weight_at_step(expr, at) == 0.0
+    match expr:
+        case Operation(op=Operator.MUL, args=args):
+            return any(surely_zero(arg, at) for arg in args)
+        case Operation(op=Operator.DIV, args=(numerator, _)):
+            return surely_zero(numerator, at)
+        case Operation(op=Operator.NEG | Operator.ADD | Operator.SUB, args=args):
+            return all(surely_zero(arg, at) for arg in args)
+        case Apply(function=Function.ABS | Function.SIGN | Function.SQRT, args=(value,)):
+            return surely_zero(value, at)
+        case Apply(function=Function.WHERE, args=(_, yes, no)):
+            return surely_zero(yes, at) and surely_zero(no, at)
+        case _:
+            return False
+
+
+def _any_counts_tokens(expr: Expr) -> bool:
+    match expr:
+        case Scheduled(schedule=schedule):
+            return counts_tokens(schedule)
+        case Operation(args=args) | Apply(args=args) | Scanned(args=args):
+            return any(_any_counts_tokens(arg) for arg in args)
+        case Reduce(value=value):
+            return value is not None and _any_counts_tokens(value)
+        case _:
+            return False
+
+
+_DIVERGENCE_FORMULAS = {
+    DivergenceKind.FKL: "KL(teacher || student)",
+    DivergenceKind.RKL: "KL(student || teacher)",
+    DivergenceKind.JSD: "{b} KL(teacher || m) + (1-{b}) KL(student || m), m = {b} teacher + (1-{b}) student",
+    DivergenceKind.SKL: "KL(teacher || {b} teacher + (1-{b}) student)",
+    DivergenceKind.SRKL: "KL(student || {b} student + (1-{b}) teacher)",
+}
+
+
+def formula_of(kernel: Kernel) -> str:
+    """The per-token value a kernel stands for, in words of the field."""
+    match kernel:
+        case Divergence(kind=kind, parameter=parameter):
+            return _DIVERGENCE_FORMULAS[kind].format(b="" if parameter is None else f"{parameter:g}")
+        case PolicyGradient(advantage=advantage, clip_low=low, clip_high=high):
+            a = text_of(advantage)
+            a = a if a.isidentifier() else f"({a})"
+            return f"-min(ratio {a}, clip(ratio, {1 - low:g}, {1 + high:g}) {a})"
+        case Cispo(high=high):
+            return f"-sg(min(ratio, {1 + high:g})) A logp"
+        case Nll():
+            return "-logp"
+        case EntropyBonus():
+            return "-H(student)"
+        case K3(to=to):
+            return f"exp(d) - d - 1, d = {to}_logp - logp"
+        case _:
+            assert_never(kernel)
+
+
+def weight_known_at(weight: Expr, at: Progress) -> float | None:
+    """The weight at a step, or None when only the run can tell."""
+    if isinstance(weight, Constant):
+        return weight.value
+    if weight.rank > Rank.STEP or _any_counts_tokens(weight):
+        return 0.0 if surely_zero(weight, at) else None
+    return weight_at_step(weight, at)

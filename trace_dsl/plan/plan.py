@@ -1,0 +1,156 @@
+"""The plan: a spec resolved against the facts of a run. Frozen, JSON-serialisable, with a content hash.
+
+A checkpoint carries the hash, so a run is never continued under another objective by accident. The hash covers what the
+losses depend on (routes, kernels, weights, teachers, labels, estimator, run length) and not places or comments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import (
+    AdvantageEstimator,
+    Channel,
+    Divergence,
+    Expr,
+    MixAnchor,
+    Place,
+    PolicyGradient,
+    RolloutSource,
+    Route,
+    SpanLabel,
+    Teacher,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightTrack:
+    """A loss weight over the run: None where it cannot be known before (token-counted schedules, gates).
+
+    total: sum over steps of the weight; total_squared: of its square (the privileged-exposure bound of arXiv 2605.10194
+    is proportional to it); last_step: the last step at which the weight may be nonzero, -1 for never.
+    """
+
+    total: float | None
+    total_squared: float | None
+    last_step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedLoss:
+    """One loss of a route. `teacher` is None for kernels without one."""
+
+    channel: Channel
+    formula: str
+    weight_text: str
+    teacher: str | None
+    track: WeightTrack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRoute:
+    route: Route
+    predicate_text: str
+    losses: tuple[PlannedLoss, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTeacher:
+    """A teacher and the last step at which it is run (-1: never)."""
+
+    teacher: Teacher
+    last_step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the trainer follows. `signals` are the measurements it must gather beside log-probs."""
+
+    facts: RunFacts
+    labels: tuple[SpanLabel, ...]
+    advantage: AdvantageEstimator
+    rollouts: tuple[RolloutSource, ...]
+    routes: tuple[PlannedRoute, ...]
+    teachers: tuple[PlannedTeacher, ...]
+    signals: tuple[str, ...]
+    spec_text: str
+    hash: str
+
+    def teacher_runs(self, name: str, step: int) -> bool:
+        """Whether `name` may be needed at `step` (a gate may still leave it without tokens)."""
+        return any(t.teacher.name == name and step <= t.last_step for t in self.teachers)
+
+    def to_json(self) -> str:
+        """The whole plan as indented JSON."""
+        return json.dumps(_plain(self), indent=2)
+
+
+def _plain(value: Any, *, places: bool = True) -> Any:
+    """Dataclasses to tagged dicts, enums to their names; `places=False` leaves out what a hash must not see."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hidden = () if places else ("place", "text")
+        fields = {
+            f.name: _plain(getattr(value, f.name), places=places)
+            for f in dataclasses.fields(value)
+            if f.name not in hidden
+        }
+        return {"type": type(value).__name__, **fields} if not isinstance(value, Place) else fields
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, tuple):
+        return [_plain(item, places=places) for item in value]
+    return value
+
+
+def content_hash(
+    *,
+    facts: RunFacts,
+    labels: tuple[SpanLabel, ...],
+    advantage: AdvantageEstimator,
+    rollouts: tuple[RolloutSource, ...],
+    routes: tuple[Route, ...],
+    teachers: tuple[Teacher, ...],
+) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of everything the losses depend on."""
+    content = {
+        "total_steps": facts.total_steps,
+        "temperature": facts.temperature,
+        "parts": [_plain(part, places=False) for part in (labels, advantage, rollouts, routes, teachers)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def loss_names(plan: Plan) -> dict[tuple[int, int], str]:
+    """A readable, unique name for each (route, loss): "error/rkl", "rest/grpo", with #2 from the second use on."""
+    names: dict[tuple[int, int], str] = {}
+    used: dict[str, int] = {}
+    for r, planned in enumerate(plan.routes):
+        for c, loss in enumerate(planned.losses):
+            call = loss.channel.text.partition("(")[0].strip()
+            name = f"{'|'.join(planned.route.labels)}/{call}"
+            used[name] = used.get(name, 0) + 1
+            names[r, c] = name if used[name] == 1 else f"{name}#{used[name]}"
+    return names
+
+
+def advantage_of(channel: Channel) -> Expr | None:
+    """The advantage expression of a channel that has one."""
+    kernel = channel.kernel
+    return getattr(kernel, "advantage", None)
+
+
+def teacher_of(channel: Channel) -> str | None:
+    """The teacher whose distribution or log-probs a channel reads."""
+    match channel.kernel:
+        case Divergence(teacher=teacher):
+            return teacher
+        case PolicyGradient(anchor=MixAnchor(teacher=teacher)):
+            return teacher
+        case _:
+            return None

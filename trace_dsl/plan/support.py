@@ -1,0 +1,138 @@
+"""What the language can say and this version of the engine does not run yet: found before a run, never during one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import (
+    K3,
+    Apply,
+    Channel,
+    Cispo,
+    Constant,
+    Diagnostic,
+    Divergence,
+    EntropyBonus,
+    Expr,
+    MixAnchor,
+    ModelTeacher,
+    Nll,
+    Operation,
+    Place,
+    PolicyGradient,
+    RatioLevel,
+    Reduce,
+    Reduction,
+    Scanned,
+    Scheduled,
+    Scope,
+    Severity,
+    Signal,
+    Spec,
+)
+from trace_dsl.plan.plan import advantage_of
+
+RULE = "engine-unsupported"
+
+ROW_SIGNALS = frozenset({"reward", "correct", "wrong", "len", "A"})
+GROUP_SIGNALS = frozenset({"all_correct", "all_wrong", "mixed", "group_size"})
+TOKEN_SIGNALS = frozenset({"pos", "old_logp", "source"})
+BATCH_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS
+
+
+def unsupported(spec: Spec, facts: RunFacts) -> Iterator[Diagnostic]:
+    """One error for everything in `spec` that the engine cannot run."""
+    for source in spec.rollouts:
+        yield _finding(source.place, f"extra rollouts ({source.name!r}) are not sampled", "remove the statement")
+    for teacher in spec.teachers:
+        if isinstance(teacher.source, ModelTeacher):
+            yield _finding(
+                teacher.place,
+                f"the teacher model({teacher.source.path!r}) is not run: teachers are copies of the policy",
+                "use self(sync=N, sees=...)",
+            )
+    for route in spec.routes:
+        if route.when is not None:
+            yield from _in_expression(route.when, route.place)
+        for channel in route.channels:
+            yield from _in_channel(channel, facts)
+
+
+def _in_channel(channel: Channel, facts: RunFacts) -> Iterator[Diagnostic]:
+    kernel, place = channel.kernel, channel.place
+    match kernel:
+        case Divergence():
+            if kernel.top_k is not None:
+                yield _finding(
+                    place,
+                    f"topk={kernel.top_k.k} is not run: divergences are over the full vocabulary",
+                    "remove topk; the full vocabulary costs no more memory here",
+                )
+            if kernel.pclip is not None:
+                yield _finding(place, f"pclip={kernel.pclip:g} is not run", "remove pclip")
+            if kernel.temperature not in (None, facts.temperature):
+                yield _finding(
+                    place,
+                    f"temperature={kernel.temperature:g} is not run: the run samples at {facts.temperature:g}",
+                    f"write temperature={facts.temperature:g} or leave it out",
+                )
+        case PolicyGradient():
+            if kernel.level is RatioLevel.SEQUENCE:
+                yield _finding(place, "level=sequence is not run", "use level=token")
+            if isinstance(kernel.anchor, MixAnchor):
+                yield _finding(place, "anchor=mix(...) is not run", "use anchor=old")
+            if kernel.tis is not None:
+                yield _finding(place, f"tis={kernel.tis:g} is not run", "remove tis")
+        case Cispo():
+            yield _finding(place, "cispo is not run", "use grpo(clip=(lo, hi))")
+        case K3():
+            yield _finding(place, "k3 is not run", "use rkl with a frozen self teacher")
+        case Nll() | EntropyBonus():
+            pass
+        case _:
+            assert_never(kernel)
+    for expr in (channel.weight, advantage_of(channel)):
+        if expr is not None:
+            yield from _in_expression(expr, place)
+
+
+def _in_expression(expr: Expr, place: Place) -> Iterator[Diagnostic]:
+    match expr:
+        case Signal(name=name):
+            if name not in BATCH_SIGNALS and not name.startswith("has_"):
+                yield _finding(
+                    place,
+                    f"the signal {name!r} is not gathered before the loss",
+                    f"use one of {', '.join(sorted(BATCH_SIGNALS))} or has(...)",
+                )
+        case Scanned(scan=scan, args=args):
+            yield _finding(place, f"{scan.value}() is not run", "use a predicate without a scan")
+            for arg in args:
+                yield from _in_expression(arg, place)
+        case Reduce(reduction=reduction, over=over, value=value):
+            if reduction is Reduction.RANDOM:
+                yield _finding(place, "random() is not run", "use top(x, 25%)")
+            if over is Scope.MICRO:
+                yield _finding(place, "over=micro depends on how the batch is cut", "use over=batch")
+            if value is not None:
+                yield from _in_expression(value, place)
+        case Operation(args=args) | Apply(args=args):
+            for arg in args:
+                yield from _in_expression(arg, place)
+        case Constant() | Scheduled():
+            pass
+        case _:
+            assert_never(expr)
+
+
+def _finding(place: Place, message: str, fix: str) -> Diagnostic:
+    return Diagnostic(
+        rule=RULE,
+        severity=Severity.ERROR,
+        place=place,
+        message=message,
+        consequence="the run would stop before its first step",
+        fix=fix,
+    )

@@ -1,0 +1,118 @@
+"""Puts the arguments of a call into the named places they are for."""
+
+from __future__ import annotations
+
+from trace_dsl.model import Place
+from trace_dsl.resolve.findings import Context
+from trace_dsl.rules import LanguageRule
+from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
+from trace_dsl.vocabulary import LOSSES, did_you_mean
+
+
+class Bound:
+    """The arguments of one call by name."""
+
+    def __init__(self, name: str, place: Place, values: dict[str, Argument]) -> None:
+        self.name = name
+        self.place = place
+        self._values = values
+
+    def get(self, name: str) -> Node | None:
+        """The value given for an argument, None when it is not given."""
+        argument = self._values.get(name)
+        return None if argument is None else argument.value
+
+    def place_of(self, name: str) -> Place:
+        """Where an argument stands; the call when it is not given."""
+        argument = self._values.get(name)
+        return self.place if argument is None else argument.place
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+
+def function_of(value: Callable) -> Name:
+    """The name that is called: `none` and `group(...)` alike."""
+    return value if isinstance(value, Name) else value.function
+
+
+def bind(
+    context: Context,
+    value: Callable,
+    *,
+    known: tuple[str, ...],
+    positional: tuple[str, ...] = (),
+    required: tuple[str, ...] = (),
+) -> Bound:
+    """Bind a call's arguments; unknown, doubled and missing ones become errors, the others stay usable."""
+    function = function_of(value).name
+    values: dict[str, Argument] = {}
+    free = list(positional)
+    for argument in value.arguments if isinstance(value, Call) else ():
+        if argument.name is None:
+            _bind_positional(context, function, argument, values, free, known)
+            continue
+        name = argument.name.name
+        if name not in known:
+            context.error(
+                LanguageRule.UNKNOWN_ARGUMENT,
+                argument.name.place,
+                f"`{function}` has no argument `{name}`",
+                fix=_fix_for_unknown(function, name, known),
+                consequence="elsewhere such a key is dropped in silence and the run is another one than was written",
+            )
+        elif name in values:
+            context.error(
+                LanguageRule.DUPLICATE_ARGUMENT,
+                argument.place,
+                f"`{name}` is given twice to `{function}`",
+                fix="keep one of them",
+            )
+        else:
+            values[name] = argument
+    for name in required:
+        if name not in values:
+            context.error(
+                LanguageRule.MISSING_ARGUMENT,
+                value.place,
+                f"`{function}` needs `{name}`",
+                fix=f"write {function}({name}=...)",
+            )
+    return Bound(function, value.place, values)
+
+
+def _bind_positional(
+    context: Context,
+    function: str,
+    argument: Argument,
+    values: dict[str, Argument],
+    free: list[str],
+    known: tuple[str, ...],
+) -> None:
+    while free and free[0] in values:
+        free.pop(0)
+    if free:
+        values[free.pop(0)] = argument
+        return
+    if isinstance(argument.value, Name) and argument.value.name in known:
+        fix = f"write {argument.value.name}=..."
+    elif known:
+        fix = f"name it: {function}({known[0]}=...)"
+    else:
+        fix = "take it out"
+    context.error(
+        LanguageRule.UNKNOWN_ARGUMENT,
+        argument.place,
+        f"`{function}` does not take this argument without a name",
+        fix=fix,
+    )
+
+
+def _fix_for_unknown(function: str, name: str, known: tuple[str, ...]) -> str:
+    if name in {"adv", "advantage"} and function == "grpo":
+        return "grpo uses A; pg(adv=...) takes an advantage expression"
+    if name in {"weight", "coef", "coeff"} and function in LOSSES:
+        return "did you mean `w`?"
+    if not known:
+        return f"`{function}` takes no arguments"
+    return did_you_mean(name, known)

@@ -1,0 +1,304 @@
+"""The losses of a route: a call becomes a kernel with its weight and denominator."""
+
+from __future__ import annotations
+
+
+from trace_dsl.model import (
+    Channel,
+    Cispo,
+    Constant,
+    Divergence,
+    DivergenceKind,
+    EntropyBonus,
+    Expr,
+    K3,
+    Kernel,
+    MixAnchor,
+    Nll,
+    OldAnchor,
+    Per,
+    PerKind,
+    PolicyGradient,
+    Rank,
+    RatioLevel,
+    Scheduled,
+    Signal,
+    SupportOf,
+    Tail,
+    TopK,
+)
+from trace_dsl.resolve.arguments import Bound, bind, function_of
+from trace_dsl.resolve.expressions import number
+from trace_dsl.resolve.findings import Context
+from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
+from trace_dsl.rules import LanguageRule
+from trace_dsl.syntax.tree import Call, Loss, Name, Node
+from trace_dsl.vocabulary import (
+    DIVERGENCES,
+    K3_TARGETS,
+    LOSSES,
+    NO_LOSS,
+    PARAMETER_NAMES,
+    SCHEDULE_ARGUMENTS,
+    did_you_mean,
+)
+
+DEFAULT_CLIP = 0.2
+
+
+def channel(context: Context, loss: Loss) -> Channel | None:
+    """One loss; None when something in it is wrong. Every independent mistake in the call is reported."""
+    function = function_of(loss.value)
+    info = LOSSES.get(function.name)
+    if info is None:
+        _unknown_loss(context, function)
+        return None
+    if isinstance(loss.value, Name):
+        context.error(
+            LanguageRule.MISSING_ARGUMENT,
+            function.place,
+            f"the loss `{function.name}` is not called",
+            fix=f"write {function.name}()",
+        )
+        return None
+    errors = len(context.diagnostics)
+    bound = bind(
+        context, loss.value, known=info.arguments, positional=info.positional, required=info.required
+    )
+    weight = _weight(context, bound)
+    per = _per(context, bound)
+    kernel = _kernel(context, bound)
+    if weight is None or per is None or kernel is None or len(context.diagnostics) > errors:
+        return None
+    return Channel(kernel=kernel, weight=weight, per=per, place=loss.value.place, text=loss.text)
+
+
+def _unknown_loss(context: Context, function: Name) -> None:
+    if function.name == NO_LOSS:
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            function.place,
+            "`none` means that the route has no losses, so it stands alone and without brackets",
+            fix="write `LABEL: none`",
+        )
+        return
+    fix = did_you_mean(function.name, (*LOSSES, NO_LOSS))
+    if function.name in {"kl", "kld", "kl_div", "kl_loss"}:
+        fix = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
+    elif function.name in {"ce", "cross_entropy", "sft"}:
+        fix = "did you mean `nll`?"
+    elif function.name in {"ppo", "reinforce"}:
+        fix = "did you mean `pg`?"
+    context.error(LanguageRule.UNKNOWN_NAME, function.place, f"there is no loss `{function.name}`", fix=fix)
+
+
+def _weight(context: Context, bound: Bound) -> Expr | None:
+    node = bound.get("w")
+    scheduled = [name for name in SCHEDULE_ARGUMENTS if name in bound]
+    if not scheduled:
+        return Constant(value=1.0) if node is None else number(context, node, "a weight")
+    peak: float | None = 1.0
+    if node is not None:
+        weight = number(context, node, "a weight")
+        if weight is None:
+            peak = None
+        elif isinstance(weight, Constant):
+            peak = weight.value
+        else:
+            context.error(
+                LanguageRule.WRONG_RANK,
+                node.place,
+                f"`w` is scheduled by {', '.join(f'{name}=' for name in scheduled)}, so it must be a constant",
+                fix="multiply with schedule(...) inside w= instead",
+            )
+            peak = None
+    schedule = schedule_from(context, bound, peak, bound.place)
+    return None if schedule is None else Scheduled(schedule=schedule)
+
+
+def _per(context: Context, bound: Bound) -> Per | None:
+    node = bound.get("per")
+    if node is None:
+        return Per(PerKind.SEQUENCE)
+    if isinstance(node, Call) and node.function.name == PerKind.CONST.value:
+        inner = bind(context, node, known=("n",), positional=("n",), required=("n",))
+        value = inner.get("n")
+        size = None if value is None else constant(context, value, "the n of const(n)", above=0)
+        return None if size is None else Per(PerKind.CONST, size)
+    if isinstance(node, Name) and node.name == PerKind.CONST.value:
+        context.error(
+            LanguageRule.MISSING_ARGUMENT, node.place, "`const` needs its number", fix="write per=const(4096)"
+        )
+        return None
+    chosen = word(context, node, ("sequence", "token", "selected", "const(n)"), "denominator")
+    return None if chosen is None else Per(PerKind(chosen))
+
+
+def _kernel(context: Context, bound: Bound) -> Kernel | None:
+    match bound.name:
+        case name if name in DIVERGENCES:
+            return _divergence(context, bound, DivergenceKind(name))
+        case "grpo" | "pg":
+            return _policy_gradient(context, bound)
+        case "cispo":
+            advantage = _advantage(context, bound)
+            node = bound.get("high")
+            high = None if node is None else constant(context, node, "`high`", above=0)
+            if advantage is None or high is None:
+                return None
+            return Cispo(advantage=advantage, high=high)
+        case "nll":
+            return Nll()
+        case "entropy":
+            return EntropyBonus()
+        case "k3":
+            node = bound.get("to")
+            to = K3_TARGETS[0] if node is None else word(context, node, K3_TARGETS, "policy k3 compares with")
+            return None if to is None else K3(to)
+        case _:
+            raise AssertionError(f"the vocabulary has a loss {bound.name} that has no kernel")
+
+
+# ---------------------------------------------------------------------------------------------------------- divergences
+
+
+def _divergence(context: Context, bound: Bound, kind: DivergenceKind) -> Divergence | None:
+    errors = len(context.diagnostics)
+    parameter = _parameter(context, bound, kind)
+    node = bound.get("teacher")
+    teacher: str | None
+    if node is None:
+        teacher = context.teacher_by_default(bound.place)
+    else:
+        teacher = _teacher_name(context, node)
+    top_k = _top_k(context, bound)
+    temperature = _optional(context, bound, "temperature")
+    pclip = _optional(context, bound, "pclip")
+    if teacher is None or len(context.diagnostics) > errors:
+        return None
+    return Divergence(
+        kind=kind, teacher=teacher, parameter=parameter, top_k=top_k, temperature=temperature, pclip=pclip
+    )
+
+
+def _parameter(context: Context, bound: Bound, kind: DivergenceKind) -> float | None:
+    name = PARAMETER_NAMES.get(kind)
+    node = None if name is None else bound.get(name)
+    if node is None:
+        return None
+    errors = len(context.diagnostics)
+    value = constant(context, node, f"`{name}` of {kind.value}")
+    if value is None or 0 < value < 1:
+        return value
+    if len(context.diagnostics) == errors:
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            node.place,
+            f"`{name}` of {kind.value} is {value:g}, but must lie between 0 and 1",
+            consequence="at its ends the divergence vanishes or jumps; it never turns into the other direction",
+            fix="use fkl or rkl for one direction alone",
+        )
+    return None
+
+
+def _teacher_name(context: Context, node: Node) -> str | None:
+    if isinstance(node, Name):
+        return context.teacher_named(node.name, node.place)
+    context.error(
+        LanguageRule.INVALID_VALUE, node.place, "a teacher is given by its name", fix="write teacher=NAME"
+    )
+    return None
+
+
+def _optional(context: Context, bound: Bound, name: str) -> float | None:
+    node = bound.get(name)
+    return None if node is None else constant(context, node, f"`{name}`", above=0)
+
+
+def _top_k(context: Context, bound: Bound) -> TopK | None:
+    node = bound.get("topk")
+    if node is None:
+        for name in ("of", "tail"):
+            if name in bound:
+                context.error(
+                    LanguageRule.MISSING_ARGUMENT,
+                    bound.place_of(name),
+                    f"`{name}` describes a truncated support, but there is no `topk`",
+                    fix=f"add topk=100, or take `{name}` out",
+                )
+        return None
+    k = count(context, node, "`topk`")
+    node = bound.get("of")
+    of = "teacher" if node is None else word(context, node, [s.value for s in SupportOf], "side")
+    node = bound.get("tail")
+    tail = None if node is None else word(context, node, [t.value for t in Tail], "tail")
+    if k is None or of is None:
+        return None
+    return TopK(k=k, of=SupportOf(of), tail=None if tail is None else Tail(tail))
+
+
+# ------------------------------------------------------------------------------------------------------ policy gradient
+
+
+def _advantage(context: Context, bound: Bound) -> Expr | None:
+    node = bound.get("adv")
+    return Signal(name="A", rank=Rank.ROW) if node is None else number(context, node, "an advantage")
+
+
+def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
+    errors = len(context.diagnostics)
+    advantage = _advantage(context, bound)
+    low: float | None = DEFAULT_CLIP
+    high: float | None = DEFAULT_CLIP
+    node = bound.get("clip")
+    sides = None if node is None else pair(context, node, "`clip`")
+    if sides is not None:
+        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1)
+        same = sides[0] is sides[1]
+        high = low if same else constant(context, sides[1], "the high side of `clip`", above=0)
+    node = bound.get("dual")
+    dual = None if node is None else constant(context, node, "`dual`", above=1)
+    tis = _optional(context, bound, "tis")
+    node = bound.get("level")
+    levels = [level.value for level in RatioLevel]
+    level = RatioLevel.TOKEN.value if node is None else word(context, node, levels, "ratio level")
+    anchor = _anchor(context, bound)
+    if advantage is None or low is None or high is None or level is None or anchor is None:
+        return None
+    if len(context.diagnostics) > errors:
+        return None
+    return PolicyGradient(
+        advantage=advantage,
+        clip_low=low,
+        clip_high=high,
+        dual=dual,
+        level=RatioLevel(level),
+        anchor=anchor,
+        tis=tis,
+    )
+
+
+def _anchor(context: Context, bound: Bound) -> OldAnchor | MixAnchor | None:
+    node = bound.get("anchor")
+    match node:
+        case None | Name(name="old"):
+            return OldAnchor()
+        case Call(function=Name(name="mix")):
+            names = ("old", "teacher", "share")
+            inner = bind(context, node, known=names, positional=names, required=names)
+            old, teacher, share = (inner.get(name) for name in names)
+            if old is not None:
+                word(context, old, ("old",), "first part of mix")
+            name = None if teacher is None else _teacher_name(context, teacher)
+            value = None if share is None else constant(context, share, "the share of mix", above=0, below=1)
+            return None if name is None or value is None else MixAnchor(name, value)
+        case _:
+            context.error(
+                LanguageRule.INVALID_VALUE,
+                node.place,
+                "`anchor` is `old` or mix(old, TEACHER, share)",
+                fix="write anchor=mix(old, teacher, 0.5)",
+            )
+            return None
+
+

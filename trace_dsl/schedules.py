@@ -1,0 +1,98 @@
+"""Schedules as pure functions of progress, so that a resumed run weighs every token as the unbroken one did.
+
+A weight is zero before `start`, linear from 0 to w during `ramp`, held at w during `warmup` (hold, as the paper means
+the word: arXiv 2605.10194, equation 2), then goes down to `floor` over the anneal's length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import assert_never
+
+from trace_dsl.model import Anneal, Length, RunFraction, Schedule, Shape, Steps, Tokens
+
+# `exp` falls by exp(-EXP_RATE) over its length, shifted and scaled so that it starts at w and ends exactly at
+# the floor.
+EXP_RATE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run is: `step` optimizer steps done of `total_steps`, `tokens` response tokens trained so far."""
+
+    step: int
+    total_steps: int
+    tokens: float = 0.0
+
+
+def _lengths(schedule: Schedule) -> tuple[Length, ...]:
+    anneal = schedule.anneal
+    tail = () if anneal is None or anneal.length is None else (anneal.length,)
+    return (schedule.start, schedule.ramp, schedule.warmup, *tail)
+
+
+def counts_tokens(schedule: Schedule) -> bool:
+    """Whether the schedule runs over trained tokens, so that its weights at a step are not known before the run."""
+    return any(isinstance(length, Tokens) for length in _lengths(schedule))
+
+
+def mixes_units(schedule: Schedule) -> bool:
+    """Whether some lengths count tokens and others steps: such a schedule would depend on the run's history."""
+    by_steps = any(not isinstance(length, Tokens) and length != Steps(0) for length in _lengths(schedule))
+    open_ended = schedule.anneal is not None and schedule.anneal.length is None
+    return counts_tokens(schedule) and (by_steps or open_ended)
+
+
+def _amount(length: Length, total_steps: int) -> float:
+    """A length in the schedule's own unit, steps or tokens."""
+    match length:
+        case Steps(count):
+            return count
+        case RunFraction(fraction):
+            return fraction * total_steps
+        case Tokens(count):
+            return count
+        case _:
+            assert_never(length)
+
+
+def _fall(anneal: Anneal, share: float) -> float:
+    """How much of the way from the floor (0) to w (1) is left after `share` of the anneal, 0 <= share < 1."""
+    match anneal.shape:
+        case Shape.LINEAR:
+            return 1.0 - share
+        case Shape.COS:
+            return 0.5 * (1.0 + math.cos(math.pi * share))
+        case Shape.EXP:
+            end = math.exp(-EXP_RATE)
+            return (math.exp(-EXP_RATE * share) - end) / (1.0 - end)
+        case Shape.STEP:
+            return 1.0
+        case _:
+            assert_never(anneal.shape)
+
+
+def weight_at(schedule: Schedule, at: Progress) -> float:
+    """The schedule's weight at `at`.
+
+    Boundaries: the weight is 0 at `start` when there is a ramp (the ramp reaches w at start + ramp); it is w up to
+    and without start + ramp + warmup, where the anneal begins at its first value, w; it is `floor` from the anneal's
+    end on.
+    """
+    total = at.total_steps
+    position = at.tokens if counts_tokens(schedule) else float(at.step)
+    start, ramp, warmup = (_amount(x, total) for x in (schedule.start, schedule.ramp, schedule.warmup))
+    position -= start
+    if position < 0:
+        return 0.0
+    if position < ramp:
+        return schedule.weight * position / ramp
+    anneal = schedule.anneal
+    position -= ramp + warmup
+    if anneal is None or position < 0:
+        return schedule.weight
+    length = max(total - start - ramp - warmup, 0.0) if anneal.length is None else _amount(anneal.length, total)
+    if position >= length:
+        return schedule.floor
+    return schedule.floor + (schedule.weight - schedule.floor) * _fall(anneal, position / length)

@@ -1,0 +1,202 @@
+"""Text -> syntax tree. Every statement is parsed alone; what does not parse becomes a diagnostic, never an exception."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from lark import Lark, UnexpectedCharacters, UnexpectedToken
+
+from trace_dsl.model import Diagnostic, OtherPlace, Place, Severity
+from trace_dsl.syntax.build import TreeBuilder
+from trace_dsl.syntax.lines import LogicalLine, split_lines
+from trace_dsl.syntax.messages import Advice, Obstacle, explain
+from trace_dsl.syntax.suppressions import Suppression, read_suppressions
+from trace_dsl.syntax.tree import (
+    BrokenStatement,
+    LetStatement,
+    RouteStatement,
+    Statement,
+    StatementKind,
+    depth_of,
+)
+
+MAX_BRACKETS = 32
+MAX_DEPTH = 60
+MAX_LENGTH = 20_000
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STRING = re.compile(r'"[^"\n]*"?')
+_DECLARED = {
+    StatementKind.TEACHER: re.compile(r"teacher\s+([A-Za-z_]\w*)"),
+    StatementKind.ROLLOUTS: re.compile(r"rollouts\s+([A-Za-z_]\w*)"),
+    StatementKind.LET: re.compile(r"let\s+([A-Za-z_]\w*)"),
+    StatementKind.SPANS: re.compile(r"(?:spans\s+|[,)]\s*)([A-Za-z_]\w*)\b(?!\s*=)"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedSource:
+    path: str
+    text: str
+    statements: tuple[Statement, ...]
+    suppressions: tuple[Suppression, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def grammar_text() -> str:
+    """The grammar: from the installed package, or from the repository when running from its source tree."""
+    try:
+        return resources.files("trace_dsl.grammar").joinpath("trace.lark").read_text(encoding="utf-8")
+    except ModuleNotFoundError:
+        return (Path(__file__).parents[2] / "grammar" / "trace.lark").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def grammar() -> Lark:
+    """The parser for one statement; built once a process."""
+    return Lark(grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True)
+
+
+def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
+    """Parse a whole file. `place_path` goes into every place: empty for the spec itself, the file for one it extends."""
+    lines = split_lines(text, path=place_path)
+    suppressions, diagnostics = read_suppressions(lines.comments)
+    statements: list[Statement] = []
+    found = list(diagnostics)
+    for line in lines.statements:
+        parsed = _parse_statement(line, place_path)
+        if isinstance(parsed, Diagnostic):
+            found.append(parsed)
+            statements.append(_broken(line, place_path))
+        else:
+            statements.append(parsed)
+            if line.stray_line is not None:
+                found.append(_stray(line.stray_line, parsed.place))
+    return ParsedSource(
+        path=path,
+        text=text,
+        statements=tuple(statements),
+        suppressions=suppressions,
+        diagnostics=tuple(found),
+    )
+
+
+def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
+    refused = _too_large(line, path)
+    if refused is not None:
+        return refused
+    try:
+        tree = grammar().parse(line.text)
+    except UnexpectedToken as error:
+        at = len(line.text) if error.token.type == "$END" else error.token.start_pos or 0
+        found = "" if error.token.type == "$END" else str(error.token)
+        obstacle = Obstacle(text=line.text, at=at, found=found, expected=frozenset(error.accepts))
+        return _syntax_error(line, path, explain(obstacle))
+    except UnexpectedCharacters as error:
+        at = error.pos_in_stream
+        obstacle = Obstacle(
+            text=line.text, at=at, found=line.text[at], expected=frozenset(error.allowed or ())
+        )
+        return _syntax_error(line, path, explain(obstacle))
+    statement: Statement = TreeBuilder(text=line.text, first_line=line.first_line, path=path).transform(tree)
+    nodes = (
+        (statement.value,)
+        if isinstance(statement, LetStatement)
+        else ((statement.when,) if isinstance(statement, RouteStatement) else ())
+    )
+    calls = (
+        tuple(loss.value for loss in statement.losses) if isinstance(statement, RouteStatement) else ()
+    )
+    if any(depth_of(node) > MAX_DEPTH for node in (*nodes, *calls) if node is not None):
+        return _refusal(
+            statement.place,
+            f"this expression is more than {MAX_DEPTH} operations deep",
+            "name parts of it with `let`",
+        )
+    return statement
+
+
+def _too_large(line: LogicalLine, path: str) -> Diagnostic | None:
+    depth = deepest = 0
+    in_string = False
+    for character in line.text:
+        in_string ^= character == '"' or (in_string and character == "\n")
+        if not in_string:
+            depth += (character == "(") - (character == ")")
+            deepest = max(deepest, depth)
+    place = _place_at(line, path, len(line.text) - len(line.text.lstrip()), 1)
+    if len(line.text) > MAX_LENGTH:
+        message = f"this statement is {len(line.text)} characters long; at most {MAX_LENGTH} are read"
+        return _refusal(place, message, "split it into several statements")
+    if deepest > MAX_BRACKETS:
+        message = f"brackets are nested {deepest} deep; at most {MAX_BRACKETS} are read"
+        return _refusal(place, message, "name parts of it with `let`")
+    return None
+
+
+def _refusal(place: Place, message: str, fix: str) -> Diagnostic:
+    return Diagnostic(rule="syntax", severity=Severity.ERROR, place=place, message=message, fix=fix)
+
+
+def _place_at(line: LogicalLine, path: str, at: int, length: int) -> Place:
+    before = line.text[:at]
+    row = before.count("\n")
+    column = at - (before.rfind("\n") + 1) + 1
+    number = line.first_line + row
+    return Place(line=number, column=column, end_line=number, end_column=column + max(length, 1), path=path)
+
+
+def _syntax_error(line: LogicalLine, path: str, advice: Advice) -> Diagnostic:
+    others = ()
+    if advice.opened_at is not None:
+        others = (OtherPlace(place=_place_at(line, path, advice.opened_at, 1), note="opened here"),)
+    place = _place_at(line, path, advice.at, advice.length)
+    if line.stray_line is not None and advice.at >= len(line.text.rstrip()):
+        fix = f"line {line.stray_line} looks like the rest of it: a statement goes on over line ends only inside brackets"
+    else:
+        fix = advice.fix
+    return Diagnostic(
+        rule="syntax", severity=Severity.ERROR, place=place, message=advice.message, fix=fix, others=others
+    )
+
+
+def _stray(stray_line: int, statement: Place) -> Diagnostic:
+    place = Place(
+        line=stray_line, column=1, end_line=stray_line, end_column=2, path=statement.path
+    )
+    return Diagnostic(
+        rule="syntax",
+        severity=Severity.ERROR,
+        place=place,
+        message="this indented line belongs to no statement: a statement goes on over line ends only inside brackets",
+        consequence="what stands on it would not take part in the run",
+        fix="put it on the line before, or inside brackets",
+        others=(OtherPlace(place=statement, note="this statement ended with its line"),),
+    )
+
+
+def _broken(line: LogicalLine, path: str) -> BrokenStatement:
+    """What can be saved of a statement that does not parse: its kind, the names it declares and mentions."""
+    text = _STRING.sub(" ", line.text).strip()
+    words = _IDENTIFIER.findall(text)
+    first = words[0] if words else ""
+    kind = StatementKind(first) if first in {k.value for k in StatementKind if k is not StatementKind.ROUTE} else None
+    if kind is None:
+        kind = StatementKind.ROUTE
+    pattern = _DECLARED.get(kind)
+    declares = tuple(pattern.findall(text)) if pattern is not None else ()
+    if kind is StatementKind.TEACHER and not declares:
+        declares = ("teacher",)
+    return BrokenStatement(
+        kind=kind,
+        declares=declares,
+        mentions=frozenset(words),
+        place=_place_at(line, path, len(line.text) - len(line.text.lstrip()), len(first)),
+    )
+
+
+__all__ = ["ParsedSource", "Suppression", "grammar", "grammar_text", "parse_source"]

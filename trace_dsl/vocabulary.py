@@ -1,0 +1,236 @@
+"""The closed tables of the language: every word it knows, in one place.
+
+Name look-ups, did-you-mean suggestions, the reference and the checks all read these tables; a word that is not here does
+not exist. `NAMES_OF_SEES` and the like are derived, never written twice.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trace_dsl.model import DivergenceKind, Function, Rank, Reduction, Scan, Scope, Sees
+
+
+class ValueKind(StrEnum):
+    """What an expression stands for."""
+
+    NUMBER = "number"
+    PREDICATE = "predicate"
+    SOURCE = "source"  # who wrote a token: compares with `model` and `tool` only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalInfo:
+    """`of_teacher`: the signal is about a teacher, the default one unless written `gap(NAME)`."""
+
+    name: str
+    rank: Rank
+    kind: ValueKind
+    summary: str
+    of_teacher: bool = False
+
+
+def _signal(
+    name: str,
+    rank: Rank,
+    summary: str,
+    kind: ValueKind = ValueKind.NUMBER,
+    of_teacher: bool = False,
+) -> SignalInfo:
+    return SignalInfo(name=name, rank=rank, kind=kind, summary=summary, of_teacher=of_teacher)
+
+
+_IS = ValueKind.PREDICATE
+
+SIGNALS: dict[str, SignalInfo] = {
+    info.name: info
+    for info in (
+        _signal("logp", Rank.TOKEN, "log-probability of the sampled token under the student"),
+        _signal("old_logp", Rank.TOKEN, "the same under the policy that wrote the rollout"),
+        _signal("teacher_logp", Rank.TOKEN, "the same under a teacher", of_teacher=True),
+        _signal("ref_logp", Rank.TOKEN, "the same under the reference policy"),
+        _signal("base_logp", Rank.TOKEN, "the same under the base model"),
+        _signal("gap", Rank.TOKEN, "teacher_logp - logp", of_teacher=True),
+        _signal("entropy", Rank.TOKEN, "entropy of the student's distribution"),
+        _signal("teacher_entropy", Rank.TOKEN, "entropy of a teacher's distribution", of_teacher=True),
+        _signal("ratio", Rank.TOKEN, "exp(logp - old_logp)"),
+        _signal("pos", Rank.TOKEN, "how many response tokens stand before this one"),
+        _signal("turn", Rank.TOKEN, "which assistant turn the token belongs to, from 0"),
+        _signal("source", Rank.TOKEN, "who wrote the token: model or tool", ValueKind.SOURCE),
+        _signal("overlap", Rank.TOKEN, "share of the student's top tokens a teacher has too", of_teacher=True),
+        _signal("reward", Rank.ROW, "the verifier's reward of the rollout"),
+        _signal("correct", Rank.ROW, "the verifier accepted the rollout", _IS),
+        _signal("wrong", Rank.ROW, "the verifier did not accept the rollout", _IS),
+        _signal("len", Rank.ROW, "response length in tokens"),
+        _signal("A", Rank.ROW, "the advantage, estimated as `advantage =` says"),
+        _signal("all_correct", Rank.GROUP, "every rollout of the prompt is correct", _IS),
+        _signal("all_wrong", Rank.GROUP, "every rollout of the prompt is wrong", _IS),
+        _signal("mixed", Rank.GROUP, "the prompt has correct and wrong rollouts", _IS),
+        _signal("group_size", Rank.GROUP, "rollouts of the prompt"),
+        _signal("step", Rank.STEP, "optimizer steps done"),
+    )
+}
+
+# has(x) is the row predicate "has_x": there is such a context for the rollout.
+HAS: dict[str, SignalInfo] = {
+    word: _signal(f"has_{word}", Rank.ROW, f"there is a {word} to show a teacher", _IS)
+    for word in ("sibling", "feedback", "solution", "diagnosis")
+}
+
+# The values `source` compares with, and the number that stands for them in an expression.
+SOURCES: dict[str, float] = {"model": 0.0, "tool": 1.0}
+ROWS = "rows"
+
+FUNCTION_ARITY: dict[Function, tuple[int, int | None]] = {
+    Function.EXP: (1, 1),
+    Function.LOG: (1, 1),
+    Function.ABS: (1, 1),
+    Function.SIGN: (1, 1),
+    Function.SQRT: (1, 1),
+    Function.SIGMOID: (1, 1),
+    Function.SOFTPLUS: (1, 1),
+    Function.CLIP: (3, 3),
+    Function.MIN: (2, None),
+    Function.MAX: (2, None),
+    Function.WHERE: (3, 3),
+}
+
+SCOPE_RANK: dict[Scope, Rank] = {
+    Scope.ROW: Rank.ROW,
+    Scope.GROUP: Rank.GROUP,
+    Scope.MICRO: Rank.STEP,
+    Scope.BATCH: Rank.STEP,
+}
+
+RANK_WORDS: dict[Rank, str] = {
+    Rank.CONSTANT: "constant",
+    Rank.STEP: "one value a step",
+    Rank.GROUP: "one value a prompt",
+    Rank.ROW: "one value a rollout",
+    Rank.TOKEN: "one value a token",
+}
+
+SCHEDULE_ARGUMENTS = ("start", "ramp", "warmup", "anneal", "floor")
+_COMMON = ("w", *SCHEDULE_ARGUMENTS, "per")
+_DIVERGENCE = (*_COMMON, "topk", "of", "tail", "temperature", "pclip", "teacher")
+_POLICY_GRADIENT = (*_COMMON, "clip", "dual", "level", "anchor", "tis")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInfo:
+    """`positional` names the arguments that may stand without a name; `required` those that must be given."""
+
+    name: str
+    arguments: tuple[str, ...]
+    summary: str
+    positional: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+LOSSES: dict[str, LossInfo] = {
+    info.name: info
+    for info in (
+        LossInfo(name="fkl", arguments=_DIVERGENCE, summary="KL(teacher || student)"),
+        LossInfo(name="rkl", arguments=_DIVERGENCE, summary="KL(student || teacher)"),
+        LossInfo(
+            name="jsd",
+            arguments=("beta", *_DIVERGENCE),
+            positional=("beta",),
+            required=("beta",),
+            summary="generalised Jensen-Shannon divergence",
+        ),
+        LossInfo(
+            name="skl",
+            arguments=("a", *_DIVERGENCE),
+            positional=("a",),
+            required=("a",),
+            summary="KL(teacher || a teacher + (1 - a) student)",
+        ),
+        LossInfo(
+            name="srkl",
+            arguments=("a", *_DIVERGENCE),
+            positional=("a",),
+            required=("a",),
+            summary="KL(student || a student + (1 - a) teacher)",
+        ),
+        LossInfo(name="grpo", arguments=_POLICY_GRADIENT, summary="clipped policy gradient on A"),
+        LossInfo(
+            name="pg",
+            arguments=("adv", *_POLICY_GRADIENT),
+            summary="clipped policy gradient on an advantage expression",
+        ),
+        LossInfo(
+            name="cispo",
+            arguments=("adv", "high", *_COMMON),
+            required=("high",),
+            summary="clipped importance weight times log-probability",
+        ),
+        LossInfo(name="nll", arguments=_COMMON, summary="-log-probability of the sampled token"),
+        LossInfo(name="entropy", arguments=_COMMON, summary="entropy bonus"),
+        LossInfo(
+            name="k3",
+            arguments=("to", *_COMMON),
+            positional=("to",),
+            summary="sampled KL estimate to the reference policy",
+        ),
+    )
+}
+NO_LOSS = "none"
+DIVERGENCES = frozenset(kind.value for kind in DivergenceKind)
+PARAMETER_NAMES = {DivergenceKind.JSD: "beta", DivergenceKind.SKL: "a", DivergenceKind.SRKL: "a"}
+K3_TARGETS = ("ref", "base", "old")
+
+STATEMENTS: dict[str, str] = {
+    "spans": "spans NAME(cap=F), ...",
+    "teacher": "teacher [NAME] = self(sync=N | ema=R | frozen, sees=X) or model(\"path\", sees=X)",
+    "advantage": "advantage = group(center=mean, scale=std | none), loo or none",
+    "rollouts": "rollouts NAME = policy(sees=X, when=PREDICATE, n=N) or cached(\"file\")",
+    "let": "let NAME = EXPRESSION",
+    "extends": "extends \"other.trace\"",
+}
+
+TEACHER_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "self": ("sync", "ema", "frozen", "sees"),
+    "model": ("path", "sees"),
+}
+ROLLOUT_ARGUMENTS: dict[str, tuple[str, ...]] = {"policy": ("sees", "when", "n"), "cached": ("file",)}
+ESTIMATORS: dict[str, tuple[str, ...]] = {"group": ("center", "scale"), "loo": (), "none": ()}
+SEES: tuple[str, ...] = tuple(sees.value for sees in Sees)
+
+FUNCTIONS: tuple[str, ...] = (
+    *sorted(
+        {f.value for f in Function}
+        | {r.value for r in Reduction}
+        | {s.value for s in Scan}
+        | {"has", "schedule"}
+    ),
+)
+
+# Words of the grammar that cannot name anything.
+RESERVED = frozenset({"and", "or", "not", "when"})
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` most likely means, or None when nothing is near."""
+    choices = sorted(set(known))
+    exact = [choice for choice in choices if choice.lower() == word.lower()]
+    if exact:
+        return exact[0]
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A fix: the nearest known word, or the list of all when it is short enough to read."""
+    choices = tuple(dict.fromkeys(known))
+    near = closest(word, choices)
+    if near is not None:
+        return f"did you mean `{near}`?"
+    if not choices:
+        return ""
+    if len(choices) <= 12:
+        return f"known here: {', '.join(choices)}"
+    return ""
