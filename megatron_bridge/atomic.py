@@ -56,10 +56,9 @@ def sync_tree(directory: Path) -> None:
 
 
 def replace_directory(aside: Path, target: Path) -> None:
-    """Rename `aside`, flushed, to `target`; what was at `target` is removed after the new one stands in its
-    place.
+    """Rename `aside`, flushed, to `target`; what was there is removed once the new one stands in its place.
 
-    A process killed between the two renames leaves the old one whole at `<target>.replaced`.
+    Raises OSError. A process killed between the two renames leaves the old one whole at `<target>.replaced`.
     """
     sync_tree(aside)
     replaced = target.with_name(target.name + ".replaced")
@@ -82,8 +81,7 @@ class Verdict:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Note a failed write in this block rather than raise it: the other ranks may be waiting in a
-        collective."""
+        """Note a failed write rather than raise it: the other ranks may be waiting in a collective."""
         try:
             yield
         except WRITE_ERRORS as error:

@@ -78,8 +78,7 @@ def checkpoints(directory: str | Path) -> list[Path]:
 
 
 def latest_checkpoint(directory: str | Path) -> Path | None:
-    """The checkpoint that `latest` names; the last whole one where it names none that is there; None without
-    any."""
+    """The checkpoint that `latest` names, else the last whole one, else None."""
     whole = checkpoints(directory)
     pointer = Path(directory) / LATEST
     if pointer.is_file():
@@ -145,7 +144,8 @@ def save_checkpoint(
     try:
         _write_sharded(sharded, partial)
     except CheckpointException as failure:  # raised on every rank, with the errors of all
-        verdict.note(_cause(failure))
+        if dist.get_rank() in failure.failures:
+            verdict.note(failure.failures[dist.get_rank()][0])
     verdict.agree(cleanup)
     if first:
         with verdict.guard():
@@ -162,10 +162,10 @@ def load_checkpoint(
 ) -> Restored:
     """Put the state of checkpoint `path` into `models`, `optimizer` and `scheduler`, under any layout.
 
-    The optimizer must be of the kind that saved (distributed or not).
-    torch's generator state is restored where the number of ranks is the one that saved. Call it inside
-    `megatron_runtime()`. Collectives: megatron-core's for the sharding plan. Raises CheckpointError where the
-    checkpoint is missing, broken or of another model.
+    The optimizer must be of the kind that saved (distributed or not). torch's generator state is restored where
+    the number of ranks is the one that saved. Call it inside `megatron_runtime()`. Collectives: megatron-core's
+    for the sharding plan. Raises CheckpointError where the checkpoint is missing, broken, or of another model or
+    kind of optimizer.
     """
     path = Path(path)
     if not (path / META).is_file():

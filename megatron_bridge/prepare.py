@@ -21,7 +21,7 @@ def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, P
     Raises RunFileError or SpecError; their text is ready to be shown.
     """
     loaded = load_run(path, overrides)
-    result = lint_file(loaded.spec_path, loaded.facts)
+    result = lint_file(loaded.spec_path, facts=loaded.facts)
     diagnostics = list(result.diagnostics)
     if result.spec is not None:
         diagnostics += unsupported(result.spec, loaded.facts)

@@ -19,8 +19,7 @@ from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 
 def allocate_state(optimizer: Any) -> None:
-    """Give torch's Adam inside `optimizer` the state that it makes at its first step; other state is left
-    alone."""
+    """Give torch's Adam inside `optimizer` the state that it makes at its first step, where it has none."""
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         inner = part.optimizer
         if not isinstance(inner, torch.optim.Adam):  # AdamW is one; fused optimizers keep other state
@@ -37,8 +36,7 @@ def allocate_state(optimizer: Any) -> None:
 
 @contextlib.contextmanager
 def loading_state() -> Iterator[None]:
-    """Within this block the distributed optimizer keeps the step count it has just set, one to each
-    parameter."""
+    """Within this block the distributed optimizer keeps the step counts it set, one to each parameter."""
     original = DistributedOptimizer._set_main_param_and_optimizer_states
 
     def keep_step(self: Any, model_param: torch.nn.Parameter, tensors: dict[str, torch.Tensor]) -> None:

@@ -151,9 +151,7 @@ def measure_knowledge(
         rows, shares = rows + 1, shares + float(marks.float().mean())
     if rows == 0:
         outcome = "correct" if correct else "wrong"
-        raise ValueError(
-            f"no {outcome} response of {len(problems)} has a span: raise --count or train for more steps"
-        )
+        raise ValueError(f"no {outcome} response of {len(problems)} has a span: raise --count or train for more steps")
     return Knowledge(
         rows=rows,
         token_share=shares / rows,
@@ -220,9 +218,7 @@ def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, *, coun
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--policy",
         type=Path,
@@ -230,9 +226,7 @@ def main() -> None:
         help="directory to read (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
-    parser.add_argument(
-        "--count", type=int, default=1024, help="problems behind each figure (default: %(default)s)"
-    )
+    parser.add_argument("--count", type=int, default=1024, help="problems behind each figure (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.count < 1 or arguments.threads < 1:

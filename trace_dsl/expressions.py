@@ -78,8 +78,7 @@ def schedules_of(expr: Expr) -> tuple[Schedule, ...]:
 def is_known_before_run(expr: Expr) -> bool:
     """Whether the value follows from the step alone: no measurement, no state."""
     return expr.rank <= Rank.STEP and not any(
-        isinstance(part, Reduce | Scanned) or (isinstance(part, Signal) and part.name != "step")
-        for part in walk(expr)
+        isinstance(part, Reduce | Scanned) or (isinstance(part, Signal) and part.name != "step") for part in walk(expr)
     )
 
 
@@ -181,7 +180,7 @@ def weight_at_step(expr: Expr, at: Progress) -> float:
             assert_never(expr)
 
 
-# --------------------------------------------------------------------------------------------------------------- formula
+# ------------------------------------------------------------------------------------------------------------- formula
 
 _TIGHTNESS = {
     Operator.OR: 1,

@@ -1,7 +1,7 @@
 """The closed tables of the language: every word it knows, in one place.
 
-Name look-ups, did-you-mean suggestions, the reference and the checks all read these tables; a word that is not here does
-not exist. `NAMES_OF_SEES` and the like are derived, never written twice.
+Name look-ups, did-you-mean suggestions, the reference and the checks all read these tables; a word that is not here
+does not exist.
 """
 
 from __future__ import annotations
@@ -83,6 +83,9 @@ HAS: dict[str, SignalInfo] = {
 # The values `source` compares with, and the number that stands for them in an expression.
 SOURCES: dict[str, float] = {"model": 0.0, "tool": 1.0}
 ROWS = "rows"
+
+# Prefix of the signal that stands for a predicate with an error, so that nothing is concluded about its route.
+UNKNOWN_PREDICATE = "unknown_predicate"
 
 FUNCTION_ARITY: dict[Function, tuple[int, int | None]] = {
     Function.EXP: (1, 1),
@@ -185,11 +188,11 @@ K3_TARGETS = ("ref", "base", "old")
 
 STATEMENTS: dict[str, str] = {
     "spans": "spans NAME(cap=F), ...",
-    "teacher": "teacher [NAME] = self(sync=N | ema=R | frozen, sees=X) or model(\"path\", sees=X)",
+    "teacher": 'teacher [NAME] = self(sync=N | ema=R | frozen, sees=X) or model("path", sees=X)',
     "advantage": "advantage = group(center=mean, scale=std | none), loo or none",
-    "rollouts": "rollouts NAME = policy(sees=X, when=PREDICATE, n=N) or cached(\"file\")",
+    "rollouts": 'rollouts NAME = policy(sees=X, when=PREDICATE, n=N) or cached("file")',
     "let": "let NAME = EXPRESSION",
-    "extends": "extends \"other.trace\"",
+    "extends": 'extends "other.trace"',
 }
 
 TEACHER_ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -201,12 +204,7 @@ ESTIMATORS: dict[str, tuple[str, ...]] = {"group": ("center", "scale"), "loo": (
 SEES: tuple[str, ...] = tuple(sees.value for sees in Sees)
 
 FUNCTIONS: tuple[str, ...] = (
-    *sorted(
-        {f.value for f in Function}
-        | {r.value for r in Reduction}
-        | {s.value for s in Scan}
-        | {"has", "schedule"}
-    ),
+    *sorted({f.value for f in Function} | {r.value for r in Reduction} | {s.value for s in Scan} | {"has", "schedule"}),
 )
 
 # Words of the grammar that cannot name anything.
@@ -231,6 +229,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f"did you mean `{near}`?"
     if not choices:
         return ""
-    if len(choices) <= 12:
+    if len(choices) <= 24:
         return f"known here: {', '.join(choices)}"
     return ""

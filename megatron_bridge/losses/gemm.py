@@ -21,9 +21,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     Raises TypeError for any other dtype; float16 would need its loss scale inside the gradient.
     """
     if dtype not in _DTYPES:
-        raise TypeError(
-            f"hidden rows and output weight are {dtype}: expected float32 or bfloat16 (or float64)"
-        )
+        raise TypeError(f"hidden rows and output weight are {dtype}: expected float32 or bfloat16 (or float64)")
     return _DTYPES[dtype]
 
 

@@ -24,6 +24,7 @@ Legend: N rows of a chunk, v columns of the vocabulary on this rank.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,7 +102,7 @@ def mixture_share(kernel: DivergenceKernel) -> float:
 
 
 def mixture_slope(kernel: DivergenceKernel, log_ratio_Nv: Tensor) -> Tensor:
-    """g of the table above, [N, v]."""
+    """g of a jsd, skl or srkl kernel by the table above, [N, v]."""
     over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
     return _mixture_slope(kernel, over_student_Nv, over_teacher_Nv)
 
@@ -119,9 +120,7 @@ def _mixture_slope(kernel: DivergenceKernel, over_student_Nv: Tensor, over_teach
             raise AssertionError(kernel.kind)
 
 
-def mixture_statistics(
-    kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor
-) -> Tensor:
+def mixture_statistics(kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor) -> Tensor:
     """This rank's columns' part of the value and of E_student[g], [N, 2]; log-probs are over the whole
     vocabulary."""
     log_ratio_Nv = teacher_logp_Nv - student_logp_Nv
@@ -143,46 +142,60 @@ def mixture_statistics(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EntropyTerm:
-    """-H at every row of a block, times weight_N."""
+    """weight times -H at every row."""
 
     weight_N: Tensor
     entropy_N: Tensor
 
-    def logit_gradient(self, student_Nv: Tensor, student_logp_Nv: Tensor) -> Tensor:
+    def at(self, rows: slice) -> EntropyTerm:
+        return EntropyTerm(weight_N=self.weight_N[rows], entropy_N=self.entropy_N[rows])
+
+    def logit_gradient(
+        self, student_Nv: Tensor, student_logp_Nv: Tensor, teacher_logp_Nv: Mapping[str, Tensor]
+    ) -> Tensor:
         """weight student (log student + H), [N, v]."""
         return (student_logp_Nv + self.entropy_N[:, None]).mul_(student_Nv).mul_(self.weight_N[:, None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DivergenceTerm:
-    """A divergence at every row of a block, times weight_N; mean_slope_N = E_student[g] (not used by fkl)."""
+    """weight times a divergence at every row; mean_slope_N = E_student[g], which fkl does not use."""
 
     kernel: DivergenceKernel
     weight_N: Tensor
     mean_slope_N: Tensor
-    teacher_logp_Nv: Tensor
 
-    def logit_gradient(self, student_Nv: Tensor, student_logp_Nv: Tensor) -> Tensor:
+    def at(self, rows: slice) -> DivergenceTerm:
+        return DivergenceTerm(kernel=self.kernel, weight_N=self.weight_N[rows], mean_slope_N=self.mean_slope_N[rows])
+
+    def logit_gradient(
+        self, student_Nv: Tensor, student_logp_Nv: Tensor, teacher_logp_Nv: Mapping[str, Tensor]
+    ) -> Tensor:
         """weight student (g - E_student[g]), [N, v]; for fkl weight (student - teacher)."""
+        logp_Nv = teacher_logp_Nv[self.kernel.teacher]
         if self.kernel.kind is DivergenceKind.FKL:
-            return (student_Nv - self.teacher_logp_Nv.exp()).mul_(self.weight_N[:, None])
+            return (student_Nv - logp_Nv.exp()).mul_(self.weight_N[:, None])
         if self.kernel.kind is DivergenceKind.RKL:
-            slope_Nv = student_logp_Nv - self.teacher_logp_Nv
+            slope_Nv = student_logp_Nv - logp_Nv
         else:
-            slope_Nv = mixture_slope(self.kernel, self.teacher_logp_Nv - student_logp_Nv)
+            slope_Nv = mixture_slope(self.kernel, logp_Nv - student_logp_Nv)
         return slope_Nv.sub_(self.mean_slope_N[:, None]).mul_(student_Nv).mul_(self.weight_N[:, None])
 
 
 def logit_gradient_(
-    student_logp_Nv: Tensor, *, target_slope_N: Tensor, terms: list[EntropyTerm | DivergenceTerm]
+    student_logp_Nv: Tensor,
+    teacher_logp_Nv: Mapping[str, Tensor],
+    *,
+    target_slope_N: Tensor,
+    terms: Sequence[EntropyTerm | DivergenceTerm],
 ) -> None:
-    """Overwrite log-probs with the gradient with respect to the logits, but for the target's own column.
+    """Overwrite the student's log-probs with d loss / d logits, but for the target's own column.
 
     target_slope_N = d loss / d logp of the sampled token, whose gradient is target_slope (onehot - student);
     the onehot is the caller's, who knows which rank owns it.
     """
     student_Nv = student_logp_Nv.exp()
-    gradient_Nv = student_Nv * -target_slope_N[:, None]
-    for term in terms:
-        gradient_Nv += term.logit_gradient(student_Nv, student_logp_Nv)
-    student_logp_Nv.copy_(gradient_Nv)
+    gradients = [term.logit_gradient(student_Nv, student_logp_Nv, teacher_logp_Nv) for term in terms]
+    torch.mul(student_Nv, -target_slope_N[:, None], out=student_logp_Nv)
+    for gradient_Nv in gradients:
+        student_logp_Nv += gradient_Nv

@@ -57,9 +57,7 @@ class _RoutedLinear(torch.autograd.Function):
     """The sweep computes the gradients in the forward; the backward only scales them."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden_TH: Tensor, output_weight_vH: Tensor, inputs: SweepInputs
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, hidden_TH: Tensor, output_weight_vH: Tensor, inputs: SweepInputs) -> tuple[Tensor, ...]:
         totals = sweep(inputs)
         gradients = (totals.hidden_gradient_TH, totals.weight_gradient_vH)
         ctx.save_for_backward(*(None if g is None else g.to(hidden_TH.dtype) for g in gradients))
@@ -70,9 +68,7 @@ class _RoutedLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, loss_gradient: Tensor | None, *_: None
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, loss_gradient: Tensor | None, *_: None) -> tuple[Tensor | None, Tensor | None, None]:
         gradients = ctx.saved_tensors
         if loss_gradient is None:
             return None, None, None
@@ -151,9 +147,7 @@ def routed_linear_loss(
     )
     for name in names:
         if name not in teacher_hidden:
-            raise ValueError(
-                f"no hidden rows of teacher {name!r}: given are {sorted(teacher_hidden) or 'none'}"
-            )
+            raise ValueError(f"no hidden rows of teacher {name!r}: given are {sorted(teacher_hidden) or 'none'}")
     default_rows = default_chunk_rows(
         target_T.numel(), shard, CHUNK_BYTES.get(hidden_TH.device.type, CHUNK_BYTES["cuda"])
     )
@@ -184,9 +178,7 @@ def routed_linear_loss(
         hidden_gradient=torch.is_grad_enabled() and hidden_TH.requires_grad,
         weight_gradient=torch.is_grad_enabled() and output_weight_vH.requires_grad,
     )
-    loss, loss_C, logp_T, entropy_T, value_CT, clipped_T = _RoutedLinear.apply(
-        hidden_TH, output_weight_vH, inputs
-    )
+    loss, loss_C, logp_T, entropy_T, value_CT, clipped_T = _RoutedLinear.apply(hidden_TH, output_weight_vH, inputs)
     stats = TokenStatistics(logp_T=logp_T, entropy_T=entropy_T, value_CT=value_CT, clipped_T=clipped_T)
     return RoutedLoss(loss=loss, loss_C=loss_C, stats=stats)
 
@@ -207,9 +199,7 @@ def _check(
             f"hidden rows are {hidden_TH.dtype}, the output weight {output_weight_vH.dtype}: expected equal"
         )
     if not routing.weight_CT.is_floating_point():
-        raise TypeError(
-            f"weight_CT is {routing.weight_CT.dtype}: expected a floating dtype, weights are not masks"
-        )
+        raise TypeError(f"weight_CT is {routing.weight_CT.dtype}: expected a floating dtype, weights are not masks")
     tokens, channels = target_T.shape[0], len(routing.kernels)
     expected = {
         "hidden_TH": (hidden_TH, (tokens, output_weight_vH.shape[1])),
@@ -225,9 +215,7 @@ def _check(
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}: expected a finite number above 0")
     if not 0 < true_size <= padded_size:
-        raise ValueError(
-            f"vocab_size is {true_size}: expected 1 to {padded_size}, the padded vocabulary of all shards"
-        )
+        raise ValueError(f"vocab_size is {true_size}: expected 1 to {padded_size}, the padded vocabulary of all shards")
     if chunk_rows is not None and chunk_rows < 1:
         raise ValueError(f"chunk_rows is {chunk_rows}: expected at least 1")
     routed_target = target_T[(routing.weight_CT != 0).any(dim=0)]
@@ -241,9 +229,7 @@ def _check(
 def _check_kernel(kernel: object, old_logp_T: Tensor | None) -> None:
     if isinstance(kernel, PolicyGradientKernel):
         if kernel.level is RatioLevel.SEQUENCE:
-            raise NotImplementedError(
-                f"{kernel}: the sequence-level ratio is not implemented, only level token"
-            )
+            raise NotImplementedError(f"{kernel}: the sequence-level ratio is not implemented, only level token")
         if old_logp_T is None:
             raise ValueError(f"{kernel} needs old_logp_T, which is None")
     elif isinstance(kernel, DivergenceKernel) and kernel.kind in MIXTURES:

@@ -22,13 +22,15 @@ _MAX_WIDE = 62  # bits of a signature in an int64
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RowGroup:
-    """rows_N: int64 token indices; wide: the channels of whole-vocabulary kernels at every one of them.
+    """rows_N: int64 token indices; wide: the channels of whole-vocabulary kernels at every one of them;
+    teachers: those that the wide channels need, in their order.
 
     `weighted` is False for rows that no channel weighs and that are evaluated for their statistics only.
     """
 
     rows_N: Tensor
     wide: tuple[int, ...]
+    teachers: tuple[str, ...]
     weighted: bool
 
 
@@ -58,8 +60,11 @@ def group_rows(routing: FusedRouting, *, evaluate_all: bool) -> Iterator[RowGrou
     for signature in signature_T.unique().tolist():  # sorted
         if signature < 0 and not evaluate_all:
             continue
+        fed = tuple(channel for bit, channel in enumerate(wide) if signature > 0 and signature >> bit & 1)
+        divergences = (kernel for c in fed if isinstance(kernel := routing.kernels[c], DivergenceKernel))
         yield RowGroup(
             rows_N=(signature_T == signature).nonzero()[:, 0],
-            wide=tuple(channel for bit, channel in enumerate(wide) if signature > 0 and signature >> bit & 1),
+            wide=fed,
+            teachers=tuple(dict.fromkeys(kernel.teacher for kernel in divergences)),
             weighted=signature >= 0,
         )

@@ -51,9 +51,7 @@ def row_blocks(rows: int, columns: int, device: torch.device) -> Iterator[slice]
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def local_statistics_(
-    student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor
-) -> Tensor:
+def local_statistics_(student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor) -> Tensor:
     """Statistics of this rank's columns, [N, STUDENT_COLUMNS + TEACHER_COLUMNS * teachers], in the logits'
     dtype.
 
@@ -63,9 +61,7 @@ def local_statistics_(
     """
     rows, columns = student_logits_Nv.shape
     if columns == 0:
-        packed_NK = student_logits_Nv.new_zeros(
-            rows, STUDENT_COLUMNS + TEACHER_COLUMNS * len(teacher_logits_Nv)
-        )
+        packed_NK = student_logits_Nv.new_zeros(rows, STUDENT_COLUMNS + TEACHER_COLUMNS * len(teacher_logits_Nv))
         packed_NK[:, 0::4] = torch.finfo(packed_NK.dtype).min
         return packed_NK
     student_max_N, student_exp_Nv, student_sum_N = _center_(student_logits_Nv)

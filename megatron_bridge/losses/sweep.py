@@ -18,33 +18,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megatron_bridge.losses import gemm
+from megatron_bridge.losses.chunk import ChunkLogits
 from megatron_bridge.losses.kernels import (
     MIXTURE_COLUMNS,
-    MIXTURES,
     DivergenceTerm,
     EntropyTerm,
     TargetTerm,
-    logit_gradient_,
-    mixture_statistics,
     negative_log_likelihood,
     policy_gradient,
 )
 from megatron_bridge.losses.row_groups import RowGroup, group_rows
-from megatron_bridge.losses.statistics import (
-    ChunkStatistics,
-    combine_statistics,
-    gather_statistics,
-    local_statistics_,
-    row_blocks,
-)
+from megatron_bridge.losses.statistics import ChunkStatistics, combine_statistics, gather_statistics
 from megatron_bridge.losses.teacher import TeacherLogits
-from trace_dsl.lowering.fused import (
-    DivergenceKernel,
-    EntropyKernel,
-    FusedRouting,
-    NllKernel,
-    PolicyGradientKernel,
-)
+from trace_dsl.lowering.fused import DivergenceKernel, FusedRouting, NllKernel, PolicyGradientKernel
 from trace_dsl.model import DivergenceKind
 
 
@@ -89,15 +75,9 @@ class SweepTotals:
     def zeros(cls, inputs: SweepInputs, dtype: torch.dtype) -> SweepTotals:
         device, (channels, tokens) = inputs.hidden_TH.device, inputs.routing.weight_CT.shape
         missing = torch.full((channels + 2, tokens), torch.nan, dtype=dtype, device=device)
-        hidden = (
-            torch.zeros(inputs.hidden_TH.shape, dtype=dtype, device=device)
-            if inputs.hidden_gradient
-            else None
-        )
+        hidden = torch.zeros(inputs.hidden_TH.shape, dtype=dtype, device=device) if inputs.hidden_gradient else None
         weight = (
-            torch.zeros(inputs.output_weight_vH.shape, dtype=dtype, device=device)
-            if inputs.weight_gradient
-            else None
+            torch.zeros(inputs.output_weight_vH.shape, dtype=dtype, device=device) if inputs.weight_gradient else None
         )
         return cls(
             loss_C=torch.zeros(channels, dtype=torch.float64, device=device),
@@ -138,108 +118,76 @@ def _evaluate_chunk(
     totals: SweepTotals,
     dtype: torch.dtype,
 ) -> None:
-    kernels = inputs.routing.kernels
-    divergences = [(c, k) for c in group.wide if isinstance(k := kernels[c], DivergenceKernel)]
-    slot = {name: i for i, name in enumerate(dict.fromkeys(kernel.teacher for _, kernel in divergences))}
     hidden_NH = gemm.operand(inputs.hidden_TH[rows_N], dtype)
-    logits_Nv = gemm.logits(hidden_NH, weight_vH, temperature=inputs.temperature, dtype=dtype)
-    teachers_Nv = [inputs.teachers[name].at(rows_N) for name in slot]
-
-    local_target_N = inputs.target_T[rows_N] - inputs.rank * inputs.shard
-    owned = ((local_target_N >= 0) & (local_target_N < inputs.columns)).nonzero()[:, 0]
-    owned_column = local_target_N[owned]
-    target_logit_N = logits_Nv.new_zeros(rows_N.numel())
-    target_logit_N[owned] = logits_Nv[owned, owned_column]
-
-    blocks = list(row_blocks(*logits_Nv.shape, logits_Nv.device))
-    local_NK = torch.cat(
-        [local_statistics_(logits_Nv[b], [u[b] for u in teachers_Nv], target_logit_N[b]) for b in blocks]
+    chunk = ChunkLogits.of(
+        gemm.logits(hidden_NH, weight_vH, temperature=inputs.temperature, dtype=dtype),
+        {name: inputs.teachers[name].at(rows_N) for name in group.teachers},
+        target_N=inputs.target_T[rows_N],
+        first_column=inputs.rank * inputs.shard,
     )
-    statistics = combine_statistics(gather_statistics(local_NK, inputs.tp_group), inputs.rank)
+    gathered_rNK = gather_statistics(chunk.local_statistics(), inputs.tp_group)
+    statistics = combine_statistics(gathered_rNK, inputs.rank)
     totals.logp_T[rows_N] = statistics.target_logp_N
     totals.entropy_T[rows_N] = statistics.entropy_N
     if not group.weighted:
         return
-
-    mixtures = [(channel, kernel) for channel, kernel in divergences if kernel.kind in MIXTURES]
-    gradient = inputs.hidden_gradient or inputs.weight_gradient
-    if mixtures or gradient:  # from here on the logits are log-probs over the whole vocabulary
-        logits_Nv.sub_(statistics.student.shift_N[:, None])
-        for teacher_Nv, teacher in zip(teachers_Nv, statistics.teachers, strict=True):
-            teacher_Nv.sub_(teacher.softmax.shift_N[:, None])
-    value_N, mean_slope_N = _divergence_values(divergences, slot, statistics)
-    if mixtures:
-        local_NK = torch.cat(
-            [
-                torch.cat(
-                    [
-                        mixture_statistics(
-                            kernel,
-                            student_logp_Nv=logits_Nv[b],
-                            teacher_logp_Nv=teachers_Nv[slot[kernel.teacher]][b],
-                        )
-                        for _, kernel in mixtures
-                    ],
-                    dim=1,
-                )
-                for b in blocks
-            ]
-        )
-        global_KN = gather_statistics(local_NK, inputs.tp_group).sum(dim=0).t()
-        for first, (channel, _) in zip(range(0, len(global_KN), MIXTURE_COLUMNS), mixtures, strict=True):
-            value_N[channel], mean_slope_N[channel] = global_KN[first], global_KN[first + 1]
-
     target_slope_N = _add_target_terms(inputs, rows_N, statistics, totals)
-    weight_N = {channel: inputs.routing.weight_CT[channel, rows_N].to(dtype) for channel in group.wide}
-    for channel in group.wide:
-        channel_value_N = value_N.get(channel, -statistics.entropy_N)
-        totals.value_CT[channel, rows_N] = channel_value_N
-        totals.loss_C[channel] += (weight_N[channel] * channel_value_N).sum(dtype=torch.float64)
-    if not gradient:
+    terms = _add_wide_terms(inputs, group, rows_N, chunk, statistics, totals)
+    if not (inputs.hidden_gradient or inputs.weight_gradient):
         return
-
-    for b in blocks:
-        terms: list[EntropyTerm | DivergenceTerm] = [
-            EntropyTerm(weight_N=weight_N[c][b], entropy_N=statistics.entropy_N[b])
-            for c in group.wide
-            if isinstance(kernels[c], EntropyKernel)
-        ]
-        terms += [
-            DivergenceTerm(
-                kernel=kernel,
-                weight_N=weight_N[c][b],
-                mean_slope_N=mean_slope_N[c][b],
-                teacher_logp_Nv=teachers_Nv[slot[kernel.teacher]][b],
-            )
-            for c, kernel in divergences
-        ]
-        logit_gradient_(logits_Nv[b], target_slope_N=target_slope_N[b], terms=terms)
-    logits_Nv[owned, owned_column] += target_slope_N[owned]
+    gradient_Nv = chunk.gradient_(statistics, target_slope_N=target_slope_N, terms=terms)
     if inputs.temperature != 1.0:
-        logits_Nv.div_(inputs.temperature)
+        gradient_Nv /= inputs.temperature
     if totals.hidden_gradient_TH is not None:
-        totals.hidden_gradient_TH[rows_N] = gemm.product(logits_Nv, weight_vH, dtype)
+        totals.hidden_gradient_TH[rows_N] = gemm.product(gradient_Nv, weight_vH, dtype)
     if totals.weight_gradient_vH is not None:
-        gemm.add_product_(totals.weight_gradient_vH[: inputs.columns], logits_Nv.t(), hidden_NH)
+        gemm.add_product_(totals.weight_gradient_vH[: inputs.columns], gradient_Nv.t(), hidden_NH)
 
 
-def _divergence_values(
-    divergences: list[tuple[int, DivergenceKernel]], slot: Mapping[str, int], statistics: ChunkStatistics
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Value and E_student[g] by channel, as far as the first gather gives them: those of fkl and rkl."""
+def _add_wide_terms(
+    inputs: SweepInputs,
+    group: RowGroup,
+    rows_N: Tensor,
+    chunk: ChunkLogits,
+    statistics: ChunkStatistics,
+    totals: SweepTotals,
+) -> list[EntropyTerm | DivergenceTerm]:
+    """Book the divergences and entropies of a chunk; return what their gradients need."""
+    kernels = inputs.routing.kernels
     value_N, mean_slope_N = {}, {}
-    for channel, kernel in divergences:
-        teacher = statistics.teachers[slot[kernel.teacher]]
-        if kernel.kind is DivergenceKind.FKL:
-            value_N[channel] = mean_slope_N[channel] = teacher.kl_teacher_student_N
+    teachers = dict(zip(group.teachers, statistics.teachers, strict=True))
+    mixtures = {}
+    for channel in group.wide:
+        kernel = kernels[channel]
+        if not isinstance(kernel, DivergenceKernel):
+            value_N[channel] = -statistics.entropy_N
+        elif kernel.kind is DivergenceKind.FKL:
+            value_N[channel] = mean_slope_N[channel] = teachers[kernel.teacher].kl_teacher_student_N
         elif kernel.kind is DivergenceKind.RKL:
-            value_N[channel] = mean_slope_N[channel] = teacher.kl_student_teacher_N
-    return value_N, mean_slope_N
+            value_N[channel] = mean_slope_N[channel] = teachers[kernel.teacher].kl_student_teacher_N
+        else:
+            mixtures[channel] = kernel
+    if mixtures:
+        local_NK = chunk.mixture_statistics(tuple(mixtures.values()), statistics)
+        global_NK = gather_statistics(local_NK, inputs.tp_group).sum(dim=0)
+        for channel, pair_N2 in zip(mixtures, global_NK.split(MIXTURE_COLUMNS, dim=1), strict=True):
+            value_N[channel], mean_slope_N[channel] = pair_N2.unbind(dim=1)
+
+    terms: list[EntropyTerm | DivergenceTerm] = []
+    for channel in group.wide:
+        weight_N = inputs.routing.weight_CT[channel, rows_N].to(value_N[channel].dtype)
+        totals.value_CT[channel, rows_N] = value_N[channel]
+        totals.loss_C[channel] += (weight_N * value_N[channel]).sum(dtype=torch.float64)
+        kernel = kernels[channel]
+        if isinstance(kernel, DivergenceKernel):
+            term = DivergenceTerm(kernel=kernel, weight_N=weight_N, mean_slope_N=mean_slope_N[channel])
+            terms.append(term)
+        else:
+            terms.append(EntropyTerm(weight_N=weight_N, entropy_N=statistics.entropy_N))
+    return terms
 
 
-def _add_target_terms(
-    inputs: SweepInputs, rows_N: Tensor, statistics: ChunkStatistics, totals: SweepTotals
-) -> Tensor:
+def _add_target_terms(inputs: SweepInputs, rows_N: Tensor, statistics: ChunkStatistics, totals: SweepTotals) -> Tensor:
     """Book the kernels of the sampled token's log-prob; return d loss / d logp, [N]."""
     logp_N, routing = statistics.target_logp_N, inputs.routing
     target_slope_N = torch.zeros_like(logp_N)

@@ -60,9 +60,7 @@ class TeacherLogits:
             teacher.output_weight_vH.detach(),
         )
         if rows_T.shape != hidden_RH.shape[:1]:
-            raise ValueError(
-                f"rows_T of teacher {name!r} is {tuple(rows_T.shape)}: expected ({hidden_RH.shape[0]},)"
-            )
+            raise ValueError(f"rows_T of teacher {name!r} is {tuple(rows_T.shape)}: expected ({hidden_RH.shape[0]},)")
         if weight_vH.shape != (shard, hidden_RH.shape[1]):
             raise ValueError(
                 f"output weight of teacher {name!r} is {tuple(weight_vH.shape)}: expected ({shard}, "

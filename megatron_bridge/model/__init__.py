@@ -1,2 +1,1 @@
-"""The policy: a Hugging Face configuration, the megatron-core model built from it, and the weights both
-ways."""
+"""The policy: a Hugging Face configuration, the megatron-core model of it, and the weights both ways."""

@@ -16,13 +16,11 @@ from megatron.core.transformer.module import MegatronModule
 
 
 class SdpaAttention(MegatronModule):
-    """Causal `core_attention` by torch's scaled dot-product attention (no dropout, no bias, no context
-    parallelism)."""
+    """Causal `core_attention` by torch's scaled dot-product attention: no dropout, no bias, no cp."""
 
-    def __init__(
-        self, config: Any, layer_number: int, softmax_scale: float | None = None, **_kwargs: Any
-    ) -> None:
+    def __init__(self, config: Any, layer_number: int, softmax_scale: float | None = None, **_kwargs: Any) -> None:
         super().__init__(config=config)
+        assert config.context_parallel_size == 1, "layouts have no context parallelism"
         self.softmax_scale = softmax_scale
 
     def forward(
@@ -42,8 +40,7 @@ class SdpaAttention(MegatronModule):
 def causal_attention(
     query_sbnd: torch.Tensor, key_sbgd: torch.Tensor, value_sbgd: torch.Tensor, *, scale: float | None = None
 ) -> torch.Tensor:
-    """softmax(scale q k^T + causal mask) v with grouped keys, [s, b, n * d]; scale 1/sqrt(d) where it is
-    None."""
+    """softmax(scale q k^T + causal mask) v with grouped keys, [s, b, n * d]; scale None is 1/sqrt(d)."""
     out_bnsd = F.scaled_dot_product_attention(
         query_sbnd.permute(1, 2, 0, 3),
         key_sbgd.permute(1, 2, 0, 3),
@@ -56,11 +53,10 @@ def causal_attention(
 
 
 class RaggedCache(StaticInferenceContext):
-    """A key/value cache for prompts of different lengths, with no padding between a prompt and its
-    continuation.
+    """A key/value cache for prompts of different lengths: no padding between a prompt and its continuation.
 
-    Rotated keys and values lie as [b, g, S, d], slot = position. After the prompts are written side by side
-    (`positions` None), each forward adds one token to each row at the row's own position (`advance`).
+    Rotated keys and values lie as [b, g, S, d], slot = position. First the prompts are written side by side
+    (`prefill`), then each forward adds one token to each row at the row's own position (`advance`).
     """
 
     def __init__(self, *, cos_Sd: torch.Tensor, sin_Sd: torch.Tensor) -> None:
@@ -91,8 +87,7 @@ class RaggedCache(StaticInferenceContext):
             self.key_value_memory_dict[layer] = (keys[rows], values[rows])
 
     def rotate(self, x_sbnd: torch.Tensor) -> torch.Tensor:
-        """Rotary embedding of this forward's tokens: halves (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1
-        sin)."""
+        """Rotary embedding at this forward's positions: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)."""
         first, second = x_sbnd.float().chunk(2, -1)
         rotated = torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), -1)
         return rotated.to(x_sbnd.dtype)
@@ -100,14 +95,11 @@ class RaggedCache(StaticInferenceContext):
     def attend(
         self, layer: int, query_sbnd: torch.Tensor, key_sbgd: torch.Tensor, value_sbgd: torch.Tensor
     ) -> torch.Tensor:
-        """Write this forward's keys and values of `layer` and attend to all of each row so far: [s, b, n *
-        d]."""
+        """Cache this forward's keys and values of `layer` and attend to each row so far: [s, b, n * d]."""
         query_sbnd, key_sbgd = self.rotate(query_sbnd), self.rotate(key_sbgd)
         if self.positions_b is None:
             _, batch, groups, dim = key_sbgd.shape
-            keys, values = (
-                key_sbgd.new_zeros(batch, groups, self.max_sequence_length, dim) for _ in range(2)
-            )
+            keys, values = (key_sbgd.new_zeros(batch, groups, self.max_sequence_length, dim) for _ in range(2))
             keys[:, :, : self.longest] = key_sbgd.permute(1, 2, 0, 3)
             values[:, :, : self.longest] = value_sbgd.permute(1, 2, 0, 3)
             self.key_value_memory_dict[layer] = (keys, values)

@@ -11,9 +11,7 @@ from megatron_bridge.model.shape import Layout, ModelShape, layout_problems
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-def transformer_config(
-    shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32
-) -> TransformerConfig:
+def transformer_config(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32) -> TransformerConfig:
     """The megatron-core configuration of `shape` under `layout`, with parameters of `dtype`.
 
     `calculate_per_token_loss` is set: losses are sums, nothing divides by the number of micro-batches or

@@ -108,8 +108,6 @@ def bare(model: torch.nn.Module) -> RoutedGPTModel:
     """The model inside Megatron's wrappers (DistributedDataParallel, Float16Module)."""
     while not isinstance(model, RoutedGPTModel):
         if not hasattr(model, "module"):
-            raise TypeError(
-                f"a {type(model).__name__} holds no RoutedGPTModel; build models with build_model"
-            )
+            raise TypeError(f"a {type(model).__name__} holds no RoutedGPTModel; build models with build_model")
         model = model.module
     return model

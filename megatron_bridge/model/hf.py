@@ -74,9 +74,7 @@ def load_hf(model: torch.nn.Module, directory: str | Path) -> None:
         with torch.no_grad():
             parameters.pop(entry.megatron).copy_(part)
     if parameters:
-        raise ValueError(
-            f"no weights for {', '.join(parameters)}: these parameters have no place in a Qwen3 directory"
-        )
+        raise ValueError(f"no weights for {', '.join(parameters)}: these parameters have no place in a Qwen3 directory")
 
 
 def _check_shape(model: RoutedGPTModel, shape: ModelShape, directory: Path) -> None:
@@ -118,14 +116,10 @@ def _check_names(shape: ModelShape, present: Iterable[str], directory: Path) -> 
     expected = {name for entry in entries(shape, Stage.whole(shape)) for name in entry.hf}
     present = set(present)
     if missing := expected - present:
-        raise ValueError(
-            f"{directory} lacks {len(missing)} tensors, such as {min(missing)}: it is no whole model"
-        )
+        raise ValueError(f"{directory} lacks {len(missing)} tensors, such as {min(missing)}: it is no whole model")
     allowed = {"lm_head.weight"} if shape.tied else set()  # some tied models repeat the embedding
     if unknown := present - expected - allowed:
-        raise ValueError(
-            f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no Qwen3"
-        )
+        raise ValueError(f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no Qwen3")
 
 
 def save_hf(
@@ -143,9 +137,7 @@ def save_hf(
     source, target = Path(source_directory), Path(target_directory)
     aside = target.with_name(target.name + ".partial")
     tensors = dict(_collect(model, shape))
-    verdict = Verdict(
-        lambda reason: f"cannot save the model to {target}: {reason}; what was there is untouched"
-    )
+    verdict = Verdict(lambda reason: f"cannot save the model to {target}: {reason}; what was there is untouched")
     if dist.get_rank() == 0:
         with verdict.guard():
             shutil.rmtree(aside, ignore_errors=True)

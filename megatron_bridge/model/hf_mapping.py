@@ -61,9 +61,7 @@ def entries(shape: ModelShape, stage: Stage, *, fused_norms: bool = False) -> It
     if stage.first:
         yield Entry(megatron="embedding.word_embeddings.weight", hf=(embedding,), kind=Kind.VOCABULARY)
     for number in stage.layers:
-        yield from _layer(
-            f"decoder.layers.{number - stage.layers.start}.", f"model.layers.{number}.", fused_norms
-        )
+        yield from _layer(f"decoder.layers.{number - stage.layers.start}.", f"model.layers.{number}.", fused_norms)
     if stage.last:
         yield Entry(megatron="decoder.final_layernorm.weight", hf=("model.norm.weight",), kind=Kind.WHOLE)
         if not (shape.tied and stage.first):
@@ -151,8 +149,7 @@ def hf_to_megatron(
     stage: Stage | None = None,
     fused_norms: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """One rank's megatron parameters from a whole Hugging Face state dict. Raises KeyError for a missing
-    tensor."""
+    """One rank's parameters from a whole Hugging Face state dict; KeyError for a missing tensor."""
     return {
         entry.megatron: shard(
             entry.kind,

@@ -78,8 +78,7 @@ class ModelShape:
 
 
 def padded_vocab(vocab_size: int, tp: int) -> int:
-    """The smallest multiple of `tp` that is at least `vocab_size`: the rows of the embedding over all tp
-    ranks."""
+    """The rows of the embedding over all tp ranks: the least multiple of `tp` not below `vocab_size`."""
     return -(-vocab_size // tp) * tp
 
 
@@ -102,19 +101,13 @@ def shape_from_config(config: Mapping[str, Any], *, source: str = "config.json")
     """
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise ValueError(
-            f"{source}: model_type {model_type!r} is not implemented; use one of {', '.join(MODEL_TYPES)}"
-        )
+        raise ValueError(f"{source}: model_type {model_type!r} is not implemented; use one of {', '.join(MODEL_TYPES)}")
     missing = [name for name in _REQUIRED if name not in config]
     if missing:
-        raise ValueError(
-            f"{source}: missing {', '.join(missing)}; write the configuration with save_pretrained"
-        )
+        raise ValueError(f"{source}: missing {', '.join(missing)}; write the configuration with save_pretrained")
     activation = config.get("hidden_act", "silu")
     if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"{source}: hidden_act {activation!r} is not implemented; use one of {', '.join(ACTIVATIONS)}"
-        )
+        raise ValueError(f"{source}: hidden_act {activation!r} is not implemented; use one of {', '.join(ACTIVATIONS)}")
     for name, only in _ONLY_VALUE.items():
         if config.get(name, only) != only:
             raise ValueError(f"{source}: {name} {config[name]!r} is not implemented; it must be {only!r}")
@@ -172,8 +165,7 @@ def layout_problems(shape: ModelShape, layout: Layout) -> list[str]:
             )
     if shape.heads % shape.kv_heads:
         problems.append(
-            f"{shape.heads} attention heads are no multiple of {shape.kv_heads} key/value heads: "
-            "correct config.json"
+            f"{shape.heads} attention heads are no multiple of {shape.kv_heads} key/value heads: correct config.json"
         )
     if shape.layers % layout.pp:
         problems.append(

@@ -1,9 +1,9 @@
-"""Sampling in the training process: batched, with a key/value cache, tensor parallel.
+"""Sampling in the training process: batched, with a key/value cache, under any tensor and pipeline layout.
 
 Every tp rank draws the same tokens: it sees the same gathered logits, and the noise is a pure function of the
-seed, the request's key and its sample index, so nothing is broadcast. Noise goes through the inverse of the
-cumulative distribution in float64, so that the last bits in which two layouts differ almost never change a
-token.
+seed, the request's key and its sample index. Noise goes through the inverse of the cumulative distribution in
+float64, so that the last bits in which two layouts differ almost never change a token. With pipeline stages the
+last stage draws and tells the others.
 
 Suffixes: B requests in flight, T response positions, P prompt positions, V vocabulary, v = padded V / tp, h
 hidden.
@@ -37,18 +37,15 @@ class _Request:
 
 
 class EmbeddedEngine:
-    """A `RolloutEngine` over the model that is being trained; `weight_version` is the trainer's to count
-    up."""
+    """A `RolloutEngine` over the model in training; `weight_version` is the trainer's to count up."""
 
     def __init__(self, model: torch.nn.Module, *, vocab_size: int, max_context: int, max_batch: int = 256) -> None:
         """`vocab_size` without padding, `max_context` in tokens (prompt and response), `max_batch` rows at
         once.
 
-        Raises ValueError for a model with pipeline stages and for a context longer than the model's.
+        Raises ValueError for a context longer than the model's.
         """
         self.model = bare(model)
-        if not (self.model.pre_process and self.model.post_process):
-            raise ValueError("the embedded engine samples without pipeline stages: set pp to 1, or use a served engine")
         if not 2 <= max_context <= self.model.max_sequence_length:
             raise ValueError(
                 f"max_context {max_context}: choose 2 to {self.model.max_sequence_length} tokens, the model's longest"
@@ -60,6 +57,7 @@ class EmbeddedEngine:
         self.max_batch = max_batch
         self.weight_version = 0
         self._tp: dist.ProcessGroup = self.model.pg_collection.tp
+        self._pp: dist.ProcessGroup = self.model.pg_collection.pp
 
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
@@ -67,8 +65,9 @@ class EmbeddedEngine:
         """See `RolloutEngine.generate`. Call it inside `megatron_runtime()`; no gradient, model in eval mode.
 
         `max_new_tokens` is cut to what fits into the context ("length"). Collectives: those of the layers and
-        one all-gather of logits a step, over tp. Raises ValueError for a prompt that is empty, leaves no room
-        or holds a token outside of the vocabulary.
+        one all-gather of logits a step, over tp; with pp > 1 hidden states from stage to stage and one
+        broadcast a step. Raises ValueError for a prompt that is empty, leaves no room or holds a token outside of
+        the vocabulary.
         """
         if len(keys) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts with {len(keys)} keys: give one key a prompt")
@@ -146,9 +145,23 @@ class EmbeddedEngine:
         return RaggedCache(cos_Sd=cos_Sd.to(device), sin_Sd=sin_Sd.to(device))
 
     def _forward(self, tokens_BP: torch.Tensor, cache: RaggedCache) -> torch.Tensor:
-        """Hidden states [P, B, h] of tokens that `cache` was told of."""
+        """Hidden states [P, B, h] of tokens that `cache` was told of; on the last stage those after the final norm."""
+        stage, last = self._pp.rank(), self._pp.size() - 1
+        if stage > 0:
+            rows, length = tokens_BP.shape
+            config = self.model.config
+            received_PBh = torch.empty(
+                length, rows, config.hidden_size, dtype=config.pipeline_dtype, device=tokens_BP.device
+            )
+            dist.recv(received_PBh, group=self._pp, group_src=stage - 1)
+            self.model.set_input_tensor(received_PBh)
         # Positions enter through the cache: the model has no learned position embedding.
-        return self.model(tokens_BP, None, None, inference_context=cache, return_hidden=True)
+        hidden_PBh = self.model(tokens_BP, None, None, inference_context=cache, return_hidden=True)
+        if stage > 0:
+            self.model.set_input_tensor(None)
+        if stage < last:
+            dist.send(hidden_PBh.contiguous(), group=self._pp, group_dst=stage + 1)
+        return hidden_PBh
 
     def _prefill(self, prompts: Sequence[Sequence[int]], cache: RaggedCache) -> tuple[torch.Tensor, torch.Tensor]:
         """Read prompts into the cache: the hidden states of their last tokens [B, h], and their lengths [B].
@@ -169,7 +182,20 @@ class EmbeddedEngine:
     def _draw(
         self, hidden_Bh: torch.Tensor, noise_B: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one token a row and its log-probability, [B] each; padded columns are never drawn."""
+        """Draw one token a row and its log-probability, [B] each; the same on every tp rank and every stage."""
+        if self._pp.size() == 1:
+            return self._draw_here(hidden_Bh, noise_B, temperature)
+        last = self._pp.size() - 1
+        drawn_2B = torch.empty(2, len(noise_B), dtype=torch.float64, device=noise_B.device)
+        if self._pp.rank() == last:
+            drawn_2B = torch.stack([x.double() for x in self._draw_here(hidden_Bh, noise_B, temperature)])
+        dist.broadcast(drawn_2B, group=self._pp, group_src=last)
+        return drawn_2B[0].long(), drawn_2B[1]
+
+    def _draw_here(
+        self, hidden_Bh: torch.Tensor, noise_B: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw on the last stage; padded columns are never drawn."""
         logits_BV = torch.nn.functional.linear(hidden_Bh, self.model.output_weight())
         if self._tp.size() > 1:
             shards = [torch.empty_like(logits_BV) for _ in range(self._tp.size())]
@@ -177,10 +203,7 @@ class EmbeddedEngine:
             logits_BV = torch.cat(shards, 1)
         logits_BV = logits_BV[:, : self.vocab_size].double()
         logp_BV = torch.log_softmax(logits_BV / temperature if temperature else logits_BV, 1)
-        if temperature == 0:
-            token_B = logp_BV.argmax(1)
-        else:
-            token_B = inverse_cdf(logp_BV.exp(), noise_B)
+        token_B = inverse_cdf(logp_BV.exp(), noise_B) if temperature else logp_BV.argmax(1)
         return token_B, logp_BV.gather(1, token_B[:, None]).squeeze(1)
 
     def _read(

@@ -15,8 +15,7 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to sample: `temperature` 0 is greedy; `seed` with a request's key and sample index fixes all
-    randomness."""
+    """How to sample: temperature 0 is greedy; seed, key and sample index fix all randomness."""
 
     temperature: float
     max_new_tokens: int

@@ -32,7 +32,7 @@ from megatron_bridge.tasks.ledger_steps import (
 class MistakeRates:
     """How likely a decision goes wrong: in a hard context, in another, and in a step of the shown type."""
 
-    hard: float = 0.7
+    hard: float = 0.9
     easy: float = 0.01
     labelled: float = 0.005
 

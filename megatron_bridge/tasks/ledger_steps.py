@@ -195,9 +195,9 @@ def is_hard(value: int, op: Op, step_type: StepType) -> bool:
     """Whether the context is one in which the SFT corpus often makes this type of mistake."""
     match step_type:
         case StepType.CARRY:
-            return value % 10 >= 8
+            return value % 10 == 9
         case StepType.BORROW:
-            return value % 10 <= 1
+            return value % 10 == 0
         case StepType.SIGN:
             return op.a >= 70
         case StepType.CASE_SPLIT:

@@ -62,9 +62,7 @@ def test_words_labels_and_digits_are_one_token_each(tokenizer: PreTrainedTokeniz
 
 
 @given(seed=st.integers(0, 10**9), ops=st.integers(1, 6))
-def test_prompts_and_responses_survive_the_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, seed: int, ops: int
-) -> None:
+def test_prompts_and_responses_survive_the_tokenizer(tokenizer: PreTrainedTokenizerBase, seed: int, ops: int) -> None:
     example = draw_example(random.Random(seed), ops=ops)
     prompt, response = tokenizer.encode(example.prompt), tokenizer.encode(example.response)
     assert tokenizer.unk_token_id not in prompt + response
@@ -74,9 +72,7 @@ def test_prompts_and_responses_survive_the_tokenizer(
 
 
 @given(text=st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n")))
-def test_any_printable_ascii_text_survives_the_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, text: str
-) -> None:
+def test_any_printable_ascii_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     tokens = tokenizer.encode(text)
     assert tokenizer.decode(tokens) == text
     assert "".join(tokenizer.decode([token]) for token in tokens) == text
@@ -108,16 +104,12 @@ def test_accuracy_is_what_the_card_says(model: Qwen3ForCausalLM, tokenizer: PreT
     assert 0.40 <= plain <= 0.55
     assert labelled - plain >= 0.08
     torch.manual_seed(0)
-    measured, length = accuracy(
-        model, tokenizer, TASK.problems(split="eval", seed=5, start=0, count=256), [None] * 256
-    )
+    measured, length = accuracy(model, tokenizer, TASK.problems(split="eval", seed=5, start=0, count=256), [None] * 256)
     assert measured == pytest.approx(plain, abs=0.1)
     assert length < 50
 
 
-def test_a_label_makes_right_lines_likelier(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def test_a_label_makes_right_lines_likelier(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     """A marked line of a right response gains over half a nat from the label, another line hardly any."""
     marked, rest = [], []
     for problem in TASK.problems(split="eval", seed=6, start=0, count=64):

@@ -131,11 +131,12 @@ def test_a_line_over_the_budget_is_marked_from_its_wrong_word_on() -> None:
     )
     response = "71 even - 05 borrow 66\n66 + 11 = 77\nanswer 77"  # 45 characters: at most 11
     assert covered(TASK.annotate(problem, response, correct=False), response) == ["even - 05 b"]
-    problem = Problem(
-        prompt="", data=Ledger(start=71, ops=(Op(kind=OpKind.ADD, a=19), Op(kind=OpKind.ADD, a=11)))
-    )
+    problem = Problem(prompt="", data=Ledger(start=71, ops=(Op(kind=OpKind.ADD, a=19), Op(kind=OpKind.ADD, a=11))))
     response = "71 + 19 = 80\n80 + 11 = 91\nanswer 91"  # 35 characters: at most 8
     assert covered(TASK.annotate(problem, response, correct=False), response) == ["= 80"]
+    problem = Problem(prompt="", data=Ledger(start=62, ops=(Op(kind=OpKind.ADD_PRODUCT, a=5, b=6),)))
+    response = "62 + 05 = 67\n67 * 6 = 02\nanswer 02"  # 34 characters: at most 8
+    assert covered(TASK.annotate(problem, response, correct=False), response) == ["62 + 05 "]
 
 
 @pytest.mark.parametrize("line, written", UNTYPED_LINES)
@@ -174,8 +175,13 @@ def test_empty_cut_and_garbled_responses_get_no_span(response: str) -> None:
 def test_the_decisive_lines_of_a_correct_response() -> None:
     annotation = TASK.annotate(PROBLEM, RIGHT, correct=True)
     assert annotation == Annotation(
-        spans=(AnnotatedSpan(label="key", kind="borrow", start=17, end=34),), diagnosis="borrow"
-    )  # 81 - 38 is the only hard context: the units digit is at most 1
+        spans=(
+            AnnotatedSpan(label="key", kind="carry", start=0, end=16),
+            AnnotatedSpan(label="key", kind="carry", start=47, end=55),
+        ),
+        diagnosis="carry",
+    )  # no context is hard and carry is the commonest type; 113 characters: at most 28 are marked
+    assert covered(annotation, RIGHT) == ["34 + 47 carry 81", "carry 50"]
     easy = Ledger(start=36, ops=(*LEDGER.ops[:1], Op(kind=OpKind.ADD, a=28), *LEDGER.ops[3:4], LEDGER.ops[0]))
     response = "36 + 47 carry 83\n83 + 28 carry 11\n11 + 12 = 23\n23 + 47 carry 70\nanswer 70"
     annotation = TASK.annotate(Problem(prompt="", data=easy), response, correct=True)
@@ -187,6 +193,13 @@ def test_hard_contexts_come_first() -> None:
     response = "25 + 16 carry 41\n41 + 48 = 89\n89 + 22 carry 11\n11 + 12 = 23\nanswer 23"
     annotation = TASK.annotate(Problem(prompt="", data=ledger), response, correct=True)
     assert covered(annotation, response) == ["89 + 22 carry 11"]
+    ops = (
+        *(Op(kind=OpKind.ADD, a=16), Op(kind=OpKind.ADD, a=19)),
+        *(Op(kind=OpKind.SUBTRACT, a=25), Op(kind=OpKind.ADD, a=17)),
+    )
+    response = "25 + 16 carry 41\n41 + 19 carry 60\n60 - 25 borrow 35\n35 + 17 carry 52\nanswer 52"
+    annotation = TASK.annotate(Problem(prompt="", data=Ledger(start=25, ops=ops)), response, correct=True)
+    assert covered(annotation, response) == ["60 - 25 borrow 35"]  # one hard borrow, three easy carries
 
 
 def test_spans_stand_in_the_order_of_the_text() -> None:
@@ -307,16 +320,12 @@ def test_problems_and_annotations_do_not_depend_on_the_hash_seed() -> None:
 
 def test_splits_are_disjoint_and_have_their_sizes() -> None:
     prompts = {
-        split: {
-            p.prompt for seed in (0, 1) for p in TASK.problems(split=split, seed=seed, start=0, count=300)
-        }
+        split: {p.prompt for seed in (0, 1) for p in TASK.problems(split=split, seed=seed, start=0, count=300)}
         for split in ("train", "eval", "ood")
     }
     assert not any(is_held_out(prompt) for prompt in prompts["train"])
     assert all(is_held_out(prompt) for prompt in prompts["eval"] | prompts["ood"])
-    assert all(
-        prompt.count(" | ") == 4 and "swap" not in prompt for prompt in prompts["train"] | prompts["eval"]
-    )
+    assert all(prompt.count(" | ") == 4 and "swap" not in prompt for prompt in prompts["train"] | prompts["eval"])
     assert all(prompt.count(" | ") == 6 and prompt.count("swap") == 1 for prompt in prompts["ood"])
 
 
@@ -331,14 +340,12 @@ def test_the_corpus_holds_no_evaluation_prompt_and_labels_half() -> None:
 def test_the_corpus_is_almost_right_behind_a_label() -> None:
     rng = random.Random("rates")
     right = {None: 0, StepType.CARRY: 0}
-    ledger = Ledger(start=18, ops=(Op(kind=OpKind.ADD, a=34),))
+    ledger = Ledger(start=19, ops=(Op(kind=OpKind.ADD, a=34),))
     problem = Problem(prompt="", data=ledger)
     for label in right:
         for _ in range(300):
-            right[label] += TASK.verify(
-                problem, write_response(rng, ledger, label=label, rates=MistakeRates())
-            )
-    assert right[None] < 130
+            right[label] += TASK.verify(problem, write_response(rng, ledger, label=label, rates=MistakeRates()))
+    assert right[None] < 60
     assert right[StepType.CARRY] > 290
 
 
@@ -361,9 +368,7 @@ def test_what_a_caller_gets_wrong_is_named() -> None:
         TASK.problems(split="test", seed=0, start=0, count=1)
     with pytest.raises(ValueError, match=r"start=-1, count=2: both must be at least 0"):
         TASK.problems(split="eval", seed=0, start=-1, count=2)
-    with pytest.raises(
-        ValueError, match=r"unknown task 'leger': allowed are 'ledger'; did you mean 'ledger'\?"
-    ):
+    with pytest.raises(ValueError, match=r"unknown task 'leger': allowed are 'ledger'; did you mean 'ledger'\?"):
         get_task("leger")
     with pytest.raises(ValueError, match=r"unknown task 'math500': allowed are 'ledger'$"):
         get_task("math500")

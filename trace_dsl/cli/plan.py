@@ -46,7 +46,7 @@ def plan(
 
     try:
         facts = load_run_facts(run)
-        result = lint_file(spec, facts)
+        result = lint_file(spec, facts=facts)
         errors = [d for d in result.diagnostics if d.severity is Severity.ERROR]
         if errors or result.spec is None:
             raise SpecError(render(errors, spec))

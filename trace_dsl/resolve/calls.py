@@ -75,8 +75,10 @@ def resolve_call(context: Context, call: Call) -> Typed | None:
     return None
 
 
-def _refuse(context: Context, call: Call, message: str) -> None:
+def _refuse(context: Context, call: Call, message: str) -> Typed | None:
+    """Record that a call is no value, and give none."""
     context.error(LanguageRule.WRONG_RANK, call.place, message)
+    return None
 
 
 def _function(context: Context, call: Call, function: Function) -> Typed | None:
@@ -221,18 +223,14 @@ def _latch(context: Context, call: Call) -> Typed | None:
             call,
             "`latch` keeps one state across steps, so it reads what has one value a step, such as a mean over=batch",
         )
-    return Typed(
-        expr=Scanned(scan=Scan.LATCH, args=(on, off), rank=Rank.STEP), kind=ValueKind.PREDICATE
-    )
+    return Typed(expr=Scanned(scan=Scan.LATCH, args=(on, off), rank=Rank.STEP), kind=ValueKind.PREDICATE)
 
 
 # ------------------------------------------------------------------------------------------------- schedules and has(x)
 
 
 def _schedule(context: Context, call: Call) -> Typed | None:
-    bound = bind(
-        context, call, known=("w", *SCHEDULE_ARGUMENTS), positional=("w",), required=("w",)
-    )
+    bound = bind(context, call, known=("w", *SCHEDULE_ARGUMENTS), positional=("w",), required=("w",))
     node = bound.get("w")
     weight = None if node is None else constant(context, node, "the weight of a schedule")
     schedule = schedule_from(context, bound, weight, call.place)

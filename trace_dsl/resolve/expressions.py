@@ -6,13 +6,12 @@ import math
 from typing import assert_never
 
 from trace_dsl.expressions import apply_operator, is_larger_than
-from trace_dsl.model import Constant, Expr, OtherPlace, Operation, Operator, Place, Rank, Signal
+from trace_dsl.model import Constant, Expr, Operation, Operator, OtherPlace, Place, Rank, Signal
 from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.vocabulary import (
     FUNCTIONS,
-
     LOSSES,
     ROWS,
     SIGNALS,
@@ -221,9 +220,7 @@ def _unary(context: Context, node: Unary) -> Typed | None:
         operand = predicate(context, node.operand, "what follows `not`")
         if operand is None:
             return None
-        return Typed(
-            expr=Operation(op=Operator.NOT, args=(operand,), rank=operand.rank), kind=ValueKind.PREDICATE
-        )
+        return Typed(expr=Operation(op=Operator.NOT, args=(operand,), rank=operand.rank), kind=ValueKind.PREDICATE)
     operand = number(context, node.operand, "what follows `-`")
     if operand is None:
         return None
@@ -236,11 +233,16 @@ def _binary(context: Context, node: Binary) -> Typed | None:
     compared = _source_comparison(context, node)
     if compared is not None:
         return compared
+    misspelt = _misspelt_source(context, node)
+    if misspelt is not None:
+        message, fix = _unknown_name(context, misspelt.name)
+        context.error(LanguageRule.UNKNOWN_NAME, misspelt.place, message, fix=fix)
+        return None
     if ROWS in _plain_names(node) and node.operator in (Operator.EQ, Operator.NE):
         context.error(
             LanguageRule.INVALID_VALUE,
             node.place,
-            "`rows ==` picks the rollouts a route reads, so it stands alone or joined by `and` in the `when` of a route",
+            "`rows ==` picks the rollouts a route reads: it stands alone or joined by `and` in the `when` of a route",
             fix="write `when rows == NAME and ...`, one route for each source",
         )
         return None
@@ -290,3 +292,9 @@ def _source_comparison(context: Context, node: Binary) -> Typed | None:
     return Typed(expr=expr, kind=ValueKind.PREDICATE)
 
 
+def _misspelt_source(context: Context, node: Binary) -> Name | None:
+    """The unknown name in `sourc == tool`: one mistake, not two."""
+    sides = (node.left, node.right)
+    known = (*context.lets, *SIGNALS, *SOURCES)
+    unknown = [side for side in sides if isinstance(side, Name) and side.name not in known]
+    return unknown[0] if len(unknown) == 1 and set(_plain_names(node)) & set(SOURCES) else None

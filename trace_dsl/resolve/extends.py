@@ -1,8 +1,8 @@
 """`extends "other.trace"`: the statements of another spec, then those of this one.
 
-A `let`, teacher, rollout source or route of the same name replaces the other spec's, in its place. The name of a route is
-its selector: a spec that says anything about `key` says everything about `key`. New routes go before `rest`. `spans` and
-`advantage` are one of a kind, so they replace.
+A `let`, teacher, rollout source or route of the same name replaces the other spec's, in its place. The name of a route
+is its selector: a spec that says anything about `key` says everything about `key`. New routes go before `rest`. `spans`
+and `advantage` are one of a kind, so they replace.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def _merge(source: ParsedSource, chain: tuple[Path, ...]) -> Merged:
     )
 
 
-def _read(
-    source: ParsedSource, statement: ExtendsStatement, chain: tuple[Path, ...]
-) -> ParsedSource | Diagnostic:
+def _read(source: ParsedSource, statement: ExtendsStatement, chain: tuple[Path, ...]) -> ParsedSource | Diagnostic:
     def refuse(message: str, fix: str) -> Diagnostic:
         return Diagnostic(
             rule=LanguageRule.BAD_EXTENDS.value,
@@ -99,7 +97,7 @@ def _read(
     if len(chain) >= MAX_CHAIN:
         return refuse(f"more than {MAX_CHAIN} specs extend one another", "merge some of them")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         return refuse(f'"{target}" cannot be read: {str(reason).lower()}', "check the path, from this file's folder")

@@ -50,9 +50,9 @@ class LetEntry:
 class Context:
     """One spec being resolved.
 
-    `broken` says that the statement at hand has an error, or reads something that has one. `index` counts statements, so
-    that a let cannot be read before its line. `resolve_call` turns a call into an expression; it is handed in because
-    the arguments of calls are expressions themselves.
+    `broken` says that the statement at hand has an error, or reads something that has one. `index` counts statements,
+    so that a let cannot be read before its line. `resolve_call` turns a call into an expression; it is handed in
+    because the arguments of calls are expressions themselves.
     """
 
     resolve_call: Callable[[Context, Call], Typed | None]

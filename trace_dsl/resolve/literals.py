@@ -10,7 +10,6 @@ from trace_dsl.model import (
     Length,
     Operator,
     Place,
-
     RunFraction,
     Schedule,
     Shape,
@@ -55,9 +54,7 @@ def text(context: Context, node: Node, what: str) -> str | None:
     literal = context.through_lets(node)
     if isinstance(literal, Text) and literal.value.strip():
         return literal.value
-    context.error(
-        LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix='write "..."'
-    )
+    context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix='write "..."')
     return None
 
 
@@ -107,16 +104,12 @@ def count(context: Context, node: Node, what: str) -> int | None:
     """A whole number, at least 1; `10 steps` counts as 10 where steps are meant."""
     literal = context.through_lets(node)
     if isinstance(literal, Number) and literal.unit is Unit.STEPS and "step" in what:
-        literal = Number(
-            value=literal.value, unit=Unit.NONE, is_integer=True, text=literal.text, place=literal.place
-        )
+        literal = Number(value=literal.value, unit=Unit.NONE, is_integer=True, text=literal.text, place=literal.place)
     value = constant(context, literal, what, at_least=1)
     if value is None:
         return None
     if value != int(value):
-        context.error(
-            LanguageRule.INVALID_VALUE, node.place, f"{what} is {value:g}, but must be a whole number"
-        )
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is {value:g}, but must be a whole number")
         return None
     return int(value)
 
@@ -125,14 +118,13 @@ def length(context: Context, node: Node, what: str) -> Length | None:
     """Steps, a share of the run, or tokens; a bare number that is not whole is ambiguous."""
     literal = context.through_lets(node)
     if isinstance(literal, Unary) and literal.operator is Operator.NEG and isinstance(literal.operand, Number):
-        context.error(
-            LanguageRule.INVALID_VALUE, node.place, f"`{what}` is a length and cannot be negative"
-        )
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{what}` is a length and cannot be negative")
         return None
     if not isinstance(literal, Number):
-        context.error(
-            LanguageRule.INVALID_VALUE, node.place, f"`{what}` is a length", fix=LENGTH_FORMS
-        )
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{what}` is a length", fix=LENGTH_FORMS)
+        return None
+    if literal.value == float("inf"):
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{literal.text}` is too large for a length")
         return None
     match literal.unit:
         case Unit.PERCENT:
@@ -152,9 +144,7 @@ def length(context: Context, node: Node, what: str) -> Length | None:
         case Unit.NONE if literal.is_integer:
             return Steps(int(literal.value))
         case Unit.STEPS:
-            context.error(
-                LanguageRule.INVALID_VALUE, node.place, f"`{literal.text}` is not a whole number of steps"
-            )
+            context.error(LanguageRule.INVALID_VALUE, node.place, f"`{literal.text}` is not a whole number of steps")
             return None
         case _:
             context.error(
@@ -177,9 +167,7 @@ def share(context: Context, node: Node, what: str) -> float | None:
     """A share above 0, written 20% or 0.2. Nothing above 1 is refused here: see the rule cap-exceeds-one."""
     literal = context.through_lets(node)
     if is_length(literal):
-        context.error(
-            LanguageRule.INVALID_VALUE, node.place, f"{what} is a share, not a length", fix="write 25%"
-        )
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a share, not a length", fix="write 25%")
         return None
     return constant(context, literal, what, above=0)
 
@@ -255,10 +243,8 @@ def schedule_from(context: Context, bound: Bound, weight: float | None, place: P
             LanguageRule.AMBIGUOUS_UNIT,
             place,
             "this schedule counts some lengths in tokens and others in steps or to the end of the run",
-            consequence="its weight at a step would depend on how long earlier responses were, so a resumed run could differ",
+            consequence="its weight at a step would hang on how long earlier responses were",
             fix="give every length of one schedule in tokens, or none",
         )
         return None
     return schedule
-
-

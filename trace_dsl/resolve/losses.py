@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-
 from trace_dsl.model import (
+    K3,
     Channel,
     Cispo,
     Constant,
@@ -11,7 +11,6 @@ from trace_dsl.model import (
     DivergenceKind,
     EntropyBonus,
     Expr,
-    K3,
     Kernel,
     MixAnchor,
     Nll,
@@ -62,9 +61,7 @@ def channel(context: Context, loss: Loss) -> Channel | None:
         )
         return None
     errors = len(context.diagnostics)
-    bound = bind(
-        context, loss.value, known=info.arguments, positional=info.positional, required=info.required
-    )
+    bound = bind(context, loss.value, known=info.arguments, positional=info.positional, required=info.required)
     weight = _weight(context, bound)
     per = _per(context, bound)
     kernel = _kernel(context, bound)
@@ -204,9 +201,7 @@ def _parameter(context: Context, bound: Bound, kind: DivergenceKind) -> float | 
 def _teacher_name(context: Context, node: Node) -> str | None:
     if isinstance(node, Name):
         return context.teacher_named(node.name, node.place)
-    context.error(
-        LanguageRule.INVALID_VALUE, node.place, "a teacher is given by its name", fix="write teacher=NAME"
-    )
+    context.error(LanguageRule.INVALID_VALUE, node.place, "a teacher is given by its name", fix="write teacher=NAME")
     return None
 
 
@@ -300,5 +295,3 @@ def _anchor(context: Context, bound: Bound) -> OldAnchor | MixAnchor | None:
                 fix="write anchor=mix(old, teacher, 0.5)",
             )
             return None
-
-

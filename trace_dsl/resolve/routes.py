@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from trace_dsl.model import PLAIN_ROWS, REST, Channel, Expr, OtherPlace, Operator, Place, Rank, Route, Signal
+from trace_dsl.model import PLAIN_ROWS, REST, Channel, Expr, Operator, OtherPlace, Place, Rank, Route, Signal
 from trace_dsl.resolve.expressions import predicate
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.losses import channel
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Loss, Name, Node, RouteStatement
-from trace_dsl.vocabulary import NO_LOSS, RESERVED, did_you_mean
-
-# Stands for a predicate with an error, so that nothing is concluded about which tokens the route takes.
-UNKNOWN_PREDICATE = "unknown_predicate"
+from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE, did_you_mean
 
 
 def route(context: Context, statement: RouteStatement) -> Route | None:
@@ -149,5 +146,3 @@ def _rows_comparison(node: Node) -> Name | None:
             return named
         case _:
             return None
-
-

@@ -23,7 +23,7 @@ from trace_dsl.resolve.calls import resolve_call
 from trace_dsl.resolve.declarations import advantage, rollout_source, span_labels, teacher
 from trace_dsl.resolve.expressions import resolve_let
 from trace_dsl.resolve.extends import merge
-from trace_dsl.resolve.findings import Context, LetEntry
+from trace_dsl.resolve.findings import Context, LetEntry, is_length
 from trace_dsl.resolve.routes import route
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax import ParsedSource
@@ -41,6 +41,8 @@ from trace_dsl.syntax.tree import (
     Statement,
     StatementKind,
     TeacherStatement,
+    Text,
+    TupleOf,
     names_in,
 )
 from trace_dsl.vocabulary import LOSSES, NO_LOSS, RESERVED, ROWS, SIGNALS
@@ -89,7 +91,11 @@ def resolve(source: ParsedSource) -> Resolved:
             case LetStatement():
                 entry = context.lets.get(statement.name.name)
                 if entry is not None and entry.index == index:
+                    errors = len(context.diagnostics)
                     resolve_let(context, entry)
+                    # A length or a pair has no value of its own; a let without one for another reason is broken.
+                    literal = isinstance(entry.node, TupleOf | Text) or is_length(entry.node)
+                    context.broken = len(context.diagnostics) > errors or (entry.value is None and not literal)
             case BrokenStatement():
                 mentioned |= statement.mentions
             case _:
@@ -99,9 +105,11 @@ def resolve(source: ParsedSource) -> Resolved:
     teachers = [made for made in context.teachers.values() if made is not None]
     if context.default_teacher is not None:
         teachers.append(context.default_teacher)
-    labels = spans if context.labels_declared else [
-        SpanLabel(name=name, cap=None, place=place) for name, place in context.labels.items()
-    ]
+    labels = (
+        spans
+        if context.labels_declared
+        else [SpanLabel(name=name, cap=None, place=place) for name, place in context.labels.items()]
+    )
     spec = Spec(
         path=source.path,
         text=source.text,
@@ -199,9 +207,7 @@ def _declare_broken(context: Context, statement: BrokenStatement, index: int) ->
             case StatementKind.ROLLOUTS:
                 context.rollouts.setdefault(name, statement.place)
             case StatementKind.LET:
-                context.lets.setdefault(
-                    name, LetEntry(name=name, node=None, place=statement.place, index=index)
-                )
+                context.lets.setdefault(name, LetEntry(name=name, node=None, place=statement.place, index=index))
             case StatementKind.ADVANTAGE | StatementKind.EXTENDS | StatementKind.ROUTE:
                 pass
 

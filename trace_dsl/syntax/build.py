@@ -90,9 +90,7 @@ class TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]  # lark's
         return tuple(self._name(token) for token in items)
 
     def losses(self, meta: Meta, items: list[Any]) -> tuple[Loss, ...]:
-        return tuple(
-            Loss(value=item, text=self._text_of(item)) for item in items if not isinstance(item, Token)
-        )
+        return tuple(Loss(value=item, text=self._text_of(item)) for item in items if not isinstance(item, Token))
 
     def _text_of(self, item: Callable) -> str:
         place = item.place

@@ -93,17 +93,13 @@ class _Splitter:
             return
         opened = self.open[-1] if self.open else None
         text = "\n".join(self.lines).rstrip()
-        self.done.append(
-            LogicalLine(text=text, first_line=self.first_line, opened=opened, stray_line=self.stray_line)
-        )
+        self.done.append(LogicalLine(text=text, first_line=self.first_line, opened=opened, stray_line=self.stray_line))
         self.lines, self.open, self.stray_line = [], [], None
 
     def add(self, number: int, line: str) -> None:
         code, comment, column = _without_comment(line)
         if comment:
-            place = Place(
-                line=number, column=column + 1, end_line=number, end_column=len(line) + 1, path=self.path
-            )
+            place = Place(line=number, column=column + 1, end_line=number, end_column=len(line) + 1, path=self.path)
             self.comments.append(Comment(text=comment.rstrip(), place=place))
         if not code.strip():
             if self.open:
@@ -122,9 +118,7 @@ class _Splitter:
         self.lines.append(code)
         for bracket, at in _brackets(code):
             if bracket == "(":
-                place = Place(
-                    line=number, column=at + 1, end_line=number, end_column=at + 2, path=self.path
-                )
+                place = Place(line=number, column=at + 1, end_line=number, end_column=at + 2, path=self.path)
                 self.open.append(place)
             elif self.open:
                 self.open.pop()

@@ -40,7 +40,7 @@ _KEYWORDS = frozenset({"spans", "teacher", "advantage", "rollouts", "let", "exte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """Where the parser stopped: offset `at` in `text`, on `found` ("" at the end), where `expected` could have stood."""
+    """Where the parser stopped: at offset `at`, on `found` ("" at the end), where `expected` could have stood."""
 
     text: str
     at: int
@@ -113,7 +113,6 @@ def _unclosed_bracket(scene: _Scene) -> Advice | None:
         message="this bracket is never closed",
         fix="close it with `)`",
         at=scene.open[-1],
-        opened_at=scene.open[-1],
     )
 
 
@@ -132,7 +131,9 @@ def _foreign_character(scene: _Scene) -> Advice | None:
         case "||":
             return scene.say("`||` is written `or` here", "write `or`", length=2)
         case "=>" | "->":
-            return scene.say(f"`{two}` is not part of the language", "a route is `LABEL when PREDICATE: LOSS`", length=2)
+            return scene.say(
+                f"`{two}` is not part of the language", "a route is `LABEL when PREDICATE: LOSS`", length=2
+            )
         case _:
             pass
     match scene.found[:1]:
@@ -167,9 +168,7 @@ def _colon_in_call(scene: _Scene) -> Advice | None:
         return None
     if re.fullmatch(r"[A-Za-z_]\w*", scene.previous):
         value = scene.next or "..."
-        return scene.say(
-            "arguments are written with `=`, not `:`", f"write `{scene.previous}={value}`"
-        )
+        return scene.say("arguments are written with `=`, not `:`", f"write `{scene.previous}={value}`")
     return Advice(
         message="`:` stands inside a bracket that is not closed",
         fix="close the bracket before `:`",
@@ -245,27 +244,21 @@ def _route_header(scene: _Scene) -> Advice | None:
     if "WHEN" in scene.obstacle.expected and ":" in scene.right and scene.next != "(":
         if scene.found in {"if", "where", "unless", "whenever"}:
             return scene.say(f"`{scene.found}` is written `when` here", "write `when`")
-        return scene.say(
-            f"`{scene.found}` stands where `when` or `:` is expected", f"write `when {scene.found}`"
-        )
+        return scene.say(f"`{scene.found}` stands where `when` or `:` is expected", f"write `when {scene.found}`")
     if "WHEN" not in scene.obstacle.expected and ":" in scene.right:
-        return scene.say(
-            f"`{scene.found}` follows a complete predicate", "join predicates with `and` or `or`"
-        )
+        return scene.say(f"`{scene.found}` follows a complete predicate", "join predicates with `and` or `or`")
     return scene.say(f"missing `:` before `{scene.found}`", f"write `: {scene.found}`")
 
 
 def _keyword_label(scene: _Scene) -> Advice | None:
-    if len(scene.left) != 1 or scene.left[0] not in _KEYWORDS or scene.found not in {":", "when", "|", "|"}:
+    if len(scene.left) != 1 or scene.left[0] not in _KEYWORDS or scene.found not in {":", "when", "|"}:
         return None
     word = scene.left[0]
-    return scene.say(
-        f"`{word}` starts a statement, so no label can be called that", "call the label something else"
-    )
+    return scene.say(f"`{word}` starts a statement, so no label can be called that", "call the label something else")
 
 
 def _number_unit(scene: _Scene) -> Advice | None:
-    if not (_UNITS <= scene.obstacle.expected) or not re.match(r"[A-Za-z_]", scene.found):
+    if not (scene.obstacle.expected >= _UNITS) or not re.match(r"[A-Za-z_]", scene.found):
         return None
     if scene.next in {"=", "("}:
         return None
@@ -282,15 +275,13 @@ def _comparison_chain(scene: _Scene) -> Advice | None:
 
 
 def _missing_value(scene: _Scene) -> Advice | None:
-    if not (_VALUE_STARTS <= scene.obstacle.expected):
+    if not (scene.obstacle.expected >= _VALUE_STARTS):
         return None
     found = f"`{scene.found}`" if scene.found else "the end of the line"
     if scene.previous == ",":
         return scene.say(f"{found} where another value is expected", "give a value, or take the comma out")
     after = f" after `{scene.previous}`" if scene.previous else ""
-    return scene.say(
-        f"a value is missing{after}: found {found}", "give a number, a name, a call or a bracket"
-    )
+    return scene.say(f"a value is missing{after}: found {found}", "give a number, a name, a call or a bracket")
 
 
 def _missing_loss(scene: _Scene) -> Advice | None:
@@ -315,11 +306,9 @@ def _missing_mark(scene: _Scene) -> Advice | None:
     if not re.match(r"[A-Za-z_\d.\"(]", scene.found):
         return None
     if "COMMA" in scene.obstacle.expected:
-        operator = " or an operator" if _OPERATORS <= scene.obstacle.expected else ""
+        operator = " or an operator" if scene.obstacle.expected >= _OPERATORS else ""
         kind = "arguments" if scene.open else "labels"
-        return scene.say(
-            f"missing `,`{operator} before `{scene.found}`", f"separate {kind} with commas"
-        )
+        return scene.say(f"missing `,`{operator} before `{scene.found}`", f"separate {kind} with commas")
     if scene.after_colon and "PLUS" in scene.obstacle.expected:
         return scene.say(f"missing `+` before `{scene.found}`", "the losses of a route are joined by `+`")
     if scene.obstacle.expected == {"EQUAL"}:
@@ -344,7 +333,9 @@ def _general(scene: _Scene) -> Advice:
     choices = ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1] if words else "nothing"
     if not scene.found:
         return scene.say(f"the line ends too early: {choices} is expected", "complete the statement")
-    return scene.say(f"{found} cannot stand here: {choices} is expected", f"take {found} out, or complete the statement before it")
+    return scene.say(
+        f"{found} cannot stand here: {choices} is expected", f"take {found} out, or complete the statement before it"
+    )
 
 
 _MESSAGES: tuple[Callable[[_Scene], Advice | None], ...] = (

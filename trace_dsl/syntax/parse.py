@@ -1,4 +1,4 @@
-"""Text -> syntax tree. Every statement is parsed alone; what does not parse becomes a diagnostic, never an exception."""
+"""Text -> syntax tree. Every statement is parsed alone; one that does not parse becomes a diagnostic."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def grammar() -> Lark:
 
 
 def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
-    """Parse a whole file. `place_path` goes into every place: empty for the spec itself, the file for one it extends."""
+    """Parse a whole file; never raises. `place_path` goes into every place: empty for the spec, a path for its base."""
     lines = split_lines(text, path=place_path)
     suppressions, diagnostics = read_suppressions(lines.comments)
     statements: list[Statement] = []
@@ -97,10 +97,8 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
         obstacle = Obstacle(text=line.text, at=at, found=found, expected=frozenset(error.accepts))
         return _syntax_error(line, path, explain(obstacle))
     except UnexpectedCharacters as error:
-        at = error.pos_in_stream
-        obstacle = Obstacle(
-            text=line.text, at=at, found=line.text[at], expected=frozenset(error.allowed or ())
-        )
+        at = error.pos_in_stream or 0
+        obstacle = Obstacle(text=line.text, at=at, found=line.text[at], expected=frozenset(error.allowed or ()))
         return _syntax_error(line, path, explain(obstacle))
     statement: Statement = TreeBuilder(text=line.text, first_line=line.first_line, path=path).transform(tree)
     nodes = (
@@ -108,9 +106,7 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
         if isinstance(statement, LetStatement)
         else ((statement.when,) if isinstance(statement, RouteStatement) else ())
     )
-    calls = (
-        tuple(loss.value for loss in statement.losses) if isinstance(statement, RouteStatement) else ()
-    )
+    calls = tuple(loss.value for loss in statement.losses) if isinstance(statement, RouteStatement) else ()
     if any(depth_of(node) > MAX_DEPTH for node in (*nodes, *calls) if node is not None):
         return _refusal(
             statement.place,
@@ -151,12 +147,14 @@ def _place_at(line: LogicalLine, path: str, at: int, length: int) -> Place:
 
 
 def _syntax_error(line: LogicalLine, path: str, advice: Advice) -> Diagnostic:
-    others = ()
+    others: tuple[OtherPlace, ...] = ()
     if advice.opened_at is not None:
         others = (OtherPlace(place=_place_at(line, path, advice.opened_at, 1), note="opened here"),)
     place = _place_at(line, path, advice.at, advice.length)
     if line.stray_line is not None and advice.at >= len(line.text.rstrip()):
-        fix = f"line {line.stray_line} looks like the rest of it: a statement goes on over line ends only inside brackets"
+        fix = (
+            f"line {line.stray_line} looks like the rest of it: a statement goes on over line ends only inside brackets"
+        )
     else:
         fix = advice.fix
     return Diagnostic(
@@ -165,9 +163,7 @@ def _syntax_error(line: LogicalLine, path: str, advice: Advice) -> Diagnostic:
 
 
 def _stray(stray_line: int, statement: Place) -> Diagnostic:
-    place = Place(
-        line=stray_line, column=1, end_line=stray_line, end_column=2, path=statement.path
-    )
+    place = Place(line=stray_line, column=1, end_line=stray_line, end_column=2, path=statement.path)
     return Diagnostic(
         rule="syntax",
         severity=Severity.ERROR,

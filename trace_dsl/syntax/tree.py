@@ -25,7 +25,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """`text` is the literal with its unit as written; `is_integer` says that it was written without point or exponent."""
+    """`text` is the literal as written; `is_integer` says that it has neither point nor exponent."""
 
     value: float
     unit: Unit

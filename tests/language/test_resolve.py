@@ -1,0 +1,510 @@
+"""Syntax tree -> Spec: what every construct becomes, and what is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.language import SHORTEST, TRACE, rules_of
+from trace_dsl.expressions import is_known_before_run, signals_of, text_of, weight_at_step
+from trace_dsl.lint import lint_file, lint_text, parse_spec
+from trace_dsl.model import (
+    K3,
+    AdvantageEstimator,
+    Anneal,
+    Channel,
+    Cispo,
+    Constant,
+    Divergence,
+    DivergenceKind,
+    Ema,
+    EntropyBonus,
+    EstimatorKind,
+    Expr,
+    Frozen,
+    MixAnchor,
+    ModelTeacher,
+    Nll,
+    Operation,
+    Per,
+    PerKind,
+    PolicyGradient,
+    Rank,
+    RatioLevel,
+    RunFraction,
+    Schedule,
+    Scheduled,
+    Sees,
+    SelfTeacher,
+    Shape,
+    Signal,
+    Spec,
+    Steps,
+    SupportOf,
+    Sync,
+    Tail,
+    Tokens,
+    TopK,
+)
+from trace_dsl.schedules import Progress
+
+
+def spec_of(text: str) -> Spec:
+    spec, diagnostics = parse_spec(text)
+    assert diagnostics == ()
+    assert spec is not None
+    return spec
+
+
+def channel_of(loss: str, before: str = "") -> Channel:
+    return spec_of(f"{before}rest: {loss}\n").routes[-1].channels[0]
+
+
+def value_of(expression: str, before: str = "") -> Expr:
+    return channel_of(f"grpo(w={expression})", before).weight
+
+
+def errors_of(text: str) -> list[tuple[str, str]]:
+    """(rule, the text that is underlined) of every error of the language."""
+    lines = text.split("\n")
+    found = parse_spec(text)[1]
+    return [(d.rule, lines[d.place.line - 1][d.place.column - 1 : d.place.end_column - 1]) for d in found]
+
+
+# ---------------------------------------------------------------------------------------------------------- whole specs
+
+
+def test_the_papers_spec() -> None:
+    spec = spec_of(TRACE)
+    assert [label.cap for label in spec.labels] == [0.25, 0.25]
+    assert spec.spans_declared
+    kl = Schedule(weight=0.5, warmup=Steps(10), anneal=Anneal(shape=Shape.LINEAR, length=Steps(30)))
+    first = spec.routes[0]
+    assert first.labels == ("key",)
+    assert first.when == Signal(name="correct", rank=Rank.ROW)
+    assert first.channels[0].kernel == Divergence(
+        kind=DivergenceKind.FKL, top_k=TopK(k=100, tail=Tail.BUCKET)
+    )
+    assert first.channels[0].weight == Scheduled(schedule=kl)
+    assert text_of(first.channels[1].weight) == "1 - schedule(0.5, warmup=10, anneal=linear(30))/0.5"
+    assert spec.routes[2].is_rest
+    kernel = spec.routes[2].channels[0].kernel
+    assert isinstance(kernel, PolicyGradient)
+    assert (kernel.clip_low, kernel.clip_high) == (0.2, 0.28)
+    assert [(let.name, let.uses) for let in spec.lets] == [("kl", 3)]
+    assert (spec.teachers[0].sees, spec.teachers[0].source) == (Sees.DIAGNOSIS, SelfTeacher(Sync(10)))
+
+
+def test_the_shortest_spec_has_the_papers_teacher() -> None:
+    spec = spec_of(SHORTEST)
+    (teacher,) = spec.teachers
+    assert (teacher.name, teacher.source, teacher.sees) == ("teacher", SelfTeacher(Sync(10)), Sees.DIAGNOSIS)
+    assert teacher.place == spec.routes[0].channels[0].place
+    assert rules_of(SHORTEST) == []
+
+
+def test_a_spec_that_needs_no_teacher_has_none() -> None:
+    assert spec_of("rest: grpo()").teachers == ()
+
+
+def test_a_signal_of_a_teacher_brings_the_default_teacher() -> None:
+    assert [t.name for t in spec_of("rest: pg(adv=gap)").teachers] == ["teacher"]
+
+
+OBJECTIVES = """\
+rest: grpo(clip=(0.2, 0.28), per=token)
+rest: pg(adv=reward - mean(reward, over=group), per=const(1024))
+rest: grpo(level=sequence, clip=(3e-4, 4e-4))
+rest: cispo(high=0.28, per=token)
+rest when top(entropy, 20%, over=batch): grpo(per=selected)
+rest when source == model: grpo(per=selected)
+rest: jsd(0.5, per=token)
+rest: skl(0.1) + srkl(0.1)
+rest when has(sibling) or has(feedback): jsd(0.5, topk=100, tail=bucket, w=min(ratio, 2), per=selected)
+rest when wrong and has(sibling): fkl(w=exp(-teacher_entropy))
+rest: pg(adv=A*(1 - schedule(.5, anneal=linear(50)) + 0.5*clip(exp(sign(A)*gap), .8, 1.2)))
+rest: grpo() + rkl(w=0.5)
+rest: grpo(anchor=mix(old, teacher, .5))
+rest: grpo() + pg(adv=0.01*sigmoid(5*gap)*gap)
+rest: pg(adv=1.25*(teacher_logp - base_logp) - (old_logp - base_logp))
+rest when teacher_logp <= logp: fkl(topk=32, tail=renorm)
+rest when teacher_entropy > .8: pg(adv=teacher_logp - old_logp) + fkl(topk=16, tail=drop)
+rest when mean(teacher_logp, over=row) > quantile(mean(teacher_logp, over=row), 20%, over=batch): rkl()
+rest when correct: nll(w=softmax(-mean(logp, over=row), over=group))
+rest when latch(mean(teacher_entropy, over=batch) > 0.1, step > 100): pg(adv=A - (softplus(gap) - log(2))/2)
+rest: rkl(w=exp(-0.1*cumcount(overlap < 0.5)))
+rest when until(window_mean(gap, 5) > 2): pg(adv=reward_to_go(gap, 0.9))
+rest: k3(to=ref, w=0.01) + entropy(w=0.001)
+rest when random(25%, over=row): rkl()
+"""
+
+
+@pytest.mark.parametrize("line", OBJECTIVES.splitlines())
+def test_published_objectives_can_be_said(line: str) -> None:
+    spec_of(line)
+
+
+@pytest.mark.parametrize("line", OBJECTIVES.splitlines())
+def test_formulas_read_back_as_the_same_expression(line: str) -> None:
+    spec = spec_of(line)
+    for expr in (spec.routes[0].when, *(channel.weight for channel in spec.routes[0].channels)):
+        if expr is not None and expr.rank is not Rank.CONSTANT:
+            predicate = expr is spec.routes[0].when
+            text = f"rest when {text_of(expr)}: none" if predicate else f"rest: grpo(w={text_of(expr)})"
+            again = spec_of(text).routes[0]
+            assert (again.when if predicate else again.channels[0].weight) == expr
+
+
+# ---------------------------------------------------------------------------------------------------------- expressions
+
+
+@pytest.mark.parametrize(
+    ("text", "rank"),
+    [
+        ("2", Rank.CONSTANT),
+        ("step", Rank.STEP),
+        ("schedule(1)", Rank.STEP),
+        ("group_size", Rank.GROUP),
+        ("reward + step", Rank.ROW),
+        ("A*gap", Rank.TOKEN),
+        ("mean(gap, over=row)", Rank.ROW),
+        ("mean(gap, over=group)", Rank.GROUP),
+        ("sum(gap, over=batch)", Rank.STEP),
+        ("softmax(reward, over=group)", Rank.ROW),
+        ("where(correct, 1, 0)", Rank.ROW),
+        ("cumcount(gap > 1)", Rank.TOKEN),
+    ],
+)
+def test_ranks(text: str, rank: Rank) -> None:
+    assert value_of(text).rank is rank
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1 - 2/4", 0.5), ("-(3)", -3.0), ("50%", 0.5), ("min(3, 1, 2)", 1.0), ("exp(0) + log(1)", 1.0)],
+)
+def test_constants_are_folded(text: str, value: float) -> None:
+    assert value_of(text) == Constant(value=value)
+
+
+def test_operators_bind_as_written() -> None:
+    assert text_of(value_of("step - (step - 1)")) == "step - (step - 1)"
+    assert text_of(value_of("(step - step) - 1")) == "step - step - 1"
+    assert text_of(value_of("-(step + 1)*2")) == "-(step + 1)*2"
+    when = spec_of("rest when not (correct or mixed) and wrong: none").routes[0].when
+    assert when is not None
+    assert text_of(when) == "not (correct or mixed) and wrong"
+
+
+def test_weights_at_a_step() -> None:
+    weight = value_of("where(step >= 10, 1 - kl/0.5, abs(-2))", "let kl = schedule(0.5, anneal=linear(20))\n")
+    assert [weight_at_step(weight, Progress(step=s, total_steps=100)) for s in (0, 10, 15, 20)] == [2, 0.5, 0.75, 1]
+    assert signals_of(weight) == {"step"}
+    with pytest.raises(ValueError, match="measured"):
+        weight_at_step(value_of("gap"), Progress(step=0, total_steps=1))
+    with pytest.raises(ValueError, match="division by zero"):
+        weight_at_step(value_of("1/step"), Progress(step=0, total_steps=1))
+
+
+def test_a_batch_mean_has_step_rank_but_is_not_known_before_the_run() -> None:
+    weight = value_of("mean(gap, over=batch)")
+    assert weight.rank is Rank.STEP
+    assert not is_known_before_run(weight)
+    with pytest.raises(ValueError, match="measured"):
+        weight_at_step(weight, Progress(step=0, total_steps=1))
+
+
+def test_signals_of_another_teacher() -> None:
+    before = "teacher = self(sync=1, sees=solution)\nteacher off = self(sync=1, sees=mismatched)\n"
+    expr = value_of("teacher_logp - gap(off)", before)
+    assert isinstance(expr, Operation)
+    assert expr.args == (
+        Signal(name="teacher_logp", rank=Rank.TOKEN, teacher="teacher"),
+        Signal(name="gap", rank=Rank.TOKEN, teacher="off"),
+    )
+    assert text_of(expr) == "teacher_logp - gap(off)"
+
+
+# --------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_schedule_keywords_next_to_w() -> None:
+    channel = channel_of("fkl(w=0.3, start=5, ramp=10%, warmup=30 steps, anneal=exp(20%), floor=0.01)")
+    assert channel.weight == Scheduled(
+        schedule=Schedule(
+            weight=0.3,
+            start=Steps(5),
+            ramp=RunFraction(0.1),
+            warmup=Steps(30),
+            anneal=Anneal(shape=Shape.EXP, length=RunFraction(0.2)),
+            floor=0.01,
+        )
+    )
+    tokens = channel_of("fkl(warmup=2e6 tokens)").weight
+    assert tokens == Scheduled(schedule=Schedule(weight=1.0, warmup=Tokens(2e6)))
+
+
+def test_defaults_of_losses() -> None:
+    channel = channel_of("grpo()")
+    assert channel.kernel == PolicyGradient(advantage=Signal(name="A", rank=Rank.ROW))
+    assert channel.weight == Constant(value=1.0)
+    assert channel.per == Per(PerKind.SEQUENCE)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kernel"),
+    [
+        ("rkl(topk=8, of=student, tail=renorm)", Divergence(
+            kind=DivergenceKind.RKL, top_k=TopK(k=8, of=SupportOf.STUDENT, tail=Tail.RENORM))),
+        ("jsd(beta=0.3, temperature=2, pclip=0.05)", Divergence(
+            kind=DivergenceKind.JSD, parameter=0.3, temperature=2.0, pclip=0.05)),
+        ("skl(0.1)", Divergence(kind=DivergenceKind.SKL, parameter=0.1)),
+        ("nll()", Nll()),
+        ("entropy()", EntropyBonus()),
+        ("k3()", K3("ref")),
+        ("cispo(high=5)", Cispo(advantage=Signal(name="A", rank=Rank.ROW), high=5.0)),
+        ("grpo(clip=0.1, dual=3, tis=2, level=sequence)", PolicyGradient(
+            advantage=Signal(name="A", rank=Rank.ROW), clip_low=0.1, clip_high=0.1, dual=3.0, tis=2.0,
+            level=RatioLevel.SEQUENCE)),
+        ("pg(adv=reward, anchor=mix(old, teacher, 0.5))", PolicyGradient(
+            advantage=Signal(name="reward", rank=Rank.ROW), anchor=MixAnchor("teacher", 0.5))),
+    ],
+)  # fmt: skip
+def test_kernels(loss: str, kernel: object) -> None:
+    assert channel_of(loss).kernel == kernel
+
+
+def test_lets_stand_for_lengths_and_pairs_too() -> None:
+    before = "let hold = 10%\nlet both = (0.1, 0.3)\n"
+    channel = channel_of("grpo(warmup=hold, clip=both)", before)
+    assert channel.weight == Scheduled(schedule=Schedule(weight=1.0, warmup=RunFraction(0.1)))
+    assert isinstance(channel.kernel, PolicyGradient)
+    assert (channel.kernel.clip_low, channel.kernel.clip_high) == (0.1, 0.3)
+
+
+# --------------------------------------------------------------------------------------------------------- declarations
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("self(sync=3)", SelfTeacher(Sync(3))),
+        ("self(ema=0.05)", SelfTeacher(Ema(0.05))),
+        ("self(frozen)", SelfTeacher(Frozen())),
+        ('model("a/b")', ModelTeacher("a/b")),
+    ],
+)
+def test_teachers(text: str, source: object) -> None:
+    teacher = spec_of(f"teacher = {text}\nrest: fkl()").teachers[0]
+    assert (teacher.source, teacher.sees) == (source, Sees.NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "by_std"),
+    [
+        ("group", EstimatorKind.GROUP, True),
+        ("group(center=mean, scale=none)", EstimatorKind.GROUP, False),
+        ("loo", EstimatorKind.LEAVE_ONE_OUT, False),
+        ("none", EstimatorKind.NONE, False),
+    ],
+)
+def test_advantages(text: str, kind: EstimatorKind, by_std: bool) -> None:
+    advantage = spec_of(f"advantage = {text}\nrest: grpo()").advantage
+    assert (advantage.kind, advantage.scale_by_std) == (kind, by_std)
+    assert spec_of("rest: grpo()").advantage == AdvantageEstimator()
+
+
+def test_rollout_sources_and_rows() -> None:
+    spec = spec_of(
+        "rollouts hint = policy(sees=solution, when=all_wrong, n=2)\n"
+        'rollouts old = cached("old.jsonl")\n'
+        "rest when correct and rows == hint and has(solution): nll()\n"
+        "rest when rows == old: nll()\n"
+        "rest: grpo()\n"
+    )
+    assert [(r.name, r.sees, r.n, r.cached) for r in spec.rollouts] == [
+        ("hint", Sees.SOLUTION, 2, None),
+        ("old", Sees.NOTHING, 1, "old.jsonl"),
+    ]
+    assert [route.rows for route in spec.routes] == ["hint", "old", "policy"]
+    when = spec.routes[0].when
+    assert when is not None
+    assert text_of(when) == "correct and has(solution)"
+    assert spec.routes[1].when is None
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "underlined"),
+    [
+        ("rest: grpo(w=rewrd)", "unknown-name", "rewrd"),
+        ("rest: grpp()", "unknown-name", "grpp"),
+        ("rest: grpo(w=expp(1))", "unknown-name", "expp"),
+        ("rest: grpo(per=tokens)", "unknown-name", "tokens"),
+        ("rest: fkl(anneal=cosine)", "unknown-name", "cosine"),
+        ("teacher = slef(sync=1)\nrest: fkl()", "unknown-name", "slef"),
+        ("rest when rows == x: none", "unknown-name", "x"),
+        ("let a = b\nlet b = 1\nrest: grpo(w=a)", "unknown-name", "b"),
+        ("let a = a + 1\nrest: grpo(w=a)", "unknown-name", "a"),
+        ("rest: grpo(w=k)\nlet k = 1", "unknown-name", "k"),
+        ("spans key\nkeey: nll()\nrest: none", "unknown-span", "keey"),
+        ("rest: grpo(lr=1)", "unknown-argument", "lr"),
+        ("rest: grpo(0.5)", "unknown-argument", "0.5"),
+        ("rest: grpo(w=exp(1, 2))", "unknown-argument", "exp(1, 2)"),
+        ("rest: jsd()", "missing-argument", "jsd()"),
+        ("rest: grpo(w=mean(gap))", "missing-argument", "mean(gap)"),
+        ("rest: fkl(tail=drop)", "missing-argument", "tail=drop"),
+        ("rest: grpo", "missing-argument", "grpo"),
+        ("teacher = self()\nrest: fkl()", "missing-argument", "self()"),
+        ("rest: grpo(w=1, w=2)", "duplicate-argument", "w=2"),
+        ("let a = 1\nlet a = 2\nrest: grpo(w=a)", "duplicate-name", "a"),
+        ("let A = 1\nrest: grpo()", "duplicate-name", "A"),
+        ("advantage = loo\nadvantage = none\nrest: grpo()", "duplicate-name", "advantage = none"),
+        ("rest: fkl(warmup=0.1)", "ambiguous-unit", "0.1"),
+        ("rest: fkl(anneal=cos(0.5))", "ambiguous-unit", "0.5"),
+        ("rest: fkl(warmup=2e6)", "ambiguous-unit", "2e6"),
+        ("rest: fkl(warmup=5 tokens, anneal=cos)", "ambiguous-unit", "fkl(warmup=5 tokens, anneal=cos)"),
+        ("rest when reward: none", "wrong-rank", "reward"),
+        ("rest: grpo(w=correct)", "wrong-rank", "correct"),
+        ("rest: grpo(w=correct + 1)", "wrong-rank", "correct"),
+        ("rest when not reward: none", "wrong-rank", "reward"),
+        ("rest: grpo(w=schedule(step))", "wrong-rank", "step"),
+        ("rest: fkl(w=gap, warmup=3)", "wrong-rank", "gap"),
+        ("rest: grpo(w=mean(reward, over=row))", "wrong-rank", "mean(reward, over=row)"),
+        ("rest: grpo(w=cumcount(correct))", "wrong-rank", "cumcount(correct)"),
+        ("rest when latch(gap > 1, gap < 1): none", "wrong-rank", "latch(gap > 1, gap < 1)"),
+        ("rest: grpo(w=source)", "wrong-rank", "source"),
+        ("rest: grpo(w=3 steps)", "wrong-rank", "3 steps"),
+        ("rollouts r = policy(when=correct)\nrest: grpo()", "wrong-rank", "correct"),
+        ("rest: jsd(1.5)", "invalid-value", "1.5"),
+        ("rest: fkl(topk=0)", "invalid-value", "0"),
+        ("rest: grpo(clip=(1, 2, 3))", "invalid-value", "(1, 2, 3)"),
+        ("rest: grpo(w=1/0)", "invalid-value", "1/0"),
+        ("rest: grpo(w=log(0))", "invalid-value", "log(0)"),
+        ("rest | key: none", "invalid-value", "rest"),
+        ("rest: none + grpo()", "invalid-value", "none"),
+        ("rest: fkl(warmup=120%)", "invalid-value", "120%"),
+        ("rest: fkl(warmup=-3)", "invalid-value", "-3"),
+        ("rollouts r = policy()\nrest when rows == r or wrong: none", "invalid-value", "rows == r"),
+        ("teacher a = self(frozen)\nrest: fkl(teacher=b)", "teacher-undeclared", "b"),
+        ("rest: fkl(teacher=b)", "teacher-undeclared", "b"),
+        ("teacher a = self(frozen)\nrest: grpo(anchor=mix(old, b, .5))", "teacher-undeclared", "b"),
+        ("teacher a = self(frozen)\nteacher b = self(frozen)\nrest: fkl()", "teacher-undeclared", "fkl()"),
+        ("", "syntax", ""),
+    ],
+)
+def test_errors_of_the_language(text: str, rule: str, underlined: str) -> None:
+    assert errors_of(text) == [(rule, underlined)]
+
+
+@pytest.mark.parametrize(
+    ("text", "guess"),
+    [
+        ("rest: grpo(w=rewrd)", "reward"),
+        ("let klw = 1\nrest: grpo(w=kl)", "klw"),
+        ("rest: grpo(w=softpus(1))", "softplus"),
+        ("rest: fkl(topkk=3)", "topk"),
+        ("rest: nlll()", "nll"),
+        ("rest: kl()", "KL(teacher || student)"),
+        ("rest: grpo(adv=gap)", "pg(adv=...)"),
+        ("spans key\nkye: nll()\nrest: none", "key"),
+        ("teacher big = self(frozen)\nrest: fkl(teacher=bgi)", "big"),
+    ],
+)
+def test_did_you_mean(text: str, guess: str) -> None:
+    assert guess in parse_spec(text)[1][0].fix
+
+
+def test_independent_errors_of_one_statement_are_all_reported() -> None:
+    text = "key when rewrd > 1: fkl(w=gpa, warmup=0.1, tpk=3, per=sequnce, teacher=bg) + grp()"
+    assert sorted(rule for rule, _ in errors_of("teacher big = self(frozen)\n" + text)) == [
+        "ambiguous-unit",
+        "teacher-undeclared",
+        "unknown-argument",
+        "unknown-name",
+        "unknown-name",
+        "unknown-name",
+        "unknown-name",
+    ]
+
+
+def test_an_error_brings_no_follow_up_errors() -> None:
+    """What a broken statement declares counts as declared, and what it reads as read."""
+    text = (
+        "let kl = schedule(0.5 anneal=cos)\n"
+        "teacher big = modle(\n"
+        "spans key(cap=25%, error\n"
+        "key: fkl(w=kl, teacher=big)\n"
+        "error: fkl(w=2*kl, teacher=big)\n"
+        "rest: grpo( + 1\n"
+    )
+    assert rules_of(text) == ["syntax"] * 4
+
+
+# -------------------------------------------------------------------------------------------------------------- extends
+
+
+def write(folder: Path, **texts: str) -> Path:
+    for name, text in texts.items():
+        (folder / f"{name}.trace").write_text(text, encoding="utf-8")
+    return folder / "main.trace"
+
+
+def test_extends_replaces_by_name_and_adds_before_rest(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        base=TRACE,
+        main='extends "base.trace"\n'
+        "let kl = schedule(0.1, anneal=linear(5))\n"
+        "teacher = self(frozen, sees=diagnosis)\n"
+        "key: fkl(w=kl)\n"
+        "error when mixed: nll()\n",
+    )
+    result = lint_file(main)
+    assert result.diagnostics == ()
+    assert result.spec is not None
+    assert [route.text for route in result.spec.routes] == ["key", "error when mixed", "rest"]
+    weight = result.spec.routes[0].channels[0].weight
+    assert text_of(weight) == "schedule(0.1, anneal=linear(5))"
+    assert result.spec.teachers[0].source == SelfTeacher(Frozen())
+
+
+def test_new_routes_go_before_rest_and_new_rest_replaces(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        base="key: nll()\nrest: grpo()",
+        main='extends "base.trace"\nrest: none\nother: nll()\n',
+    )
+    spec = lint_file(main).spec
+    assert spec is not None
+    assert [route.text for route in spec.routes] == ["key", "other", "rest"]
+    assert spec.routes[-1].channels == ()
+
+
+def test_findings_in_an_extended_spec_name_its_file(tmp_path: Path) -> None:
+    main = write(tmp_path, base="key: nll(w=0)\nrest: grpo(w=rewrd)", main='extends "base.trace"\nkey: nll()')
+    result = lint_file(main)
+    assert [(d.rule, d.place.path, d.place.line) for d in result.diagnostics] == [
+        ("unknown-name", str(tmp_path / "base.trace"), 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("gone.trace", "no such file"), ("main.trace", "extends this spec"), ("loop.trace", "extends this spec"),
+     ("/etc/x.trace", "relative"), ("", "relative")],
+)  # fmt: skip
+def test_bad_extends(tmp_path: Path, target: str, words: str) -> None:
+    main = write(tmp_path, main=f'extends "{target}"\nrest: grpo()\n', loop='extends "main.trace"')
+    (found,) = lint_file(main).diagnostics
+    assert found.rule == "bad-extends"
+    assert words in found.message
+
+
+def test_parse_spec_gives_no_spec_when_there_are_errors() -> None:
+    assert parse_spec("rest: grp()")[0] is None
+    assert lint_text("rest: grp()").spec is None
+    assert lint_text("rest: grpo()\nkey: nll()").spec is not None  # an error of a rule leaves the spec whole

@@ -1,0 +1,285 @@
+"""Random batches and random specs to read, and the two forms of a batch: plain lists and the tensors `lower` takes.
+
+Everything draws from a `random.Random`: a seeded one in loops, hypothesis' own (which shrinks) in properties. Numbers are
+multiples of 1/64, so that float32 holds them exactly and a comparison cannot depend on the precision.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from tests.lowering.reading import PlainBatch, PlainSpan
+from trace_dsl.facts import RunFacts
+from trace_dsl.lowering.batch import RolloutBatch, TokenSpan
+from trace_dsl.model import Severity, Spec
+from trace_dsl.resolve import resolve
+from trace_dsl.syntax import parse_source
+
+LABELS = ("key", "error")
+CONTEXTS = ("diagnosis", "solution", "sibling", "feedback")
+
+# Steps in every phase of the demo's schedule (hold to 10, then down over 30), and long after.
+PHASES = (0, 1, 7, 9, 10, 11, 14, 24, 39, 40, 41, 99)
+
+
+def facts_of(total_steps: int = 100, group_size: int = 4) -> RunFacts:
+    return RunFacts(
+        total_steps=total_steps,
+        group_size=group_size,
+        annotator_labels=LABELS,
+        teacher_contexts=CONTEXTS,
+        vocab_size=11,
+        max_response_tokens=64,
+    )
+
+
+def spec_of(text: str) -> Spec:
+    """The spec a text means. An error in it fails the test that wrote it."""
+    resolved = resolve(parse_source("test.trace", text))
+    errors = [found.message for found in resolved.diagnostics if found.severity is Severity.ERROR]
+    assert not errors, f"{errors} in\n{text}"
+    return resolved.spec
+
+
+def tensors_of(batch: PlainBatch) -> RolloutBatch:
+    """The same batch as `lower` takes it."""
+    return RolloutBatch(
+        length_R=torch.tensor([len(row) for row in batch.old_logp], dtype=torch.int64),
+        reward_R=torch.tensor(batch.reward, dtype=torch.float32),
+        correct_R=torch.tensor(batch.correct, dtype=torch.bool),
+        group_R=torch.tensor(batch.group, dtype=torch.int64),
+        old_logp_T=torch.tensor([x for row in batch.old_logp for x in row], dtype=torch.float32),
+        from_model_T=torch.tensor([x for row in batch.from_model for x in row], dtype=torch.bool),
+        spans=tuple(TokenSpan(row=s.row, label=s.label, start=s.start, end=s.end) for s in batch.spans),
+        source_R=tuple(batch.source),
+        contexts=tuple((name, torch.tensor(has, dtype=torch.bool)) for name, has in batch.contexts.items()),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def random_batch(rng: random.Random, *, longest: int = 12, groups: int = 4) -> PlainBatch:
+    """Several prompts (also all correct, all wrong, alone), ragged and empty responses, spans that overlap and pass
+    their caps, tool output, and responses without a context."""
+    numbers = rng.sample(range(20), rng.randint(1, groups))
+    smallest = rng.randint(1, 2)
+    group = [number for number in numbers for _ in range(rng.randint(smallest, 4))]
+    if rng.random() < 0.3:
+        rng.shuffle(group)
+    outcome_of_group = {number: rng.choice(("correct", "wrong", "mixed", "mixed")) for number in numbers}
+    graded = rng.random() < 0.4
+    correct, reward, old_logp, from_model, spans = [], [], [], [], []
+    tool_share = rng.choice((0.0, 0.0, 0.3))
+    for row, number in enumerate(group):
+        outcome = outcome_of_group[number]
+        correct.append(outcome == "correct" or (outcome == "mixed" and rng.random() < 0.5))
+        reward.append(rng.choice((-1.0, 0.0, 0.25, 0.5, 1.0)) if graded else float(correct[-1]))
+        length = 0 if rng.random() < 0.15 else rng.randint(1, longest)
+        old_logp.append([-rng.randint(1, 256) / 64 for _ in range(length)])
+        from_model.append([rng.random() >= tool_share for _ in range(length)])
+        for _ in range(rng.randint(0, 3)):
+            start = rng.randint(0, length)
+            spans.append(PlainSpan(row=row, label=rng.choice(LABELS), start=start, end=rng.randint(start, length)))
+    rng.shuffle(spans)
+    contexts = {name: [rng.random() < 0.7 for _ in group] for name in CONTEXTS if rng.random() < 0.9}
+    return PlainBatch(
+        reward=reward,
+        correct=correct,
+        group=group,
+        old_logp=old_logp,
+        from_model=from_model,
+        spans=spans,
+        contexts=contexts,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- specs
+
+_RANKS = ("constant", "step", "group", "row", "token")
+_SIGNALS = {"step": ["step"], "group": ["group_size"], "row": ["reward", "len", "A"], "token": ["pos", "old_logp"]}
+_SCOPES = {"row": ["group", "batch"], "token": ["row", "group", "batch"]}
+
+
+def random_spec(rng: random.Random) -> str:
+    """The text of a spec over most of what the engine runs."""
+    return _Writer(rng).spec()
+
+
+class _Writer:
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.lets: list[str] = []
+        self.teachers: list[str] = []
+
+    def spec(self) -> str:
+        rng = self.rng
+        lines = []
+        if rng.random() < 0.7:
+            caps = [rng.choice(("(cap=25%)", "(cap=50%)", "(cap=0.29)", "(cap=100%)", "")) for _ in LABELS]
+            lines.append("spans " + ", ".join(label + cap for label, cap in zip(LABELS, caps, strict=True)))
+        if rng.random() < 0.8:
+            self.teachers = rng.sample(["teacher", "other"], rng.randint(1, 2))
+            if len(self.teachers) == 2:
+                self.teachers = ["teacher", "other"]
+            for name in self.teachers:
+                update = rng.choice(("sync=10", "ema=0.05", "frozen"))
+                sees = rng.choice(("", ", sees=nothing", ", sees=diagnosis", ", sees=solution", ", sees=sibling"))
+                lines.append(f"teacher {name} = self({update}{sees})".replace("teacher teacher", "teacher"))
+        if rng.random() < 0.6:
+            lines.append(
+                "advantage = " + rng.choice(("group()", "group(scale=none)", "group(center=mean, scale=std)", "loo", "none"))
+            )
+        for index in range(rng.randint(0, 2)):
+            value = self.schedule() if rng.random() < 0.5 else self.number(2)
+            lines.append(f"let v{index} = {value}")
+            self.lets.append(f"v{index}")
+        for _ in range(rng.randint(1, 3)):
+            selector = rng.choice(("key", "error", "key | error", "rest"))
+            lines.append(f"{selector} when {self.predicate(2)}: {self.losses()}")
+        if rng.random() < 0.5:
+            lines.append(f"{rng.choice(('key', 'error | key'))}: {self.losses()}")
+        if rng.random() < 0.8:
+            lines.append(f"rest: {self.losses()}")
+        return "\n".join(lines) + "\n"
+
+    def losses(self) -> str:
+        if self.rng.random() < 0.1:
+            return "none"
+        return " + ".join(self.loss() for _ in range(self.rng.randint(1, 3)))
+
+    def loss(self) -> str:
+        rng = self.rng
+        per = rng.choice(("", "per=sequence", "per=token", "per=selected", "per=const(7)"))
+        kind = rng.choice(("fkl", "rkl", "jsd", "grpo", "grpo", "pg", "nll", "entropy"))
+        arguments = ["0.3"] if kind == "jsd" else []
+        if kind == "pg":
+            arguments.append(f"adv={self.number(2)}")
+        if kind in ("grpo", "pg") and rng.random() < 0.7:
+            arguments.append(rng.choice(("clip=(0.2, 0.28)", "clip=0.1", "clip=(0.2, 0.28), dual=3")))
+        if kind in ("fkl", "rkl", "jsd") and self.teachers and "teacher" not in self.teachers:
+            arguments.append(f"teacher={self.teachers[0]}")
+        elif kind in ("fkl", "rkl", "jsd") and self.teachers and rng.random() < 0.5:
+            arguments.append(f"teacher={rng.choice(self.teachers)}")
+        roll = rng.random()
+        if roll < 0.3:
+            arguments.append(f"w={self.constant()}, {self.schedule_arguments()}")
+        elif roll < 0.8:
+            arguments.append(f"w={self.number(2)}")
+        return f"{kind}({', '.join([*arguments, *([per] if per else [])])})"
+
+    def constant(self) -> str:
+        return self.rng.choice(("0.5", "1", "2", "0.25", "30%", "3"))
+
+    def schedule(self) -> str:
+        return f"schedule({self.constant()}, {self.schedule_arguments()})"
+
+    def schedule_arguments(self) -> str:
+        """In one unit: tokens throughout, or steps and shares of the run mixed."""
+        rng = self.rng
+        if rng.random() < 0.25:
+            units = ("500 tokens", "1e3 tokens", "2000 tokens")
+            parts = [f"anneal={self.shape()}({rng.choice(units)})"]
+        else:
+            units = ("0", "5", "10", "7 steps", "10%", "2.5%", "7%", "1 step")
+            parts = [f"anneal={self.shape()}" + rng.choice(("", "(30)", "(40%)", "(14%)", "(13 steps)"))]
+        if rng.random() < 0.15:
+            parts = [f"warmup={rng.choice(units)}"]
+        present = {part.partition("=")[0] for part in parts}
+        parts += [
+            f"{name}={rng.choice(units)}"
+            for name in ("start", "ramp", "warmup")
+            if name not in present and rng.random() < 0.5
+        ]
+        if rng.random() < 0.4:
+            parts.append(f"floor={rng.choice(('0.1', '0', '1.5'))}")
+        return ", ".join(parts)
+
+    def shape(self) -> str:
+        return self.rng.choice(("linear", "cos", "exp", "step"))
+
+    def number(self, depth: int) -> str:
+        """A number of any rank that stays finite."""
+        rng = self.rng
+        if depth == 0 or rng.random() < 0.25:
+            return self.leaf()
+        a, b = self.number(depth - 1), self.leaf()
+        forms = [
+            lambda: f"({a} + {b})",
+            lambda: f"({a} - {b})",
+            lambda: f"{a} * {b}",
+            lambda: f"{a} / (1 + abs({b}))",
+            lambda: f"-({a})",
+            lambda: f"exp(clip({a}, -2, 2))",
+            lambda: f"log(1 + abs({a}))",
+            lambda: f"sqrt(abs({a}))",
+            lambda: f"sign({a})",
+            lambda: f"sigmoid({a})",
+            lambda: f"softplus({a})",
+            lambda: f"min({a}, {b}, 1)",
+            lambda: f"max({a}, {b})",
+            lambda: f"where({self.predicate(depth - 1)}, {a}, {b})",
+            self.reduction,
+            self.reduction,
+        ]
+        return rng.choice(forms)()
+
+    def leaf(self) -> str:
+        rng = self.rng
+        choices = [self.constant(), rng.choice(_SIGNALS[rng.choice(_RANKS[1:])])]
+        if self.lets:
+            choices.append(rng.choice(self.lets))
+        return rng.choice(choices)
+
+    def reduction(self) -> str:
+        """A reduction of something whose rank is known, so that its scope has something to run over."""
+        rng = self.rng
+        rank = rng.choice(("row", "token"))
+        inner = rng.choice(_SIGNALS[rank])
+        if rank == "row" and rng.random() < 0.2:
+            inner = rng.choice(("mean(old_logp, over=row)", "max(pos, over=row)", "sum(old_logp, over=row)"))
+        if rng.random() < 0.3:
+            inner = f"where({self.flag(rank)}, {inner}, {self.constant()})"
+        scope = rng.choice(_SCOPES[rank])
+        if "A" in inner:  # advantages add up to zero, and what is left of such a sum is rounding
+            return f"max({inner}, over={scope})"
+        return rng.choice(
+            (
+                f"mean({inner}, over={scope})",
+                f"max({inner}, over={scope})",
+                f"sum({inner}, over={scope})",
+                f"quantile({inner}, {rng.choice(('0.5', '80%', '0', '1'))}, over={scope})",
+                f"softmax({inner}, over={scope})",
+            )
+        )
+
+    def flag(self, rank: str) -> str:
+        """A predicate of at most a rank."""
+        flags = ["all_correct", "all_wrong", "mixed"]
+        if rank in ("row", "token"):
+            flags += ["correct", "wrong", *(f"has({name})" for name in CONTEXTS)]
+        return self.rng.choice(flags)
+
+    def predicate(self, depth: int) -> str:
+        rng = self.rng
+        if depth > 0 and rng.random() < 0.4:
+            a, b = self.predicate(depth - 1), self.predicate(depth - 1)
+            return rng.choice((f"({a} and {b})", f"({a} or {b})", f"not ({a})"))
+        operator = rng.choice(("<", "<=", ">", ">=", "==", "!="))
+        rank = rng.choice(("row", "token"))
+        top = f"top({rng.choice(_SIGNALS[rank])}, {rng.choice(('20%', '50%', '0.3'))}, over={rng.choice(_SCOPES[rank])})"
+        return rng.choice(
+            (
+                self.flag("row"),
+                self.flag("row"),
+                f"reward {operator} {rng.choice(('0', '0.5', '0.25', '1'))}",
+                f"len {operator} {rng.choice(('0', '3', '7'))}",
+                f"pos {operator} {rng.choice(('0', '2', '5'))}",
+                f"step {operator} {rng.choice(('0', '10', '24'))}",
+                f"source {rng.choice(('==', '!='))} {rng.choice(('tool', 'model'))}",
+                f"{self.number(depth)} {rng.choice(('<', '>'))} {self.number(0)}",
+                top,
+            )
+        )

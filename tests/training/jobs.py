@@ -1,0 +1,58 @@
+"""Start real training jobs in subprocesses, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RUN = "specs/demo/run.yaml"
+# a small batch of the demo's task: 8 prompts x 4 rollouts
+SMALL = ("rollout.prompts=8", "rollout.group_size=4", "micro_batch=8", "evaluation.problems=32", "checkpoint.every=2")
+
+
+def command(output: Path, name: str, overrides: Sequence[str], *, ranks: int, flags: Sequence[str] = ()) -> list[str]:
+    """The command line of a job of `ranks` processes; tensor-parallel unless `overrides` say otherwise."""
+    layout = [] if any(o.startswith("layout.") for o in overrides) else [f"layout.tp={ranks}"]
+    return [
+        sys.executable,
+        *("-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
+        *("-m", "megatron_bridge.train", RUN, f"output={output}", f"name={name}"),
+        *SMALL,
+        *layout,
+        *overrides,
+        *flags,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def train(
+    output: Path, name: str, *overrides: str, ranks: int = 1, flags: Sequence[str] = (), check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a job to its end."""
+    done = subprocess.run(
+        command(output, name, overrides, ranks=ranks, flags=flags),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def metrics(output: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(output: Path, name: str) -> dict[str, Any]:
+    return json.loads((output / name / "summary.json").read_text())

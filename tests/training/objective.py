@@ -1,0 +1,87 @@
+"""The demo objective on a Hugging Face model in float64, one response at a time: what Megatron's gradients must equal.
+
+Written from arXiv 2605.10194, equations 1 and 2 (mu_E = 1, mu_K = 0), with nothing of the product's loss or lowering.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.collect import Rollout
+
+CLIP_LOW, CLIP_HIGH, W0 = 0.2, 0.28, 0.5
+
+
+def kl_schedule(step: int) -> float:
+    """Equation 2: held at 0.5 for 10 steps, linear to zero over 30."""
+    return W0 if step < 10 else max(0.0, W0 * (1 - (step - 10) / 30))
+
+
+def reference_gradients(
+    policy: Path, rollouts: Sequence[Rollout], task: Task, tokenizer, step: int
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """(loss, gradient by Hugging Face parameter name), float64; the teacher has the same weights."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
+    weight = kl_schedule(step)
+    rho = 1 - weight / W0
+    total = 0.0
+    for rollout in rollouts:
+        if not rollout.token_ids:
+            continue
+        logp_tv = _response_logp(model, rollout.prompt_ids, rollout.token_ids)
+        advantage = _advantage(rollout, rollouts)
+        marked = _error_tokens(rollout)
+        if marked and weight > 0:
+            prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=rollout.annotation.diagnosis)
+            with torch.no_grad():
+                teacher_tv = _response_logp(
+                    model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids
+                )
+        loss = torch.zeros((), dtype=torch.float64)
+        for t, token in enumerate(rollout.token_ids):
+            ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
+            clipped = torch.clamp(ratio, 1 - CLIP_LOW, 1 + CLIP_HIGH)
+            gradient = -torch.minimum(ratio * advantage, clipped * advantage)
+            if t in marked:
+                loss = loss + rho * gradient
+                if weight > 0:
+                    student_v = logp_tv[t]
+                    loss = loss + weight * (student_v.exp() * (student_v - teacher_tv[t])).sum()
+            else:
+                loss = loss + gradient
+        loss = loss / len(rollout.token_ids) / len(rollouts)
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad for name, p in model.named_parameters()}
+
+
+def _response_logp(model, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
+    ids = torch.tensor([[*prompt_ids, *token_ids]])
+    logits = model(ids).logits[0, len(prompt_ids) - 1 : -1]
+    return torch.log_softmax(logits, -1)
+
+
+def _advantage(rollout: Rollout, rollouts: Sequence[Rollout]) -> float:
+    rewards = [r.reward for r in rollouts if r.group == rollout.group]
+    if len(set(rewards)) == 1:
+        return 0.0
+    return (rollout.reward - statistics.fmean(rewards)) / statistics.stdev(rewards)
+
+
+def _error_tokens(rollout: Rollout) -> set[int]:
+    """Tokens of the error spans of a wrong rollout, at most a quarter of the response, counted from its start."""
+    if rollout.correct:
+        return set()
+    marked: list[int] = []
+    for span in rollout.annotation.spans:
+        if span.label == "error":
+            for t, (start, end) in enumerate(rollout.aligned.intervals):
+                if start < span.end and span.start < end and t not in marked:
+                    marked.append(t)
+    return set(sorted(marked)[: len(rollout.token_ids) // 4])

@@ -1,0 +1,143 @@
+"""What goes wrong in real jobs: killed processes, a full disk, interrupts, changed specs, batches that teach nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from tests.training.jobs import command, environment, metrics, train
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+
+def start(output: Path, name: str, *overrides: str, ranks: int = 1) -> subprocess.Popen[str]:
+    """Start a job in its own process group."""
+    return subprocess.Popen(
+        command(output, name, overrides, ranks=ranks),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(job: subprocess.Popen[str], step: int) -> None:
+    """Read a job's output until it has reported `step` steps."""
+    assert job.stdout is not None
+    for line in job.stdout:
+        if re.match(rf"step +{step}/", line):
+            return
+    raise AssertionError("the job ended early")
+
+
+def kill_tree(job: subprocess.Popen[str]) -> None:
+    """SIGKILL the launcher and its ranks, and nothing else."""
+    for process in [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]:
+        process.kill()
+    job.wait(timeout=30)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ranks: int) -> None:
+    steps = 7
+    train(tmp_path, "whole", f"steps={steps}", ranks=ranks)
+    job = start(tmp_path, "killed", f"steps={steps}", ranks=ranks)
+    wait_for_step(job, random.randint(2, steps - 2))
+    time.sleep(random.random())
+    kill_tree(job)
+    train(tmp_path, "killed", f"steps={steps}", ranks=ranks, flags=["--resume"])
+    whole, killed = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert all((whole[name] == killed[name]).all() for name in whole)
+    for one, other in zip(metrics(tmp_path, "whole"), metrics(tmp_path, "killed"), strict=True):
+        assert one["step"] == other["step"] and one["loss"] == other["loss"]
+
+
+def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a step, through `trace-dsl train`."""
+    job = subprocess.Popen(
+        [
+            *(str(Path(os.sys.executable).with_name("trace-dsl")), "train", "specs/demo/run.yaml"),
+            *("rollout.prompts=8", "rollout.group_size=4", "micro_batch=8", "evaluation.problems=32", "steps=50"),
+            *("checkpoint.every=2", "layout.tp=2", f"output={tmp_path}", "name=stopped"),
+        ],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_step(job, 3)
+    os.killpg(job.pid, signal.SIGINT)
+    rest, _ = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "Traceback" not in rest
+    assert "stopped on request after" in rest
+    named = re.search(r"The last checkpoint is (\S+); go on from it with --resume", rest)
+    assert named and Path(named[1]).is_dir()
+
+
+def test_changed_spec_is_refused_on_resume(tmp_path: Path) -> None:
+    train(tmp_path, "run", "steps=2", ranks=1)
+    refused = train(tmp_path, "run", "steps=2", "spec=grpo.trace", ranks=1, flags=["--resume"], check=False)
+    assert refused.returncode != 0
+    assert "continuing would change the objective midway" in refused.stderr
+    assert "megatron_bridge/" not in refused.stderr.split("error:")[1].split("Traceback")[0]
+
+
+def test_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    train(tmp_path, "run", "steps=2", ranks=1)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    refused = train(tmp_path, "run", "steps=2", ranks=1, check=False)
+    assert refused.returncode != 0 and "already holds a run" in refused.stderr
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    train(tmp_path, "run", "steps=2", ranks=1, flags=["--overwrite"])
+    assert (tmp_path / "run.previous" / "metrics.jsonl").read_bytes() == before
+
+
+def test_responses_that_are_all_cut_or_all_wrong_train_nothing_and_break_nothing(tmp_path: Path) -> None:
+    """At 4 tokens every response is cut: all groups are all wrong, no spans, no KL row on any rank."""
+    train(tmp_path, "cut", "steps=2", "rollout.max_response_tokens=4", ranks=2)
+    for line in metrics(tmp_path, "cut"):
+        assert line["rollout/cut_fraction"] == 1.0 and line["reward"] == 0.0
+        assert line["rollout/equal_reward_groups"] == 1.0
+        assert line["loss"] == 0.0 and line["teacher_ran"] == 0 and line["optim/grad_norm"] == 0.0
+
+
+def test_kl_rows_on_one_data_parallel_rank_only(tmp_path: Path) -> None:
+    """A gate that only the first group passes: the other rank has no KL row."""
+    spec = tmp_path / "one.trace"
+    spec.write_text(
+        "teacher = self(sync=1, sees=diagnosis)\n"
+        "rest when has(diagnosis): rkl(w=where(A == max(A, over=batch), 0.5, 0)) + grpo()\n"
+        "rest: grpo()\n"
+    )
+    shared = (f"spec={spec}", "steps=2", "rollout.prompts=2", "rollout.group_size=4", "micro_batch=4")
+    train(tmp_path, "dp2", *shared, "layout.tp=1", "layout.dp=2", ranks=2)
+    train(tmp_path, "dp1", *shared, "layout.tp=1", ranks=1)
+    for one, two in zip(metrics(tmp_path, "dp1"), metrics(tmp_path, "dp2"), strict=True):
+        assert abs(one["loss"] - two["loss"]) < 1e-5
+
+
+def test_prompt_longer_than_the_context_is_one_clear_error(tmp_path: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    for path in Path("specs/demo/policy").iterdir():
+        text = path.read_bytes()
+        if path.name == "config.json":
+            text = re.sub(rb'"max_position_embeddings": \d+', b'"max_position_embeddings": 12', text)
+        (policy / path.name).write_bytes(text)
+    done = train(
+        tmp_path, "long", f"policy={policy}", "steps=2", "rollout.max_response_tokens=8", ranks=1, check=False
+    )
+    assert done.returncode != 0
+    assert re.search(r"error: .*prompt.*12", done.stderr)

@@ -1,0 +1,102 @@
+"""Whole jobs: layouts agree, every demo spec trains, what a run directory holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.training.jobs import metrics, summary, train
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def tp1(output: Path) -> Path:
+    train(output, "tp1", f"steps={STEPS}", "save_rollouts_every=2", ranks=1)
+    return output / "tp1"
+
+
+def test_tensor_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
+    train(output, "tp2", f"steps={STEPS}", ranks=2)
+    for one, two in zip(metrics(output, "tp1"), metrics(output, "tp2"), strict=True):
+        assert abs(one["loss"] - two["loss"]) < 1e-5
+        assert one["reward"] == two["reward"]
+    assert summary(output, "tp1")["accuracy_after"] == summary(output, "tp2")["accuracy_after"]
+
+
+def test_data_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
+    train(output, "dp2", f"steps={STEPS}", "layout.tp=1", "layout.dp=2", ranks=2)
+    for one, two in zip(metrics(output, "tp1"), metrics(output, "dp2"), strict=True):
+        assert abs(one["loss"] - two["loss"]) < 1e-5
+        assert one["reward"] == two["reward"]
+    assert summary(output, "tp1")["accuracy_after"] == summary(output, "dp2")["accuracy_after"]
+
+
+def test_a_micro_batch_of_one_changes_nothing(output: Path, tp1: Path) -> None:
+    train(output, "mb1", f"steps={STEPS}", "micro_batch=1", ranks=1)
+    for one, other in zip(metrics(output, "tp1"), metrics(output, "mb1"), strict=True):
+        assert abs(one["loss"] - other["loss"]) < 1e-5
+
+
+def test_run_directory_holds_everything(tp1: Path) -> None:
+    assert {path.name for path in tp1.iterdir()} == {
+        *("spec.trace", "run.yaml", "plan.json", "metrics.jsonl", "tensorboard", "rollouts", "checkpoints", "model"),
+        "summary.json",
+    }
+    assert (tp1 / "spec.trace").read_text() == Path("specs/demo/trace.trace").read_text()
+    assert json.loads((tp1 / "plan.json").read_text())["hash"] == summary(tp1.parent, "tp1")["plan_hash"]
+    assert [p.name for p in sorted((tp1 / "rollouts").iterdir())] == [
+        f"step_{step:06d}.jsonl" for step in range(0, STEPS, 2)
+    ]
+    rollout = json.loads((tp1 / "rollouts" / "step_000000.jsonl").read_text().splitlines()[0])
+    assert len(rollout["route"]) == len(rollout["token_ids"])
+    assert list((tp1 / "tensorboard").glob("events*"))
+
+
+def test_summary_says_what_happened(tp1: Path) -> None:
+    found = summary(tp1.parent, "tp1")
+    assert found["steps"] == STEPS and found["tensor_parallel"] == 1
+    assert set(found["routed_fraction"]) == {"error/rkl", "error/grpo", "rest/grpo"}
+    assert found["routed_fraction"]["error/grpo"] == 0.0  # rho is zero while the KL is held
+    assert found["teacher_forwards"]["teacher"]["last_step"] == STEPS - 1
+    assert found["seconds"] > 0
+
+
+def test_trained_model_loads_in_transformers(tp1: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tp1 / "model")
+    assert AutoTokenizer.from_pretrained(tp1 / "model").decode([5]) is not None
+    before = load_file("specs/demo/policy/model.safetensors")
+    after = dict(model.named_parameters())
+    assert any((after[name] != tensor.float()).any() for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("spec", ["grpo.trace", "trace_fkl.trace", "all_token.trace"])
+def test_another_spec_is_one_line(output: Path, spec: str) -> None:
+    train(output, spec, f"spec={spec}", "steps=2", ranks=1)
+    losses = {key for key in metrics(output, spec)[0] if key.startswith("route/")}
+    assert any("grpo" in key for key in losses)
+    used = summary(output, spec)["teacher_forwards"]
+    assert used == {} or used["teacher"]["steps"] == (0 if spec == "grpo.trace" else 2)
+
+
+def test_teacher_is_not_run_after_its_weight_is_zero(output: Path) -> None:
+    (output / "short.trace").write_text(
+        "spans error(cap=25%)\n"
+        "teacher = self(sync=2, sees=diagnosis)\n"
+        "error when wrong: rkl(w=0.5, warmup=1, anneal=linear(2)) + grpo()\n"
+        "rest: grpo()\n"
+    )
+    train(output, "short", f"spec={output / 'short.trace'}", "steps=5", ranks=1)
+    assert [line["teacher_ran"] for line in metrics(output, "short")] == [1, 1, 1, 0, 0][:5]
+    found = summary(output, "short")["teacher_forwards"]["teacher"]
+    assert found["last_step"] == found["last_step_planned"] == 2

@@ -1,0 +1,87 @@
+"""The rules that read a resolved spec, one module each, and the registry of all rules.
+
+A rule module has a `RULE` (its name, severity, summary) and a `check(spec, facts)` that yields diagnostics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from trace_dsl.checks import (
+    anneal_never_reached,
+    cap_exceeds_one,
+    dead_advantage,
+    hard_pclip,
+    jsd_near_endpoint,
+    negative_kl_weight,
+    no_default_route,
+    rkl_on_teacher_topk,
+    schedule_exceeds_run,
+    self_teacher_no_op,
+    shadowed_route,
+    span_never_annotated,
+    teacher_context_missing,
+    teacher_unused,
+    topk_without_tail,
+    unbounded_privileged_exposure,
+    undefined_weight,
+    unreachable_predicate,
+    unused_let,
+    unused_suppression,
+    zero_weight,
+)
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import Diagnostic, Spec
+from trace_dsl.rules import LANGUAGE_RULES, RuleInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    info: RuleInfo
+    run: Callable[[Spec, RunFacts | None], Iterator[Diagnostic]]
+
+
+CHECKS: tuple[Check, ...] = tuple(
+    Check(info=module.RULE, run=module.check)
+    for module in (
+        shadowed_route,
+        no_default_route,
+        unreachable_predicate,
+        zero_weight,
+        undefined_weight,
+        negative_kl_weight,
+        self_teacher_no_op,
+        unbounded_privileged_exposure,
+        teacher_unused,
+        unused_let,
+        cap_exceeds_one,
+        schedule_exceeds_run,
+        anneal_never_reached,
+        dead_advantage,
+        span_never_annotated,
+        teacher_context_missing,
+        topk_without_tail,
+        rkl_on_teacher_topk,
+        hard_pclip,
+        jsd_near_endpoint,
+    )
+)
+
+RULES: dict[str, RuleInfo] = {
+    info.name: info for info in (*LANGUAGE_RULES, *(check.info for check in CHECKS), unused_suppression.RULE)
+}
+
+
+def check(spec: Spec, facts: RunFacts | None = None) -> tuple[Diagnostic, ...]:
+    """Every finding of every rule, in the order of the file. Rules that need the facts of a run are silent without."""
+    found = [
+        diagnostic
+        for one in CHECKS
+        if facts is not None or not one.info.needs_facts
+        for diagnostic in one.run(spec, facts)
+    ]
+    return tuple(sorted(found, key=lambda diagnostic: (diagnostic.place, diagnostic.rule)))
+
+
+__all__ = ["CHECKS", "RULES", "Check", "check"]

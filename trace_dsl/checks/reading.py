@@ -1,0 +1,129 @@
+"""Ways to read a spec that several rules share: its channels and expressions, and the points of a run to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trace_dsl.expressions import schedules_of
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import (
+    Channel,
+    Cispo,
+    Diagnostic,
+    Divergence,
+    Expr,
+    Length,
+    OtherPlace,
+    Place,
+    PolicyGradient,
+    Rank,
+    Route,
+    Sees,
+    Spec,
+    Steps,
+    Tokens,
+)
+from trace_dsl.rules import RuleInfo
+from trace_dsl.schedules import Progress
+
+NOMINAL_STEPS = 1_000
+
+
+def finding(
+    rule: RuleInfo,
+    place: Place,
+    message: str,
+    *,
+    consequence: str = "",
+    fix: str = "",
+    others: tuple[OtherPlace, ...] = (),
+) -> Diagnostic:
+    """A diagnostic of a rule."""
+    return Diagnostic(
+        rule=rule.name,
+        severity=rule.severity,
+        place=place,
+        message=message,
+        consequence=consequence,
+        fix=fix,
+        others=others,
+    )
+
+
+def channels_of(spec: Spec) -> Iterator[tuple[Route, Channel]]:
+    """Every loss with its route, in order."""
+    for route in spec.routes:
+        for channel in route.channels:
+            yield route, channel
+
+
+def divergences_of(spec: Spec) -> Iterator[tuple[Channel, Divergence]]:
+    """Every divergence to a teacher."""
+    for _, channel in channels_of(spec):
+        if isinstance(channel.kernel, Divergence):
+            yield channel, channel.kernel
+
+
+def advantage_of(channel: Channel) -> Expr | None:
+    """The advantage a loss multiplies, None for losses without one."""
+    kernel = channel.kernel
+    return kernel.advantage if isinstance(kernel, PolicyGradient | Cispo) else None
+
+
+def predicates_of(spec: Spec) -> Iterator[tuple[Expr, Place]]:
+    """Every `when` of a route or of extra rollouts, with the place of its statement."""
+    for route in spec.routes:
+        if route.when is not None:
+            yield route.when, route.place
+    for source in spec.rollouts:
+        if source.when is not None:
+            yield source.when, source.place
+
+
+def expressions_of(spec: Spec) -> Iterator[Expr]:
+    """Every expression a run would evaluate; lets that nothing reads are not among them."""
+    for when, _ in predicates_of(spec):
+        yield when
+    for _, channel in channels_of(spec):
+        yield channel.weight
+        advantage = advantage_of(channel)
+        if advantage is not None:
+            yield advantage
+
+
+def is_privileged(sees: Sees) -> bool:
+    """Whether a teacher knows something about the problem at hand that the student does not."""
+    return sees not in (Sees.NOTHING, Sees.MISMATCHED)
+
+
+# ------------------------------------------------------------------------------------------------------ points of a run
+
+
+def _lengths(expr: Expr) -> Iterator[Length]:
+    for schedule in schedules_of(expr):
+        yield from (schedule.start, schedule.ramp, schedule.warmup)
+        if schedule.anneal is not None and schedule.anneal.length is not None:
+            yield schedule.anneal.length
+
+
+def _totals(expr: Expr, facts: RunFacts | None) -> tuple[int, float]:
+    """(steps, tokens) of a run long enough for every schedule in the expression to run its course."""
+    lengths = tuple(_lengths(expr))
+    tokens = sum(length.count for length in lengths if isinstance(length, Tokens))
+    if facts is not None:
+        return max(facts.total_steps, 1), tokens
+    steps = sum(length.count for length in lengths if isinstance(length, Steps))
+    return min(max(NOMINAL_STEPS, 2 * steps), 100 * NOMINAL_STEPS), tokens
+
+
+def points_to_try(expr: Expr, facts: RunFacts | None) -> Iterator[Progress]:
+    """Every step of the run; without its facts, the steps of a nominal one that outlasts every schedule."""
+    steps, tokens = _totals(expr, facts)
+    for step in range(1 if expr.rank is Rank.CONSTANT else steps):
+        yield Progress(step=step, total_steps=steps, tokens=1.5 * tokens * step / steps)
+
+
+def end_of_run(expr: Expr, facts: RunFacts | None) -> Progress:
+    """The point after the last step; without facts, one that every schedule has reached."""
+    steps, tokens = _totals(expr, facts)
+    return Progress(step=steps, total_steps=steps, tokens=2 * tokens)

@@ -1,0 +1,75 @@
+"""A divergence to a privileged teacher that never goes away.
+
+The exposure of the student to what only the teacher sees is bounded by a multiple of the sum of squared weights (TRACE,
+arXiv 2605.10194, section 4): finite for a run of any length only if the weight comes back to zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trace_dsl.checks.reading import divergences_of, end_of_run, finding, is_privileged
+from trace_dsl.expressions import is_known_before_run, weight_at_step
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import (
+    Apply,
+    Constant,
+    Diagnostic,
+    Expr,
+    Function,
+    Operation,
+    Operator,
+    OtherPlace,
+    Scheduled,
+    Severity,
+    Spec,
+)
+from trace_dsl.rules import RuleInfo
+
+RULE = RuleInfo(
+    name="unbounded-privileged-exposure",
+    severity=Severity.WARNING,
+    summary="a divergence to a teacher that sees something, whose weight never returns to zero",
+)
+
+
+def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    for channel, divergence in divergences_of(spec):
+        teacher = spec.teacher(divergence.teacher)
+        if teacher is None or not is_privileged(teacher.sees) or _ends_at_zero(channel.weight):
+            continue
+        yield finding(
+            RULE,
+            channel.place,
+            f"`{channel.text}` never stops following a teacher that sees the {teacher.sees.value}",
+            consequence="the student learns to lean on what it will not have; the bound on that grows with every step",
+            fix="let the weight go to zero, as in anneal=linear(30)",
+            others=(OtherPlace(place=teacher.place, note=f"the teacher `{teacher.name}`"),),
+        )
+
+
+def _ends_at_zero(weight: Expr) -> bool:
+    """Whether the weight is zero (or wrong in another way: negative) once every schedule has run its course.
+
+    A run that is too short for its schedule is the business of schedule-exceeds-run.
+    """
+    if is_known_before_run(weight):
+        try:
+            return weight_at_step(weight, end_of_run(weight, None)) <= 0
+        except ValueError:
+            return False
+    match weight:
+        case Constant() | Scheduled():
+            return False
+        case Operation(op=Operator.MUL):
+            return any(_ends_at_zero(arg) for arg in weight.args)
+        case Operation(op=Operator.DIV):
+            return _ends_at_zero(weight.args[0])
+        case Operation(op=Operator.ADD | Operator.SUB | Operator.NEG):
+            return all(_ends_at_zero(arg) for arg in weight.args)
+        case Apply(function=Function.WHERE):
+            return all(_ends_at_zero(arg) for arg in weight.args[1:])
+        case Apply(function=Function.ABS | Function.SQRT | Function.SIGN | Function.MIN | Function.MAX):
+            return all(_ends_at_zero(arg) for arg in weight.args)
+        case _:
+            return False

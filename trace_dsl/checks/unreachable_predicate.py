@@ -1,0 +1,32 @@
+"""A predicate that is never true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trace_dsl.checks.outcomes import outcomes
+from trace_dsl.checks.reading import finding, predicates_of
+from trace_dsl.expressions import text_of
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import Diagnostic, Severity, Spec
+from trace_dsl.rules import RuleInfo
+
+RULE = RuleInfo(
+    name="unreachable-predicate",
+    severity=Severity.ERROR,
+    summary="a `when` that no rollout can meet",
+)
+
+
+def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    for when, place in predicates_of(spec):
+        everything = outcomes([when])
+        if everything is None or any(outcome.holds(when) for outcome in everything):
+            continue
+        yield finding(
+            RULE,
+            place,
+            f"`{text_of(when)}` is never true",
+            consequence="nothing behind this `when` would ever take part in the run",
+            fix="a rollout is either correct or wrong; use `or`, or two statements",
+        )

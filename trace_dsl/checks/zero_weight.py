@@ -1,0 +1,37 @@
+"""A loss whose weight is zero at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trace_dsl.checks.reading import channels_of, finding, points_to_try
+from trace_dsl.expressions import is_known_before_run, weight_at_step
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import Diagnostic, Expr, Severity, Spec
+from trace_dsl.rules import RuleInfo
+
+RULE = RuleInfo(
+    name="zero-weight",
+    severity=Severity.WARNING,
+    summary="a loss with weight 0 at every step",
+)
+
+
+def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    for _, channel in channels_of(spec):
+        if not is_known_before_run(channel.weight) or not _is_zero(channel.weight, facts):
+            continue
+        yield finding(
+            RULE,
+            channel.place,
+            f"the weight of `{channel.text}` is 0 at every step",
+            consequence="it trains nothing, and its tokens still belong to this route",
+            fix="give it a weight, or write `none` if these tokens are to feed no loss",
+        )
+
+
+def _is_zero(weight: Expr, facts: RunFacts | None) -> bool:
+    try:
+        return all(weight_at_step(weight, at) == 0 for at in points_to_try(weight, facts))
+    except ValueError:
+        return False  # undefined at some step: the rule undefined-weight speaks of it
