@@ -45,9 +45,7 @@ def concise(result: LintResult) -> Iterator[str]:
 
 def as_json(results: Iterable[LintResult]) -> str:
     """All findings as a JSON array, one object a finding."""
-    return json.dumps(
-        [_as_object(result, found) for result in results for found in result.diagnostics], indent=2
-    )
+    return json.dumps([_as_object(result, found) for result in results for found in result.diagnostics], indent=2)
 
 
 def summary(results: tuple[LintResult, ...]) -> str:

@@ -48,7 +48,8 @@ class ChunkLogits:
         return cls(student_Nv=student_Nv, teachers_Nv=teachers_Nv, owned=owned, owned_column=column_N[owned])
 
     def _blocks(self) -> list[slice]:
-        return list(row_blocks(*self.student_Nv.shape, self.student_Nv.device))
+        rows, columns = self.student_Nv.shape
+        return list(row_blocks(rows, columns, self.student_Nv.device))
 
     def local_statistics(self) -> Tensor:
         """First pass: packed statistics of this rank's columns, [N, K]; rows become relative to their

@@ -27,7 +27,7 @@ from torch import Tensor
 MAX_CHUNK_ROWS = 4096
 CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}
 # Element-wise work runs over blocks of rows, so that its temporaries stay in cache (CPU) or small (CUDA).
-BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+BLOCK_ELEMENTS = {"cpu": 1 << 16, "cuda": 1 << 26}
 
 STUDENT_COLUMNS = 4  # max, log_sum, E_student[logit - max], logit of the target
 TEACHER_COLUMNS = 4  # max, log_sum, E_teacher[difference], E_student[difference]

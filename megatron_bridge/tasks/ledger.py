@@ -64,9 +64,7 @@ class LedgerTask:
         if sees == "nothing" or diagnosis is None:
             return problem.prompt
         if diagnosis not in {str(step_type) for step_type in StepType}:
-            raise ValueError(
-                f"unknown diagnosis {diagnosis!r}: allowed are {', '.join(map(repr, map(str, StepType)))}"
-            )
+            raise ValueError(f"unknown diagnosis {diagnosis!r}: allowed are {', '.join(map(repr, map(str, StepType)))}")
         return f"<{diagnosis}>{problem.prompt}"
 
 

@@ -79,9 +79,7 @@ def _annotate_keys(right: Sequence[Line], response: str) -> Annotation:
         if len(text) > budget:
             begin = _word_start(text, right[i].roles.index(kind))
         if len(text) - begin <= budget:
-            spans.append(
-                AnnotatedSpan(label="key", kind=kind, start=starts[i] + begin, end=starts[i] + len(text))
-            )
+            spans.append(AnnotatedSpan(label="key", kind=kind, start=starts[i] + begin, end=starts[i] + len(text)))
             budget -= len(text) - begin
     spans.sort(key=lambda span: span.start)
     return Annotation(spans=tuple(spans), diagnosis=kind if spans else None)

@@ -64,9 +64,7 @@ def draw_example(
         present = problem_types(ledger)
         label = rng.choice(present if present and rng.random() < 0.95 else tuple(StepType))
         prompt = f"<{label}>{prompt}"
-    return Example(
-        prompt=prompt, response=write_response(rng, ledger, label=label, rates=rates or MistakeRates())
-    )
+    return Example(prompt=prompt, response=write_response(rng, ledger, label=label, rates=rates or MistakeRates()))
 
 
 def write_response(rng: random.Random, ledger: Ledger, *, label: StepType | None, rates: MistakeRates) -> str:
@@ -108,9 +106,7 @@ def _write_step(
     return [*lines, line], result
 
 
-def _mistake_rate(
-    value: int, op: Op, step_type: StepType, label: StepType | None, rates: MistakeRates
-) -> float:
+def _mistake_rate(value: int, op: Op, step_type: StepType, label: StepType | None, rates: MistakeRates) -> float:
     if step_type == label:
         return rates.labelled
     return rates.hard if is_hard(value, op, step_type) else rates.easy

@@ -185,9 +185,7 @@ def step_types(value: int, op: Op) -> tuple[StepType, ...]:
         OpKind.IF_ODD: (StepType.CASE_SPLIT,),
         OpKind.ADD_PRODUCT: (StepType.ORDER,),
     }.get(op.kind, ())
-    flagged = {"carry": (StepType.CARRY,), "borrow": (StepType.BORROW,)}.get(
-        flag(value, *operand(value, op)), ()
-    )
+    flagged = {"carry": (StepType.CARRY,), "borrow": (StepType.BORROW,)}.get(flag(value, *operand(value, op)), ())
     return structural + flagged
 
 

@@ -54,7 +54,11 @@ CASES = (
     Case(
         rule="no-default-route",
         fires=("key: nll()", "key: nll()\nrest when correct: none", "rest when source == tool: nll()"),
-        misses=("key: nll()\nrest: none", "rest when correct: none\nrest when wrong: grpo()", "rest when source == model: nll()"),
+        misses=(
+            "key: nll()\nrest: none",
+            "rest when correct: none\nrest when wrong: grpo()",
+            "rest when source == model: nll()",
+        ),
     ),
     Case(
         rule="unreachable-predicate",
@@ -97,8 +101,13 @@ CASES = (
             DECAY + "rest: fkl(w=0.4 - kl)",
             "rest: fkl(w=1 - schedule(1.001, ramp=100, anneal=step(1)))",
         ),
-        misses=("rest: fkl(w=0.1)", DECAY + "rest: fkl(w=0.5 - kl)", DECAY + "rest: grpo(w=0.4 - kl)",
-                "rest: entropy(w=-0.01)", "rest: fkl(w=max(0, 100 - step))"),
+        misses=(
+            "rest: fkl(w=0.1)",
+            DECAY + "rest: fkl(w=0.5 - kl)",
+            DECAY + "rest: grpo(w=0.4 - kl)",
+            "rest: entropy(w=-0.01)",
+            "rest: fkl(w=max(0, 100 - step))",
+        ),
     ),
     Case(
         rule="self-teacher-no-op",
@@ -131,7 +140,10 @@ CASES = (
     ),
     Case(
         rule="teacher-unused",
-        fires=("teacher = self(sync=3)\nrest: grpo()", "teacher a = self(frozen)\nteacher b = self(frozen)\nrest: fkl(teacher=a)"),
+        fires=(
+            "teacher = self(sync=3)\nrest: grpo()",
+            "teacher a = self(frozen)\nteacher b = self(frozen)\nrest: fkl(teacher=a)",
+        ),
         misses=(
             "teacher = self(sync=3)\nrest: fkl()",
             "teacher a = self(frozen)\nrest: grpo(anchor=mix(old, a, .5))",
@@ -142,12 +154,20 @@ CASES = (
     Case(
         rule="unused-let",
         fires=("let a = 1\nrest: none", "let a = 1\nlet b = a\nrest: none"),
-        misses=("let a = 1\nrest: grpo(w=a)", "let a = 10%\nrest: grpo(w=1, warmup=a)", "let a = 1\nlet b = a\nrest: grpo(w=b)"),
+        misses=(
+            "let a = 1\nrest: grpo(w=a)",
+            "let a = 10%\nrest: grpo(w=1, warmup=a)",
+            "let a = 1\nlet b = a\nrest: grpo(w=b)",
+        ),
     ),
     Case(
         rule="cap-exceeds-one",
         fires=("spans key(cap=25)\nkey: none\nrest: none", "spans key(cap=101%)\nkey: none\nrest: none"),
-        misses=("spans key(cap=25%)\nkey: none\nrest: none", "spans key(cap=1)\nkey: none\nrest: none", "spans key\nkey: none\nrest: none"),
+        misses=(
+            "spans key(cap=25%)\nkey: none\nrest: none",
+            "spans key(cap=1)\nkey: none\nrest: none",
+            "spans key\nkey: none\nrest: none",
+        ),
     ),
     Case(
         rule="schedule-exceeds-run",
@@ -179,7 +199,11 @@ CASES = (
     ),
     Case(
         rule="span-never-annotated",
-        fires=("kye: nll()\nrest: none", "key | err: nll()\nrest: none", "kye when correct: nll()\nkye: none\nrest: none"),
+        fires=(
+            "kye: nll()\nrest: none",
+            "key | err: nll()\nrest: none",
+            "kye when correct: nll()\nkye: none\nrest: none",
+        ),
         misses=("key | error: nll()\nrest: none", "spans other\nrest: none"),
         run=facts(),
     ),
@@ -208,7 +232,7 @@ CASES = (
         fires=("rest: jsd(0.049)", "rest: jsd(0.951)"),
         misses=("rest: jsd(0.05)", "rest: jsd(0.95)", "rest: skl(0.01)"),
     ),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +295,7 @@ def test_a_route_with_an_error_shadows_nothing_and_is_not_shadowed() -> None:
     assert rules_of(text) == ["unknown-name"] * 3
 
 
-# ---------------------------------------------------------------------------------------------------------- suppressions
+# ------------------------------------------------------------------------------------------------ suppressions
 
 
 @pytest.mark.parametrize(

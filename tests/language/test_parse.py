@@ -95,7 +95,7 @@ def test_comments_and_strings() -> None:
 def test_a_broken_line_neither_hides_nor_invents_errors() -> None:
     text = "key: fkl(w=1\nrest: grpo()\nlet x == 2\nspans a, b\n"
     parsed = parse_source("x", text)
-    assert [(found.place.line, found.place.column) for found in parsed.diagnostics] == [(1, 9), (3, 8)]
+    assert [(found.place.line, found.place.column) for found in parsed.diagnostics] == [(1, 9), (3, 7)]
     assert isinstance(parsed.statements[1], RouteStatement)
     assert isinstance(parsed.statements[3], SpansStatement)
 
@@ -131,7 +131,7 @@ def test_a_continuation_outside_brackets_is_one_error() -> None:
         ("key: kl*fkl()", 8, "a loss is not multiplied from outside", "fkl(w=kl)"),
         ("key: fkl(w=1", 9, "this bracket is never closed", "close it with `)`"),
         ("key when x = 1: fkl()", 12, "`=` gives a name its value", "write `==`"),
-        ("let a == 3", 8, "`==` compares", "write `=`"),
+        ("let a == 3", 7, "`==` compares", "write `=`"),
         ("key when a && b: fkl()", 12, "`&&` is written `and`", "write `and`"),
         ("key when a || b: fkl()", 12, "`||` is written `or`", "write `or`"),
         ("key when a | b: fkl()", 12, "`|` joins labels", "write `or`"),
@@ -161,6 +161,8 @@ def test_a_continuation_outside_brackets_is_one_error() -> None:
         ("advantage group", 11, "missing `=`", "= group"),
         ("extends foo", 9, '"quoted" path', ""),
         ("spans a b", 9, "missing `,`", "labels"),
+        ("let x = " + "(" * 33 + "1" + ")" * 33, 1, "brackets are nested 33 deep", "let"),
+        ("let x = " + "-" * 60 + "1", 1, "more than 60 operations deep", "let"),
     ],
 )
 def test_messages_for_people(text: str, column: int, message: str, fix: str) -> None:
@@ -208,6 +210,7 @@ def test_every_place_where_parsing_can_stop_has_a_message() -> None:
         "let x = " + "not " * 5000 + "p",
         "let x0 = step\n" + "".join(f"let x{i + 1} = x{i} + x{i}\n" for i in range(60)) + "rest: grpo(w=x60)",
         "rest: " + "+".join(["grpo()"] * 2000),
+        "let x0 = step\n" + "".join(f"let x{i + 1} = x{i} + 1\n" for i in range(3000)) + "rest: grpo(w=x3000)",
         "key: fkl(" * 300,
         "\x00\x1b[31m",
         "let x = 1e999",
@@ -227,8 +230,61 @@ def test_deep_or_strange_text_is_a_finding_not_a_crash(text: str) -> None:
 
 _PIECES = [
     *TRACE.replace("(", " ( ").replace(")", " ) ").replace("=", " = ").split(),
-    *"( ) , : | = == + - * / < % \" ' # \n \t & [ { . 1e9 2 0.5 when and or not rest none steps tokens let".split(" "),
-    *"extends spans rollouts policy cached rows source tool mean over batch row latch schedule jsd mix gap".split(),
+    *[
+        "(",
+        ")",
+        ",",
+        ":",
+        "|",
+        "=",
+        "==",
+        "+",
+        "-",
+        "*",
+        "/",
+        "<",
+        "%",
+        '"',
+        "'",
+        "#",
+        "\n",
+        "\t",
+        "&",
+        "[",
+        "{",
+        ".",
+        "1e9",
+        "2",
+        "0.5",
+        "when",
+        "and",
+        "or",
+        "not",
+        "rest",
+        "none",
+        "steps",
+        "tokens",
+        "let",
+    ],
+    *[
+        "extends",
+        "spans",
+        "rollouts",
+        "policy",
+        "cached",
+        "rows",
+        "source",
+        "tool",
+        "mean",
+        "over",
+        "batch",
+        "row",
+        "latch",
+        "schedule",
+        "jsd",
+        "mix",
+        "gap",
+    ],
     "# trace: ignore[",
     "# trace: ignore[zero-weight] x",
 ]

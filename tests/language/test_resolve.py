@@ -83,9 +83,7 @@ def test_the_papers_spec() -> None:
     first = spec.routes[0]
     assert first.labels == ("key",)
     assert first.when == Signal(name="correct", rank=Rank.ROW)
-    assert first.channels[0].kernel == Divergence(
-        kind=DivergenceKind.FKL, top_k=TopK(k=100, tail=Tail.BUCKET)
-    )
+    assert first.channels[0].kernel == Divergence(kind=DivergenceKind.FKL, top_k=TopK(k=100, tail=Tail.BUCKET))
     assert first.channels[0].weight == Scheduled(schedule=kl)
     assert text_of(first.channels[1].weight) == "1 - schedule(0.5, warmup=10, anneal=linear(30))/0.5"
     assert spec.routes[2].is_rest

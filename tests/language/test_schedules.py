@@ -75,9 +75,7 @@ def test_shares_of_the_run() -> None:
 
 
 def test_tokens_count_trained_tokens_not_steps() -> None:
-    schedule = Schedule(
-        weight=1.0, warmup=Tokens(100), anneal=Anneal(shape=Shape.LINEAR, length=Tokens(100))
-    )
+    schedule = Schedule(weight=1.0, warmup=Tokens(100), anneal=Anneal(shape=Shape.LINEAR, length=Tokens(100)))
     assert counts_tokens(schedule)
     assert [at(schedule, 999, tokens=t) for t in (0, 100, 150, 200)] == [1.0, 1.0, 0.5, 0.0]
 

@@ -63,29 +63,21 @@ def divergence(kernel: DivergenceKernel, *, student_logp_TV: Tensor, teacher_log
             return kl_first_second(first_logp_TV=student_logp_TV, second_logp_TV=teacher_logp_TV)
         case DivergenceKind.JSD:
             assert share is not None
-            mix_TV = log_mixture(
-                first_logp_TV=teacher_logp_TV, first_share=share, second_logp_TV=student_logp_TV
-            )
+            mix_TV = log_mixture(first_logp_TV=teacher_logp_TV, first_share=share, second_logp_TV=student_logp_TV)
             kl_teacher_mix = kl_first_second(first_logp_TV=teacher_logp_TV, second_logp_TV=mix_TV)
             kl_student_mix = kl_first_second(first_logp_TV=student_logp_TV, second_logp_TV=mix_TV)
             return share * kl_teacher_mix + (1 - share) * kl_student_mix
         case DivergenceKind.SKL:
             assert share is not None
-            mix_TV = log_mixture(
-                first_logp_TV=teacher_logp_TV, first_share=share, second_logp_TV=student_logp_TV
-            )
+            mix_TV = log_mixture(first_logp_TV=teacher_logp_TV, first_share=share, second_logp_TV=student_logp_TV)
             return kl_first_second(first_logp_TV=teacher_logp_TV, second_logp_TV=mix_TV)
         case DivergenceKind.SRKL:
             assert share is not None
-            mix_TV = log_mixture(
-                first_logp_TV=student_logp_TV, first_share=share, second_logp_TV=teacher_logp_TV
-            )
+            mix_TV = log_mixture(first_logp_TV=student_logp_TV, first_share=share, second_logp_TV=teacher_logp_TV)
             return kl_first_second(first_logp_TV=student_logp_TV, second_logp_TV=mix_TV)
 
 
-def policy_gradient(
-    kernel: PolicyGradientKernel, *, logp_T: Tensor, old_logp_T: Tensor, advantage_T: Tensor
-) -> Tensor:
+def policy_gradient(kernel: PolicyGradientKernel, *, logp_T: Tensor, old_logp_T: Tensor, advantage_T: Tensor) -> Tensor:
     """Minus the clipped surrogate; with `dual`, the surrogate is at least dual A where A < 0."""
     ratio_T = (logp_T - old_logp_T).exp()
     clipped_ratio_T = ratio_T.clamp(1 - kernel.clip_low, 1 + kernel.clip_high)
@@ -108,9 +100,7 @@ def kernel_value(
     if isinstance(kernel, PolicyGradientKernel):
         return policy_gradient(kernel, logp_T=logp_T, old_logp_T=old_logp_T, advantage_T=advantage_T)
     if isinstance(kernel, DivergenceKernel):
-        return divergence(
-            kernel, student_logp_TV=student_logp_TV, teacher_logp_TV=teacher_logp_TV[kernel.teacher]
-        )
+        return divergence(kernel, student_logp_TV=student_logp_TV, teacher_logp_TV=teacher_logp_TV[kernel.teacher])
     if isinstance(kernel, NllKernel):
         return -logp_T
     assert isinstance(kernel, EntropyKernel)

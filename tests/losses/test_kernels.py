@@ -41,9 +41,7 @@ def _loss_of_two_tokens(kernel: FusedKernel) -> tuple[float, list[float]]:
         weight_VH,
         target_T=torch.tensor([0]),
         old_logp_T=torch.tensor([math.log(0.9)]),
-        routing=FusedRouting(
-            kernels=(kernel,), weight_CT=one, advantage_CT=2 * one, row_of_T=torch.tensor([0])
-        ),
+        routing=FusedRouting(kernels=(kernel,), weight_CT=one, advantage_CT=2 * one, row_of_T=torch.tensor([0])),
         teacher_hidden={"large": teacher},
     )
     result.loss.backward()
@@ -88,16 +86,14 @@ def _loss_of_two_tokens(kernel: FusedKernel) -> tuple[float, list[float]]:
     ids=["fkl", "rkl", "jsd", "skl", "srkl", "nll", "entropy", "policy gradient"],
 )
 def test_two_tokens_by_hand(kernel: FusedKernel, loss: float, gradient: tuple[float, float]) -> None:
-    """Known failure: forward and reverse KL swapped (OPSD 14, slime 2254, trl 4935); their numbers differ
-    here."""
+    """Known failure: forward and reverse KL swapped; their numbers differ here."""
     measured_loss, measured_gradient = _loss_of_two_tokens(kernel)
     assert measured_loss == pytest.approx(loss, rel=1e-6)
     assert measured_gradient == pytest.approx(gradient, rel=2e-6)
 
 
 def test_jsd_does_not_change_direction_at_its_ends() -> None:
-    """Known failure: a JSD whose beta near 0 or 1 jumps to another divergence (ms-swift 10078, verl-recipe
-    151).
+    """Known failure: a JSD whose beta near 0 or 1 jumps to another divergence.
 
     jsd(b) tends to 0 at both ends; jsd(b) / b tends to KL(teacher || student) at 0, jsd(b) / (1 - b) to
     KL(student || teacher) at 1.
@@ -214,8 +210,7 @@ def _teacher(rows: list[int], columns: int = 5) -> TeacherHidden:
 def test_refusals() -> None:
     """What the loss cannot do it refuses by name; a wrong number would be seen hours later, if at all.
 
-    Known failures: float weights in an integer mask became zero (tinker-cloud 65); a setting was silently
-    dropped (ms-swift 7966).
+    Known failures: float weights in an integer mask became zero; a setting was silently dropped.
     """
     with pytest.raises(NotImplementedError, match=r"PolicyGradientKernel.*sequence-level ratio"):
         _call(PolicyGradientKernel(0.2, 0.2, level=RatioLevel.SEQUENCE), old_logp=torch.zeros(2))
@@ -232,9 +227,7 @@ def test_refusals() -> None:
             _call(DivergenceKernel(DivergenceKind.JSD, "large", parameter), teacher=_teacher([0, 1]))
     with pytest.raises(ValueError, match=r"1 routed targets are outside the vocabulary 0 \.\. 3"):
         _call(NllKernel(), target=4, vocab_size=4)
-    _call(
-        NllKernel(), target=-100, weight=torch.tensor([[1.0, 0.0]])
-    )  # nothing is asked of an unrouted target
+    _call(NllKernel(), target=-100, weight=torch.tensor([[1.0, 0.0]]))  # nothing is asked of an unrouted target
     with pytest.raises(TypeError, match="weights are not masks"):
         _call(NllKernel(), weight=torch.ones(1, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"weight_CT is \(1, 3\): expected \(1, 2\)"):

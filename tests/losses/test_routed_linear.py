@@ -34,13 +34,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _assert_agrees(
-    measured: Evaluated, expected: OracleLoss, case: Case, tolerance: float = TOLERANCE
-) -> None:
+def _assert_agrees(measured: Evaluated, expected: OracleLoss, case: Case, tolerance: float = TOLERANCE) -> None:
     assert loss_error(measured.result.loss_C, expected) < tolerance
-    torch.testing.assert_close(
-        measured.result.loss, measured.result.loss_C.sum().to(measured.result.loss.dtype)
-    )
+    torch.testing.assert_close(measured.result.loss, measured.result.loss_C.sum().to(measured.result.loss.dtype))
     assert relative_error(measured.hidden_gradient_TH, expected.hidden_gradient_TH) < tolerance
     assert relative_error(measured.weight_gradient_vH, expected.weight_gradient_VH) < tolerance
     stats, live_CT = measured.result.stats, case.routing.weight_CT != 0
@@ -68,11 +64,12 @@ def _assert_agrees(
 def test_agrees_with_the_oracle(name: str, shape: dict[str, Any]) -> None:
     """Values and both gradients of every kernel and of rows that feed several.
 
-    Known failures: a teacher scored at another temperature (slime 2085); a loss that is right with gradients
-    that are not (NeMo Automodel 3776).
+    Known failures: a teacher scored at another temperature; a loss that is right with gradients that are not.
     """
     case = make_case(ALL_KERNELS[name], **shape)
-    _assert_agrees(evaluate(case, chunk_rows=13), case.oracle(), case)
+    # a close teacher's gradient is the difference of two float32 logits that nearly agree
+    tolerance = 2e-5 if "distance" in shape else TOLERANCE
+    _assert_agrees(evaluate(case, chunk_rows=13), case.oracle(), case, tolerance)
 
 
 @pytest.mark.parametrize("name", ALL_KERNELS)
@@ -121,9 +118,8 @@ def test_chunks_do_not_matter(chunk_rows: int | None) -> None:
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(0, 61), max_size=6), seed=st.integers(0, 1000))
 def test_any_cut_into_micro_batches_adds_up(cuts: list[int], seed: int) -> None:
-    """Known failures: the loss depended on the micro-batch size (verl 7200, 7225), or grew with their number
-    (NeMo-RL 3791); denominators of a rank instead of global ones (prime-rl 2562). Cuts may be empty, as on a
-    rank without tokens.
+    """Known failures: the loss depended on the micro-batch size, or grew with their number; denominators of a
+    rank instead of global ones. Cuts may be empty, as on a rank without tokens.
     """
     case = make_case(MIXTURES["everything"], seed=seed)
     bounds = [0, *sorted(cuts), 61]
@@ -131,10 +127,7 @@ def test_any_cut_into_micro_batches_adds_up(cuts: list[int], seed: int) -> None:
     pieces = [evaluate(case.take(tokens)) for tokens in parts]
     expected = case.oracle()
     assert loss_error(sum(piece.result.loss_C for piece in pieces), expected) < TOLERANCE
-    assert (
-        relative_error(torch.cat([p.hidden_gradient_TH for p in pieces]), expected.hidden_gradient_TH)
-        < TOLERANCE
-    )
+    assert relative_error(torch.cat([p.hidden_gradient_TH for p in pieces]), expected.hidden_gradient_TH) < TOLERANCE
     assert relative_error(sum(p.weight_gradient_vH for p in pieces), expected.weight_gradient_VH) < TOLERANCE
 
 
@@ -164,9 +157,7 @@ def _nll(hidden_TH: torch.Tensor, weight_VH: torch.Tensor, case: Case, **options
         weight_CT=case.routing.weight_CT[:1],
         advantage_CT=case.routing.advantage_CT[:1],
     )
-    return routed_linear_loss(
-        hidden_TH, weight_VH, target_T=case.target_T, old_logp_T=None, routing=routing, **options
-    )
+    return routed_linear_loss(hidden_TH, weight_VH, target_T=case.target_T, old_logp_T=None, routing=routing, **options)
 
 
 def test_only_the_gradients_asked_for() -> None:
@@ -208,8 +199,7 @@ def test_nothing_routed(tokens: int) -> None:
 def test_rows_without_weight() -> None:
     """Exactly zero gradient whatever stands there, and no share in any sum.
 
-    Known failure: masked tokens still counted in the denominator (trl 3744): here they are not even looked
-    at.
+    Known failure: masked tokens still counted in the denominator: here they are not even looked at.
     """
     case = make_case(MIXTURES["everything"], routed=0.15)
     dead_T = (case.routing.weight_CT == 0).all(dim=0)
@@ -240,9 +230,7 @@ def test_evaluate_all_adds_statistics_only() -> None:
     some, every = evaluate(case), evaluate(case, evaluate_all=True, chunk_rows=11)
     assert some.result.stats.logp_T.isnan().any()
     torch.testing.assert_close(every.result.stats.logp_T.double(), expected.logp_T, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        every.result.stats.entropy_T.double(), expected.entropy_T, rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(every.result.stats.entropy_T.double(), expected.entropy_T, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(every.result.loss, some.result.loss)
     assert relative_error(every.weight_gradient_vH, expected.weight_gradient_VH) < TOLERANCE
     dead_T = (case.routing.weight_CT == 0).all(dim=0)
@@ -289,9 +277,7 @@ def test_large_logits() -> None:
         assert relative_error(measured.weight_gradient_vH, expected.weight_gradient_VH) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "shape", [{"tokens": 1}, {"vocabulary": 1}, {"hidden": 1}, {"vocabulary": 257, "tokens": 3}]
-)
+@pytest.mark.parametrize("shape", [{"tokens": 1}, {"vocabulary": 1}, {"hidden": 1}, {"vocabulary": 257, "tokens": 3}])
 def test_small_and_odd_shapes(shape: dict[str, int]) -> None:
     case = make_case(MIXTURES["everything"], routed=1.0, **shape)
     expected, measured = case.oracle(), evaluate(case)
@@ -345,8 +331,7 @@ def test_bfloat16_operands() -> None:
         hidden_TH=case.hidden_TH.bfloat16().float(),
         weight_VH=case.weight_VH.bfloat16().float(),
         teachers={
-            name: (rows.bfloat16().float(), table.bfloat16().float())
-            for name, (rows, table) in case.teachers.items()
+            name: (rows.bfloat16().float(), table.bfloat16().float()) for name, (rows, table) in case.teachers.items()
         },
     )
     expected, measured = rounded.oracle(), evaluate(case, dtype=torch.bfloat16)
@@ -380,8 +365,8 @@ def _storage(tensor: torch.Tensor) -> int:
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_no_tensor_of_tokens_by_vocabulary(name: str) -> None:
-    """Known failure: a [B, S, V] float32 copy for the sake of a few columns (NeMo-RL 3495). Here the widest
-    tensor is one chunk of logits.
+    """Known failure: a [B, S, V] float32 copy for the sake of a few columns. Here the widest tensor is one
+    chunk of logits.
     """
     chunk_rows, vocabulary, hidden, tokens = 16, 1000, 8, 200
     case = make_case(MIXTURES[name], tokens=tokens, hidden=hidden, vocabulary=vocabulary)

@@ -53,9 +53,7 @@ def _counted(counts: Counter[str], function: Any) -> Any:
 def _measure(case: Case, **options: Any) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     with (
-        mock.patch.object(
-            statistics.dist, "all_gather_into_tensor", _counted(counts, dist.all_gather_into_tensor)
-        ),
+        mock.patch.object(statistics.dist, "all_gather_into_tensor", _counted(counts, dist.all_gather_into_tensor)),
         mock.patch.object(sweep.dist, "all_reduce", _counted(counts, dist.all_reduce)),
     ):
         measured = evaluate(case, tp_group=dist.group.WORLD, **options)
@@ -98,8 +96,8 @@ def test_agrees_with_the_oracle(ranks: list[dict[Any, dict[str, Any]]], name: st
     """Both gradients on both ranks: the loss is counted once, hidden's gradient is whole, the weight's is the
     shard's.
 
-    Known failures: gradients multiplied by tp under a loss that looks right (NeMo Automodel 3776); a KL and a
-    cross-entropy reduced over different groups (NeMo-RL 2745).
+    Known failures: gradients multiplied by tp under a loss that looks right; a KL and a cross-entropy
+    reduced over different groups.
     """
     expected = _case(name, shape).oracle()
     weight_shards = expected.weight_gradient_VH.tensor_split(RANKS)
@@ -109,9 +107,7 @@ def test_agrees_with_the_oracle(ranks: list[dict[Any, dict[str, Any]]], name: st
         assert measured["loss"] == measured["loss_C"].sum().float()
         assert relative_error(measured["hidden_gradient_TH"] / 1.7, expected.hidden_gradient_TH) < TOLERANCE
         weight_gradient_vH = measured["weight_gradient_vH"] / 1.7
-        error = (
-            weight_gradient_vH.double() - weight_shards[rank]
-        ).norm() / expected.weight_gradient_VH.norm()
+        error = (weight_gradient_vH.double() - weight_shards[rank]).norm() / expected.weight_gradient_VH.norm()
         assert error < TOLERANCE
 
 

@@ -1,7 +1,7 @@
 """Random batches and random specs to read, and the two forms of a batch: plain lists and the tensors `lower` takes.
 
-Everything draws from a `random.Random`: a seeded one in loops, hypothesis' own (which shrinks) in properties. Numbers are
-multiples of 1/64, so that float32 holds them exactly and a comparison cannot depend on the precision.
+Everything draws from a `random.Random`: a seeded one in loops, hypothesis' own (which shrinks) in properties. Numbers
+are multiples of 1/64, so that float32 holds them exactly and a comparison cannot depend on the precision.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ class _Writer:
                 lines.append(f"teacher {name} = self({update}{sees})".replace("teacher teacher", "teacher"))
         if rng.random() < 0.6:
             lines.append(
-                "advantage = " + rng.choice(("group()", "group(scale=none)", "group(center=mean, scale=std)", "loo", "none"))
+                "advantage = "
+                + rng.choice(("group()", "group(scale=none)", "group(center=mean, scale=std)", "loo", "none"))
             )
         for index in range(rng.randint(0, 2)):
             value = self.schedule() if rng.random() < 0.5 else self.number(2)
@@ -269,7 +270,9 @@ class _Writer:
             return rng.choice((f"({a} and {b})", f"({a} or {b})", f"not ({a})"))
         operator = rng.choice(("<", "<=", ">", ">=", "==", "!="))
         rank = rng.choice(("row", "token"))
-        top = f"top({rng.choice(_SIGNALS[rank])}, {rng.choice(('20%', '50%', '0.3'))}, over={rng.choice(_SCOPES[rank])})"
+        top = (
+            f"top({rng.choice(_SIGNALS[rank])}, {rng.choice(('20%', '50%', '0.3'))}, over={rng.choice(_SCOPES[rank])})"
+        )
         return rng.choice(
             (
                 self.flag("row"),

@@ -1,7 +1,7 @@
 """A second opinion on what a spec means: one token at a time, in lists and loops, written from the documents.
 
-Nothing of `trace_dsl` is used beyond the frozen data a parsed spec consists of. Schedules, expressions, caps, advantages,
-denominators and first match are all written here again, slowly, in float64 and without torch.
+Nothing of `trace_dsl` is used beyond the frozen data a parsed spec consists of. Schedules, expressions, caps,
+advantages, denominators and first match are all written here again, slowly, in float64 and without torch.
 
 A place is (group, row, pos); what is not known at a rank is None. A value of rank group has one element a prompt, of
 rank row one a response, of rank token one a response token; a reduction runs over the elements of its argument's rank.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.lowering.cases import PHASES, facts_of, random_batch, random_spec, spec_of, tensors_of
@@ -50,7 +50,7 @@ FEATURES = {
     "over group": "rest: nll(w=softmax(reward, over=group)) + entropy(w=max(len, over=group))\n",
     "over batch": "rest: nll(w=mean(reward, over=batch)) + entropy(w=sum(pos, over=batch) / 100)\n",
     "quantile over batch": "rest when old_logp > quantile(old_logp, 80%, over=batch): nll()\n",
-    "top": "rest when top(old_logp, 30%, over=row): nll(per=selected)\nrest when top(reward, 50%, over=batch): grpo()\n",
+    "top": "rest when top(old_logp, 30%, over=row): nll(per=selected)\nrest when top(reward, 50%, over=batch): nll()\n",
     "step": "rest when step < 24: nll(w=step)\nrest: grpo()\n",
     "share of the run": "rest: nll(w=1, start=7%, ramp=7%, warmup=10%, anneal=cos) + entropy(w=2, anneal=step(14%))\n",
     "tokens": "rest: nll(w=1, start=300 tokens, ramp=1e3 tokens, anneal=exp(5000 tokens), floor=0.1)\n",
@@ -102,18 +102,18 @@ def test_demo_specs_on_any_batch(rng: random.Random, name: str, step: int) -> No
     compare(spec_of((DEMO / f"{name}.trace").read_text(encoding="utf-8")), facts_of(), random_batch(rng), step)
 
 
-@settings(QUICK, max_examples=120)
+@settings(QUICK, max_examples=120, phases=(Phase.generate,))  # making a whole spec smaller takes minutes
 @given(
     rng=st.randoms(use_true_random=False),
     step=st.sampled_from(PHASES),
     tokens=st.sampled_from(TOKENS_TRAINED),
     total_steps=st.sampled_from((100, 41, 7)),
 )
-def test_random_specs_that_shrink(rng: random.Random, step: int, tokens: float, total_steps: int) -> None:
-    """Random specs on random batches."""
-    spec = spec_of(random_spec(rng))
+def test_random_specs_on_any_batch(rng: random.Random, step: int, tokens: float, total_steps: int) -> None:
+    """Random specs on random batches, over runs of other lengths."""
+    text = random_spec(rng)
     try:
-        compare(spec, facts_of(total_steps), random_batch(rng, longest=8), step, tokens)
+        compare(spec_of(text), facts_of(total_steps), random_batch(rng, longest=8), step, tokens)
     except Undefined:
         assume(False)
 

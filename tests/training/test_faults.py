@@ -86,6 +86,21 @@ def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> Non
     assert named and Path(named[1]).is_dir()
 
 
+def test_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    """No file of the ranks may grow past 100 kB any more: the next checkpoint cannot be written."""
+    job = start(tmp_path, "full", "steps=20", ranks=2)
+    wait_for_step(job, 3)
+    for process in psutil.Process(job.pid).children():
+        process.rlimit(psutil.RLIMIT_FSIZE, (100_000, 100_000))
+    rest, _ = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert re.search(r"error: .*step_0000\d\d", rest), rest[-3000:]
+    named = re.search(r"The last checkpoint is (\S+); go on from it with --resume", rest)
+    assert named and Path(named[1]).is_dir()
+    assert not list((tmp_path / "full" / "checkpoints").glob("*.partial"))
+    train(tmp_path, "full", "steps=20", ranks=2, flags=["--resume"])
+
+
 def test_changed_spec_is_refused_on_resume(tmp_path: Path) -> None:
     train(tmp_path, "run", "steps=2", ranks=1)
     refused = train(tmp_path, "run", "steps=2", "spec=grpo.trace", ranks=1, flags=["--resume"], check=False)
@@ -136,8 +151,6 @@ def test_prompt_longer_than_the_context_is_one_clear_error(tmp_path: Path) -> No
         if path.name == "config.json":
             text = re.sub(rb'"max_position_embeddings": \d+', b'"max_position_embeddings": 12', text)
         (policy / path.name).write_bytes(text)
-    done = train(
-        tmp_path, "long", f"policy={policy}", "steps=2", "rollout.max_response_tokens=8", ranks=1, check=False
-    )
+    done = train(tmp_path, "long", f"policy={policy}", "steps=2", "rollout.max_response_tokens=8", ranks=1, check=False)
     assert done.returncode != 0
     assert re.search(r"error: .*prompt.*12", done.stderr)

@@ -22,9 +22,11 @@ from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel
 from megatron_bridge.prepare import prepare_run
+from megatron_bridge.rollout.align import AlignedText
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import SamplingParams
 from megatron_bridge.tasks import get_task
+from megatron_bridge.tasks.base import Annotation
 from megatron_bridge.training.collect import Rollout, sample_rollouts, to_batch
 from megatron_bridge.training.job import stop_tokens
 from megatron_bridge.training.microbatch import cut
@@ -41,7 +43,7 @@ pytestmark = pytest.mark.distributed
 
 
 def rollouts_of(policy: Path) -> list[Rollout]:
-    """A fixed batch from the demo policy, one response emptied to its stop token and log-probs moved off policy."""
+    """A fixed batch from the demo policy, one response emptied, log-probs moved off policy so that clips are active."""
     task, tokenizer = get_task("ledger"), AutoTokenizer.from_pretrained(policy)
     start_parallel(Layout(), seed=0)
     with megatron_runtime():
@@ -60,6 +62,14 @@ def rollouts_of(policy: Path) -> list[Rollout]:
                 temperature=1.0, max_new_tokens=96, stop_token_ids=stop_tokens(policy, tokenizer), seed=3
             ),
         )
+    rollouts[5] = replace(  # a response without any token
+        rollouts[5],
+        token_ids=(),
+        logprobs=(),
+        aligned=AlignedText(text="", intervals=()),
+        reward=0.0,
+        annotation=Annotation(),
+    )
     generator = torch.Generator().manual_seed(0)
     return [
         replace(
@@ -131,6 +141,7 @@ def reference(batch: list[Rollout]) -> tuple[float, dict[str, torch.Tensor]]:
 def test_batch_exercises_every_channel(batch: list[Rollout]) -> None:
     assert {r.correct for r in batch} == {True, False}
     assert any(r.annotation.spans for r in batch if not r.correct)
+    assert any(not r.token_ids for r in batch)
 
 
 @pytest.mark.parametrize("tp, dp, micro_batches", [(1, 1, (16, 8, 1)), (2, 1, (4,)), (1, 2, (8, 1))], ids=str)

@@ -19,7 +19,7 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    if REST in spec.mentioned:
+    if REST in spec.mentioned or (spec.mentioned and not spec.routes):
         return
     rests = tuple(route for route in spec.routes if route.is_rest and route.rows == PLAIN_ROWS)
     everything = outcomes(route.when for route in rests)

@@ -35,14 +35,13 @@ def plan(
 
     Example: trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml --at 0,10,40,end
     """
-    from trace_dsl.report import render
-
     from megatron_bridge.run_file import load_run_facts
     from trace_dsl import lint_file
     from trace_dsl.model import Severity
     from trace_dsl.plan import compile_plan
     from trace_dsl.plan.support import unsupported
     from trace_dsl.plan.table import default_steps, table_lines
+    from trace_dsl.report import render
 
     try:
         facts = load_run_facts(run)

@@ -12,7 +12,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from trace_dsl.expressions import weight_at_step
+from trace_dsl.expressions import is_known_before_run, weight_at_step
 from trace_dsl.lowering.batch import RolloutBatch
 from trace_dsl.model import (
     Apply,
@@ -30,6 +30,7 @@ from trace_dsl.model import (
     Signal,
 )
 from trace_dsl.schedules import Progress
+from trace_dsl.vocabulary import SOURCES
 
 Value = float | Tensor
 
@@ -56,8 +57,8 @@ def evaluate_at(expr: Expr, rank: Rank, env: Environment) -> Tensor:
 
 
 def evaluate(expr: Expr, env: Environment) -> Value:
-    """The value of `expr`: a float up to rank STEP, float64 [R] for GROUP and ROW, float64 [T] for TOKEN."""
-    if expr.rank <= Rank.STEP:
+    """The value of `expr`: a float if the step alone gives it, else float64 [T] for rank TOKEN and [R] below."""
+    if is_known_before_run(expr):
         return weight_at_step(expr, env.at)
     match expr:
         case Signal(name=name):
@@ -107,7 +108,7 @@ def _signal(name: str, env: Environment) -> Tensor:
         case "old_logp":
             return batch.old_logp_T.double()
         case "source":
-            return batch.from_model_T.double()
+            return torch.where(batch.from_model_T, SOURCES["model"], SOURCES["tool"]).double()
         case _:
             raise ValueError(f"the batch carries no signal {name!r}")
 
@@ -182,38 +183,44 @@ def _apply(function: Function, args: list[Tensor]) -> Tensor:
 
 
 def _reduce(expr: Reduce, env: Environment) -> Tensor:
-    """A reduction over rows, groups or the batch; the result stands at every element it was reduced over."""
+    """A reduction over rows, groups or the batch: [R], or for softmax and top one value per element as the value has.
+
+    Over a scope without any element (the tokens of an empty response) it is 0.
+    """
     if expr.value is None:
         raise ValueError(f"{expr.reduction.value}() cannot be evaluated on a batch")
     by_token = expr.value.rank is Rank.TOKEN
     value_N = evaluate_at(expr.value, Rank.TOKEN if by_token else Rank.ROW, env)
-    segment_N = _segments(expr.over, by_token, env)
-    result_N = torch.zeros_like(value_N)
+    segment_R = _segments(expr.over, env)
+    segment_N = segment_R[env.batch.row_of_T] if by_token else segment_R
+    if expr.reduction in (Reduction.SOFTMAX, Reduction.TOP):
+        result_N = torch.zeros_like(value_N)
+        for segment in segment_N.unique().tolist():
+            members = segment_N == segment
+            result_N[members] = _per_element(expr.reduction, value_N[members], expr.amount)
+        return result_N
+    result_S = torch.zeros(int(segment_R.max()) + 1 if len(segment_R) else 0, dtype=torch.float64)
     for segment in segment_N.unique().tolist():
-        members = segment_N == segment
-        result_N[members] = _reduce_segment(expr.reduction, value_N[members], expr.amount)
-    if by_token and expr.rank < Rank.TOKEN:  # one value per row: take it from the row's first token
-        first_R = env.batch.start_R.clamp(max=max(env.batch.tokens - 1, 0))
-        return torch.where(env.batch.length_R > 0, result_N[first_R] if len(result_N) else 0.0, 0.0)
-    return result_N
+        result_S[segment] = _to_scalar(expr.reduction, value_N[segment_N == segment], expr.amount)
+    return result_S[segment_R]
 
 
-def _segments(over: Scope, by_token: bool, env: Environment) -> Tensor:
+def _segments(over: Scope, env: Environment) -> Tensor:
+    """int64 [R]: the number of the scope each rollout belongs to."""
     match over:
         case Scope.ROW:
-            segment_R = torch.arange(env.batch.rows)
+            return torch.arange(env.batch.rows)
         case Scope.GROUP:
-            segment_R = env.group_R
+            return env.group_R
         case Scope.BATCH:
-            segment_R = torch.zeros(env.batch.rows, dtype=torch.int64)
+            return torch.zeros(env.batch.rows, dtype=torch.int64)
         case Scope.MICRO:
-            raise ValueError("over=micro depends on how the batch is cut and cannot be evaluated on the global batch")
+            raise ValueError("over=micro depends on how the batch is cut: the global batch does not know it")
         case _:
             assert_never(over)
-    return segment_R[env.batch.row_of_T] if by_token else segment_R
 
 
-def _reduce_segment(reduction: Reduction, value_n: Tensor, amount: float | None) -> Tensor:
+def _to_scalar(reduction: Reduction, value_n: Tensor, amount: float | None) -> Tensor:
     match reduction:
         case Reduction.MEAN:
             return value_n.mean()
@@ -222,15 +229,15 @@ def _reduce_segment(reduction: Reduction, value_n: Tensor, amount: float | None)
         case Reduction.SUM:
             return value_n.sum()
         case Reduction.QUANTILE:
+            assert amount is not None
             return torch.quantile(value_n, amount)
-        case Reduction.SOFTMAX:
-            return value_n.softmax(0)
-        case Reduction.TOP:
-            # ties go to the earlier element
-            count = round(amount * len(value_n))
-            chosen = torch.sort(value_n, descending=True, stable=True).indices[:count]
-            return torch.zeros_like(value_n).index_fill(0, chosen, 1.0)
-        case Reduction.RANDOM:
-            raise ValueError("random() cannot be evaluated on a batch")
         case _:
-            assert_never(reduction)
+            raise ValueError(f"{reduction.value}() cannot be evaluated on a batch")
+
+
+def _per_element(reduction: Reduction, value_n: Tensor, amount: float | None) -> Tensor:
+    if reduction is Reduction.SOFTMAX:
+        return value_n.softmax(0)
+    assert amount is not None
+    chosen = torch.sort(value_n, descending=True, stable=True).indices[: round(amount * len(value_n))]
+    return torch.zeros_like(value_n).index_fill(0, chosen, 1.0)  # ties go to the earlier element

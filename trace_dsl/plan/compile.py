@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from trace_dsl.expressions import signals_of, text_of, weight_at_step
+from trace_dsl.expressions import is_known_before_run, schedules_of, signals_of, text_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
     Apply,
     Channel,
     Cispo,
-    Constant,
     Divergence,
     DivergenceKind,
     EntropyBonus,
@@ -23,11 +22,7 @@ from trace_dsl.model import (
     Operation,
     Operator,
     PolicyGradient,
-    Rank,
-    Reduce,
     Route,
-    Scanned,
-    Scheduled,
     Spec,
 )
 from trace_dsl.plan.plan import (
@@ -103,15 +98,15 @@ def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
     """Follow a weight over every step of the run."""
     steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
     last = max((at.step for at in steps if not surely_zero(weight, at)), default=-1)
-    if weight.rank > Rank.STEP or _any_counts_tokens(weight):
+    if not _follows_from_step(weight):
         return WeightTrack(total=None, total_squared=None, last_step=last)
     values = [weight_at_step(weight, at) for at in steps]
     return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
 
 
 def surely_zero(expr: Expr, at: Progress) -> bool:
-    """Whether `expr` is zero at `at` whatever its signals are. Exact for step-rank values, safe for others."""
-    if expr.rank <= Rank.STEP and not _any_counts_tokens(expr):
+    """Whether `expr` is zero at `at` whatever its signals are. Exact where the step decides, safe elsewhere."""
+    if _follows_from_step(expr):
         return weight_at_step(expr, at) == 0.0
     match expr:
         case Operation(op=Operator.MUL, args=args):
@@ -128,16 +123,16 @@ def surely_zero(expr: Expr, at: Progress) -> bool:
             return False
 
 
-def _any_counts_tokens(expr: Expr) -> bool:
-    match expr:
-        case Scheduled(schedule=schedule):
-            return counts_tokens(schedule)
-        case Operation(args=args) | Apply(args=args) | Scanned(args=args):
-            return any(_any_counts_tokens(arg) for arg in args)
-        case Reduce(value=value):
-            return value is not None and _any_counts_tokens(value)
-        case _:
-            return False
+def weight_known_at(weight: Expr, at: Progress) -> float | None:
+    """The weight at a step, or None when only the run can tell."""
+    if _follows_from_step(weight):
+        return weight_at_step(weight, at)
+    return 0.0 if surely_zero(weight, at) else None
+
+
+def _follows_from_step(expr: Expr) -> bool:
+    """Whether the step number alone gives the value: no measurement, no token-counted schedule."""
+    return is_known_before_run(expr) and not any(counts_tokens(s) for s in schedules_of(expr))
 
 
 _DIVERGENCE_FORMULAS = {
@@ -168,12 +163,3 @@ def formula_of(kernel: Kernel) -> str:
             return f"exp(d) - d - 1, d = {to}_logp - logp"
         case _:
             assert_never(kernel)
-
-
-def weight_known_at(weight: Expr, at: Progress) -> float | None:
-    """The weight at a step, or None when only the run can tell."""
-    if isinstance(weight, Constant):
-        return weight.value
-    if weight.rank > Rank.STEP or _any_counts_tokens(weight):
-        return 0.0 if surely_zero(weight, at) else None
-    return weight_at_step(weight, at)

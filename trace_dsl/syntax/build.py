@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lark import Token, v_args
@@ -97,7 +98,8 @@ class TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]  # lark's
         lines = self._text.split("\n")[place.line - 1 - self._offset : place.end_line - self._offset]
         lines[-1] = lines[-1][: place.end_column - 1]
         lines[0] = lines[0][place.column - 1 :]
-        return " ".join(" ".join(lines).split())
+        text = " ".join(" ".join(lines).split())
+        return re.sub(r",? \)", ")", text.replace("( ", "("))
 
     def route(self, meta: Meta, items: list[Any]) -> RouteStatement:
         selectors, _, when, losses = items

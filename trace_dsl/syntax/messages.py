@@ -180,7 +180,12 @@ def _colon_in_call(scene: _Scene) -> Advice | None:
 def _equals(scene: _Scene) -> Advice | None:
     expected = scene.obstacle.expected
     if scene.found == "=" and scene.previous == "=" and scene.obstacle.text[scene.obstacle.at - 1] == "=":
-        return scene.say("`==` compares; here a name is given a value", "write `=`")
+        return Advice(
+            message="`==` compares; here a name is given a value",
+            fix="write `=`",
+            at=scene.obstacle.at - 1,
+            length=2,
+        )
     if scene.found == "==" and "EQUAL" in expected:
         return scene.say("`==` compares; here a name is given a value", "write `=`")
     if scene.found != "=":
