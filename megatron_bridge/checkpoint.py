@@ -8,7 +8,6 @@ under another layout. It is written as `step_000040.partial` and renamed when ev
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -33,21 +32,11 @@ from megatron.core.utils import unwrap_model
 from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
-from megatron_bridge.atomic import CheckpointError, Verdict, replace_directory, write_text
+from megatron_bridge.atomic import replace_directory, write_text
+from megatron_bridge.checkpoint_files import LATEST, META, checkpoint_name, checkpoints, latest_checkpoint, read_meta
 from megatron_bridge.torch_adam import allocate_state, loading_state
+from megatron_bridge.verdict import CheckpointError, Verdict
 
-__all__ = [
-    "CheckpointError",
-    "Restored",
-    "latest_checkpoint",
-    "load_checkpoint",
-    "read_meta",
-    "save_checkpoint",
-]
-
-LATEST = "latest"
-META = "meta.json"
-_STEP = re.compile(r"step_(\d{6,})")
 _LONGEST_REASON = 200
 _PACKAGES = ("torch", "megatron-core", "transformers")
 # The distributed optimizer's state is gathered into the parameters' shapes: it loads under any layout.
@@ -61,36 +50,6 @@ class Restored:
     step: int
     extra: dict[str, Any]
     meta: dict[str, Any]
-
-
-def checkpoint_name(step: int) -> str:
-    """The directory name of a step: `step_000040`."""
-    return f"step_{step:06d}"
-
-
-def checkpoints(directory: str | Path) -> list[Path]:
-    """The whole checkpoints in `directory`, oldest step first; partial ones are left out."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        return []
-    found = [path for path in directory.iterdir() if _STEP.fullmatch(path.name) and (path / META).is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
-
-
-def latest_checkpoint(directory: str | Path) -> Path | None:
-    """The checkpoint that `latest` names, else the last whole one, else None."""
-    whole = checkpoints(directory)
-    pointer = Path(directory) / LATEST
-    if pointer.is_file():
-        named = Path(directory) / pointer.read_text(encoding="utf-8").strip()
-        if named in whole:
-            return named
-    return whole[-1] if whole else None
-
-
-def read_meta(path: str | Path) -> dict[str, Any]:
-    """`meta.json` of a checkpoint: step, layout, package versions, and what the trainer put there."""
-    return json.loads((Path(path) / META).read_text(encoding="utf-8"))
 
 
 def save_checkpoint(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trace_dsl.report import render
-
 from megatron_bridge.run_file import LoadedRun, load_run
 from trace_dsl import lint_file
 from trace_dsl.errors import SpecError
 from trace_dsl.model import Severity
 from trace_dsl.plan import Plan, compile_plan
 from trace_dsl.plan.support import unsupported
+from trace_dsl.report import render
 
 
 def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, Plan]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_bridge.atomic import write_text
-from megatron_bridge.checkpoint import latest_checkpoint, read_meta
+from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
 from megatron_bridge.run_file import LoadedRun, dump_run
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan

@@ -23,10 +23,11 @@ STAGES = (
     ("trace_dsl.report",),
     ("trace_dsl.plan",),
     ("trace_dsl.lowering",),
-    ("megatron_bridge.losses", "megatron_bridge.tasks", "megatron_bridge.atomic", "megatron_bridge.device"),
+    ("megatron_bridge.losses", "megatron_bridge.tasks", "megatron_bridge.device"),
+    ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
-    ("megatron_bridge.rollout", "megatron_bridge.checkpoint"),
-    ("megatron_bridge.run_file",),
+    ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files"),
+    ("megatron_bridge.checkpoint", "megatron_bridge.run_file"),
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
@@ -113,7 +114,8 @@ def test_wheel_holds_the_grammar_and_every_package(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "trace_dsl/grammar/trace.lark" in names and "trace_dsl/py.typed" in names
+    assert "trace_dsl/grammar/trace.lark" in names
+    assert "trace_dsl/py.typed" in names
     assert {str(path.relative_to(ROOT)) for _, path in modules()} <= names
     # unpacked elsewhere, the language reads its own grammar and needs no repository
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")

@@ -50,7 +50,7 @@ def _amount(length: Length, total_steps: int) -> float:
         case Steps(count):
             return count
         case RunFraction(fraction):
-            return fraction * total_steps
+            return round(fraction * total_steps, 9)  # 7% of 100 is 7, not the 7.000000000000001 of binary
         case Tokens(count):
             return count
         case _:

@@ -14,7 +14,7 @@ from megatron.core.utils import get_pg_rank, get_pg_size
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from megatron_bridge.atomic import CheckpointError, Verdict, replace_directory
+from megatron_bridge.atomic import replace_directory
 from megatron_bridge.model.gpt import RoutedGPTModel, bare, uses_transformer_engine
 from megatron_bridge.model.hf_mapping import (
     Entry,
@@ -27,6 +27,7 @@ from megatron_bridge.model.hf_mapping import (
     unshard,
 )
 from megatron_bridge.model.shape import ModelShape, padded_vocab, read_shape
+from megatron_bridge.verdict import CheckpointError, Verdict
 
 __all__ = ["CheckpointError", "hf_to_megatron", "load_hf", "megatron_to_hf", "model_stage", "save_hf"]
 
@@ -202,5 +203,5 @@ def _write(tensors: dict[str, torch.Tensor], source: Path, aside: Path) -> None:
     (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for path in sorted(source.iterdir()):
         weights = ".safetensors" in path.name or path.suffix in (".bin", ".pt", ".pth")
-        if path.is_file() and not weights and path.name != "config.json":
+        if path.is_file() and not weights and path.name not in ("config.json", "README.md"):  # the card is the source's
             shutil.copy2(path, aside / path.name)

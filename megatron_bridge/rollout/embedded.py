@@ -22,7 +22,7 @@ import torch.distributed as dist
 from megatron_bridge.device import training_device
 from megatron_bridge.model.attention import RaggedCache
 from megatron_bridge.model.gpt import bare
-from megatron_bridge.rollout.engine import Finish, Sample, SamplingParams
+from megatron_bridge.rollout.engine import Finish, PromptError, Sample, SamplingParams
 
 _COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share is still in flight
 
@@ -66,7 +66,7 @@ class EmbeddedEngine:
 
         `max_new_tokens` is cut to what fits into the context ("length"). Collectives: those of the layers and
         one all-gather of logits a step, over tp; with pp > 1 hidden states from stage to stage and one
-        broadcast a step. Raises ValueError for a prompt that is empty, leaves no room or holds a token outside of
+        broadcast a step. Raises PromptError for a prompt that is empty, leaves no room or holds a token outside of
         the vocabulary.
         """
         if len(keys) != len(prompts):
@@ -85,14 +85,14 @@ class EmbeddedEngine:
     def _budget(self, number: int, prompt: Sequence[int], params: SamplingParams) -> int:
         room = self.max_context - len(prompt)
         if not prompt:
-            raise ValueError(f"prompt {number} is empty: give at least 1 token")
+            raise PromptError(f"prompt {number} is empty: give at least 1 token")
         if room < 1:
-            raise ValueError(
+            raise PromptError(
                 f"prompt {number} has {len(prompt)} tokens and the context {self.max_context}: "
                 f"shorten it to at most {self.max_context - 1}, or raise max_context"
             )
         if not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
-            raise ValueError(f"prompt {number} holds a token outside of the vocabulary 0 .. {self.vocab_size - 1}")
+            raise PromptError(f"prompt {number} holds a token outside of the vocabulary 0 .. {self.vocab_size - 1}")
         return min(params.max_new_tokens, room)
 
     def _sample(

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from trace_dsl.errors import TraceError
+
 Finish = Literal["stop", "length"]
+
+
+class PromptError(TraceError, ValueError):
+    """A prompt cannot be continued: it is empty, outside of the vocabulary, or fills the context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,6 @@ class RolloutEngine(Protocol):
 
         `keys[i]` is the global index of prompt i. The randomness of sample j of prompt i is a pure function
         of (params.seed, keys[i], j): the same samples come however a batch is cut and whichever rank draws
-        it. Raises ValueError for a prompt that is empty or leaves no room for one new token.
+        it. Raises PromptError for a prompt that is empty or leaves no room for one new token.
         """
         ...

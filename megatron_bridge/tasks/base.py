@@ -54,7 +54,7 @@ class Task(Protocol):
         ...
 
     def problems(self, *, split: str, seed: int, start: int, count: int) -> Sequence[Problem]:
-        """Problems start .. start+count-1 of a split ("train", "eval" or "ood"); each depends on (split, seed, index)."""
+        """Problems start .. start+count-1 of a split ("train", "eval", "ood"); each depends on (split, seed, index)."""
         ...
 
     def verify(self, problem: Problem, response: str) -> float:

@@ -99,7 +99,7 @@ def to_batch(rollouts: Sequence[Rollout]) -> RolloutBatch:
     spans = [span for row, r in enumerate(rollouts) for span in token_spans(row, r.aligned, r.annotation.spans)]
     return RolloutBatch(
         length_R=torch.tensor(lengths, dtype=torch.int64),
-        reward_R=torch.tensor([r.reward for r in rollouts], dtype=torch.float32),
+        reward_R=torch.tensor([r.reward for r in rollouts], dtype=torch.float64),
         correct_R=torch.tensor([r.correct for r in rollouts], dtype=torch.bool),
         group_R=torch.tensor([r.group for r in rollouts], dtype=torch.int64),
         old_logp_T=torch.tensor([lp for r in rollouts for lp in r.logprobs], dtype=torch.float32),

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from megatron_bridge.atomic import CheckpointError, write_text
+from megatron_bridge.atomic import write_text
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.parallel import start_parallel, stop_parallel
 from megatron_bridge.run_directory import RunDirectory, find_run_directory, prepare_run_directory
@@ -22,6 +22,8 @@ from megatron_bridge.tasks import get_task
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.loop import Loop, Outcome
 from megatron_bridge.training.records import Records, read_metrics
+from megatron_bridge.verdict import CheckpointError
+from trace_dsl.errors import TraceError
 from trace_dsl.plan import Plan
 
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -64,7 +66,7 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
                 if directory.resume_from is not None:
                     records.note(f"going on from {directory.resume_from}, {loop.step} steps done")
                 outcome = loop.train(records)
-    except (CheckpointError, FloatingPointError, OSError) as error:
+    except (TraceError, CheckpointError, FloatingPointError, OSError) as error:
         if first:
             print(f"error: {error}\n{_last_checkpoint(directory)}", file=sys.stderr, flush=True)
         return EXIT_FAILED

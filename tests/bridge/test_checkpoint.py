@@ -20,18 +20,12 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from safetensors.torch import load_file
 
 import megatron_bridge.checkpoint as checkpoint
-from megatron_bridge.checkpoint import (
-    CheckpointError,
-    checkpoint_name,
-    checkpoints,
-    latest_checkpoint,
-    load_checkpoint,
-    read_meta,
-    save_checkpoint,
-)
+from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+from megatron_bridge.checkpoint_files import checkpoint_name, checkpoints, latest_checkpoint, read_meta
 from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import save_hf
 from megatron_bridge.model.shape import Layout, read_shape
+from megatron_bridge.verdict import CheckpointError
 from tests.bridge.ranks import PP2, TP1, TP2, under
 from tests.bridge.tiny import VOCAB, make_qwen3, positions, some_ids
 from tests.distributed import run_distributed

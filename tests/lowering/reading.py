@@ -279,8 +279,6 @@ class _Reader:
         estimator = self.spec.advantage
         if estimator.kind is EstimatorKind.NONE:
             return mine
-        if estimator.kind is EstimatorKind.LEAVE_ONE_OUT and len(members) == 1:
-            raise Undefined("the mean of the others, and there are none")
         if all(reward == rewards[0] for reward in rewards):
             return 0.0
         if estimator.kind is EstimatorKind.LEAVE_ONE_OUT:
@@ -427,8 +425,8 @@ class _Reader:
         raise NotImplementedError(expr.reduction)
 
     def is_top(self, elements: list[Place], values: list[float], share: float, place: Place) -> bool:
-        """The largest elements, as many as the share rounds to; earlier ones first where values are equal."""
-        count = round(_decimal(share) * len(values))
+        """The largest elements, as many as the share rounds up to; earlier ones first where values are equal."""
+        count = math.ceil(_decimal(share) * len(values))
         order = sorted(range(len(values)), key=lambda i: (-values[i], i))
         if 0 < count < len(values):
             last, next_one = values[order[count - 1]], values[order[count]]

@@ -205,7 +205,7 @@ def test_weights_of_a_cut_add_up_to_the_whole(per: str) -> None:
 
 def advantages(text: str, reward: list[float], group: list[int] | None = None) -> list[float]:
     found = lowered(text + "rest: grpo()\n", batch_of([1] * len(reward), reward=reward, group=group))
-    assert found.routing.advantage_CT[0].tolist() == found.advantage_R.tolist()
+    assert found.routing.advantage_CT[0].tolist() == found.advantage_R.float().tolist()
     return found.advantage_R.tolist()
 
 
@@ -234,6 +234,7 @@ def test_equal_rewards_are_exactly_zero(estimator: str, reward: float) -> None:
 def test_group_of_one_is_exactly_zero() -> None:
     """Its rewards are all equal."""
     assert advantages("", [1.0]) == [0.0]
+    assert advantages("advantage = loo\n", [1.0]) == [0.0]
     assert advantages("advantage = group(scale=none)\n", [0.7, 0.7], [0, 1]) == [0.0, 0.0]
 
 
@@ -414,8 +415,33 @@ def test_malformed_batch(changed: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize("weight", ["1/reward", "log(reward - 1)", "sqrt(-1 - reward)", "exp(len * 1000)"])
 def test_a_weight_that_is_not_finite_names_its_line(weight: str) -> None:
     text = f"key: nll()\n\nrest: grpo() + entropy(w={weight})\n"
-    with pytest.raises(ValueError, match=r"line 3: .*entropy\(w=.*not finite"):
+    with pytest.raises(ValueError, match=r"line 3: .*entropy\(w=.*not a finite"):
         lowered(text, batch_of([2]))
+
+
+@pytest.mark.parametrize("advantage", ["1/reward", "exp(90 + len)"])
+def test_an_advantage_that_is_not_a_float32_number_names_its_line(advantage: str) -> None:
+    """exp(92) is a double and no float32."""
+    with pytest.raises(ValueError, match=r"line 1: the advantage of pg\(.*not a finite"):
+        lowered(f"rest: pg(adv={advantage})\n", batch_of([2]))
+
+
+def test_per_token_without_a_token_of_the_model_is_refused() -> None:
+    batch = batch_of([2], tool=[(0, 0), (0, 1)])
+    with pytest.raises(ValueError, match=r"line 1: per=token divides nll\(per=token\) by the tokens the model wrote"):
+        lowered("rest when source == tool: nll(per=token)\nrest: none\n", batch)
+
+
+@pytest.mark.parametrize(("share", "taken"), [("20%", 1), ("50%", 1), ("60%", 2), ("100%", 2)])
+def test_top_takes_at_least_its_share(share: str, taken: int) -> None:
+    found = weights(f"rest when top(pos, {share}, over=row): nll(per=const(1))\nrest: none\n", batch_of([2]))
+    assert sum(weight != 0 for weight in found) == taken
+
+
+def test_an_empty_response_has_no_mean_to_reduce() -> None:
+    """The mean log-prob is (-1 - 1.25) / 2 and, for the empty response, none: the largest is -1.125, not 0."""
+    found = weights("rest: nll(w=max(mean(old_logp, over=row), over=batch), per=const(1))\n", batch_of([2, 0]))
+    assert found == pytest.approx([-1.125 / 2, -1.125 / 2])
 
 
 def test_a_weight_may_be_infinite_where_it_trains_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in real jobs: killed processes, a full disk, interrupts, changed specs, batches that teach nothing."""
+"""What goes wrong in real jobs: killed processes, a full disk, interrupts, changed specs, batches without a lesson."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ranks: int) -> None
     whole, killed = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all((whole[name] == killed[name]).all() for name in whole)
     for one, other in zip(metrics(tmp_path, "whole"), metrics(tmp_path, "killed"), strict=True):
-        assert one["step"] == other["step"] and one["loss"] == other["loss"]
+        assert one["step"] == other["step"]
+        assert one["loss"] == other["loss"]
 
 
 def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> None:
@@ -83,7 +84,8 @@ def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> Non
     assert "Traceback" not in rest
     assert "stopped on request after" in rest
     named = re.search(r"The last checkpoint is (\S+); go on from it with --resume", rest)
-    assert named and Path(named[1]).is_dir()
+    assert named
+    assert Path(named[1]).is_dir()
 
 
 def test_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path: Path) -> None:
@@ -96,7 +98,8 @@ def test_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path: Path) -> Non
     assert job.returncode != 0
     assert re.search(r"error: .*step_0000\d\d", rest), rest[-3000:]
     named = re.search(r"The last checkpoint is (\S+); go on from it with --resume", rest)
-    assert named and Path(named[1]).is_dir()
+    assert named
+    assert Path(named[1]).is_dir()
     assert not list((tmp_path / "full" / "checkpoints").glob("*.partial"))
     train(tmp_path, "full", "steps=20", ranks=2, flags=["--resume"])
 
@@ -113,7 +116,8 @@ def test_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     train(tmp_path, "run", "steps=2", ranks=1)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     refused = train(tmp_path, "run", "steps=2", ranks=1, check=False)
-    assert refused.returncode != 0 and "already holds a run" in refused.stderr
+    assert refused.returncode != 0
+    assert "already holds a run" in refused.stderr
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
     train(tmp_path, "run", "steps=2", ranks=1, flags=["--overwrite"])
     assert (tmp_path / "run.previous" / "metrics.jsonl").read_bytes() == before
@@ -123,9 +127,12 @@ def test_responses_that_are_all_cut_or_all_wrong_train_nothing_and_break_nothing
     """At 4 tokens every response is cut: all groups are all wrong, no spans, no KL row on any rank."""
     train(tmp_path, "cut", "steps=2", "rollout.max_response_tokens=4", ranks=2)
     for line in metrics(tmp_path, "cut"):
-        assert line["rollout/cut_fraction"] == 1.0 and line["reward"] == 0.0
+        assert line["rollout/cut_fraction"] == 1.0
+        assert line["reward"] == 0.0
         assert line["rollout/equal_reward_groups"] == 1.0
-        assert line["loss"] == 0.0 and line["teacher_ran"] == 0 and line["optim/grad_norm"] == 0.0
+        assert line["loss"] == 0.0
+        assert line["teacher_ran"] == 0
+        assert line["optim/grad_norm"] == 0.0
 
 
 def test_kl_rows_on_one_data_parallel_rank_only(tmp_path: Path) -> None:

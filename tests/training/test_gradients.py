@@ -1,7 +1,7 @@
 """Every parameter's gradient, under every layout and cut, equals the float64 gradient of a single process.
 
-Guards against the failures in which a loss depends on micro-batching (by 8x or 32x elsewhere), denominators are counted per
-rank, or a loss looks right while gradients are multiplied by tp.
+Guards against the failures in which a loss depends on micro-batching (by 8x or 32x elsewhere), denominators are counted
+per rank, or a loss looks right while gradients are multiplied by tp.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 `group` is (R - mean) / std over the rollouts of one prompt (GRPO, arXiv 2402.03300; std with Bessel's correction) or
 R - mean without the scale (Dr. GRPO, arXiv 2503.20783); `loo` subtracts the mean of the others (RLOO, arXiv
-2402.14740); `none` is the reward. A group whose rewards are all equal has advantage exactly zero.
+2402.14740); `none` is the reward. A group whose rewards are all equal, a group of one among
+them, has advantage exactly zero.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ def group_ids(group_R: Tensor, source_R: tuple[str, ...]) -> Tensor:
 
 
 def estimate_advantage(reward_R: Tensor, group_R: Tensor, estimator: AdvantageEstimator) -> Tensor:
-    """float32 [R]: the advantage of each rollout; `group_R` as from `group_ids`."""
+    """float64 [R]: the advantage of each rollout; `group_R` as from `group_ids`."""
     reward_R = reward_R.double()
     if estimator.kind is EstimatorKind.NONE or len(reward_R) == 0:
-        return reward_R.float()
+        return reward_R
     groups = int(group_R.max()) + 1
     zeros_G = torch.zeros(groups, dtype=torch.float64)
     size_G = zeros_G.index_add(0, group_R, torch.ones_like(reward_R))
@@ -46,7 +47,7 @@ def estimate_advantage(reward_R: Tensor, group_R: Tensor, estimator: AdvantageEs
                 centered_R = torch.where(std_R > 0, centered_R / torch.where(std_R > 0, std_R, 1.0), 0.0)
         case EstimatorKind.LEAVE_ONE_OUT:
             # R - mean of the others = (R - mean of all) n / (n - 1)
-            centered_R = torch.where(others_R > 0, centered_R * (others_R + 1) / others_R.clamp(min=1), reward_R)
+            centered_R = centered_R * (others_R + 1) / others_R.clamp(min=1)
         case _:
             assert_never(estimator.kind)
-    return centered_R.float()
+    return centered_R

@@ -29,7 +29,7 @@ class TokenSpan:
 class RolloutBatch:
     """All rollouts that one optimizer step trains on, over all ranks.
 
-    length_R: int64 response tokens; reward_R: float32; correct_R: bool, the verifier's outcome; group_R: int64,
+    length_R: int64 response tokens; reward_R: float64; correct_R: bool, the verifier's outcome; group_R: int64,
     rollouts of one prompt share a number; source_R: the rollout source's name per row; old_logp_T: float32 log-probs
     of the sampled tokens when they were drawn, at the sampling temperature; from_model_T: bool, False for tool
     output; contexts: for each privileged context ("diagnosis", "solution", ...) which rows have it, bool [R].

@@ -1,18 +1,20 @@
 """Values of expressions on a batch.
 
-A value is a float64 tensor over the rollouts [R] (group and row rank) or the tokens [T] (token rank), or a Python float
-(constant and step rank); predicates are 0.0 and 1.0. Everything here is detached: no gradient flows into a weight.
+A value is a float64 tensor over the rollouts [R] (group and row rank) or the tokens [T] (token rank), or a Python
+float (constant and step rank); predicates are 0.0 and 1.0. Everything here is detached: no gradient flows into a
+weight.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from trace_dsl.expressions import is_known_before_run, weight_at_step
+from trace_dsl.expressions import is_known_before_run, walk, weight_at_step
 from trace_dsl.lowering.batch import RolloutBatch
 from trace_dsl.model import (
     Apply,
@@ -37,7 +39,7 @@ Value = float | Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Environment:
-    """What expressions are evaluated on. advantage_R: float32 [R]; group_R: dense group numbers, int64 [R]."""
+    """What expressions are evaluated on. advantage_R: float64 [R]; group_R: dense group numbers, int64 [R]."""
 
     batch: RolloutBatch
     advantage_R: Tensor
@@ -171,7 +173,7 @@ def _apply(function: Function, args: list[Tensor]) -> Tensor:
         case Function.SOFTPLUS:
             return torch.nn.functional.softplus(args[0])
         case Function.CLIP:
-            return torch.maximum(torch.minimum(args[0], args[2]), args[1])
+            return torch.minimum(torch.maximum(args[0], args[1]), args[2])
         case Function.MIN:
             return torch.stack(args).amin(0)
         case Function.MAX:
@@ -185,24 +187,34 @@ def _apply(function: Function, args: list[Tensor]) -> Tensor:
 def _reduce(expr: Reduce, env: Environment) -> Tensor:
     """A reduction over rows, groups or the batch: [R], or for softmax and top one value per element as the value has.
 
-    Over a scope without any element (the tokens of an empty response) it is 0.
+    A mean, maximum or quantile over the tokens of an empty response has no value: reductions over rows leave it out.
     """
     if expr.value is None:
         raise ValueError(f"{expr.reduction.value}() cannot be evaluated on a batch")
     by_token = expr.value.rank is Rank.TOKEN
     value_N = evaluate_at(expr.value, Rank.TOKEN if by_token else Rank.ROW, env)
     segment_R = _segments(expr.over, env)
+    counts_N = torch.ones_like(value_N, dtype=torch.bool)
+    if not by_token and any(isinstance(part, Reduce) and _needs_a_token(part) for part in walk(expr.value)):
+        counts_N = env.batch.length_R > 0
     segment_N = segment_R[env.batch.row_of_T] if by_token else segment_R
     if expr.reduction in (Reduction.SOFTMAX, Reduction.TOP):
         result_N = torch.zeros_like(value_N)
-        for segment in segment_N.unique().tolist():
-            members = segment_N == segment
+        for segment in segment_N[counts_N].unique().tolist():
+            members = (segment_N == segment) & counts_N
             result_N[members] = _per_element(expr.reduction, value_N[members], expr.amount)
         return result_N
     result_S = torch.zeros(int(segment_R.max()) + 1 if len(segment_R) else 0, dtype=torch.float64)
-    for segment in segment_N.unique().tolist():
-        result_S[segment] = _to_scalar(expr.reduction, value_N[segment_N == segment], expr.amount)
+    for segment in segment_N[counts_N].unique().tolist():
+        members = (segment_N == segment) & counts_N
+        result_S[segment] = _to_scalar(expr.reduction, value_N[members], expr.amount)
     return result_S[segment_R]
+
+
+def _needs_a_token(expr: Reduce) -> bool:
+    """Whether a reduction has no value on an empty response, as a mean has none and a sum has."""
+    over_tokens = expr.value is not None and expr.value.rank is Rank.TOKEN
+    return over_tokens and expr.reduction is not Reduction.SUM
 
 
 def _segments(over: Scope, env: Environment) -> Tensor:
@@ -239,5 +251,6 @@ def _per_element(reduction: Reduction, value_n: Tensor, amount: float | None) ->
     if reduction is Reduction.SOFTMAX:
         return value_n.softmax(0)
     assert amount is not None
-    chosen = torch.sort(value_n, descending=True, stable=True).indices[: round(amount * len(value_n))]
+    count = math.ceil(round(amount * len(value_n), 9))  # at least the share: the top 20% of two elements is one
+    chosen = torch.sort(value_n, descending=True, stable=True).indices[:count]
     return torch.zeros_like(value_n).index_fill(0, chosen, 1.0)  # ties go to the earlier element

@@ -14,7 +14,8 @@ from trace_dsl.model import SpanLabel
 def label_mask(batch: RolloutBatch, label: SpanLabel) -> Tensor:
     """bool [T]: the tokens of `label`, at most floor(cap x length) of them in each response.
 
-    Spans are taken in order of their start; the one that would pass the cap is cut at its end, later ones are dropped.
+    Spans are taken in order of their start; the one that would pass the cap is cut at its end, later ones are
+    dropped.
     A token covered twice counts once.
     """
     mask_T = torch.zeros(batch.tokens, dtype=torch.bool)

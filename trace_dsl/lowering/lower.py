@@ -33,7 +33,6 @@ from trace_dsl.model import (
     EntropyBonus,
     Kernel,
     Nll,
-    Per,
     PerKind,
     PolicyGradient,
     Rank,
@@ -90,6 +89,7 @@ def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) ->
             advantage = advantage_of(channel)
             if advantage is not None:
                 value_T = torch.where(selected_T, evaluate_at(advantage, Rank.TOKEN, env), 0.0)
+                _check_finite(value_T, "advantage", channel)
                 advantages[kernel] = advantages.get(kernel, 0) + value_T
     kernels = tuple(weights)
     zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
@@ -144,13 +144,18 @@ def _first_match(plan: Plan, env: Environment) -> Tensor:
         takes_T = torch.zeros(batch.tokens, dtype=torch.bool)
         for label in route.labels:
             takes_T |= masks[label] if label != REST else torch.ones_like(takes_T)
-        takes_T &= torch.tensor([source == route.rows for source in batch.source_R])[batch.row_of_T]
+        takes_T &= _rows_of(route, batch)[batch.row_of_T]
         if not _asks_for_tool_output(route):
             takes_T &= batch.from_model_T
         if route.when is not None:
             takes_T &= evaluate_at(route.when, Rank.TOKEN, env) != 0
         route_of_T[takes_T & (route_of_T < 0)] = r
     return route_of_T
+
+
+def _rows_of(route: Route, batch: RolloutBatch) -> Tensor:
+    """bool [R]: the rollouts of the route's source."""
+    return torch.tensor([source == route.rows for source in batch.source_R], dtype=torch.bool)
 
 
 def _asks_for_tool_output(route: Route) -> bool:
@@ -167,29 +172,43 @@ def _weights(plan: Plan, channel: Channel, route: Route, selected_T: Tensor, env
         if sees not in (Sees.NOTHING, Sees.MISMATCHED):
             takes_T = takes_T & env.batch.has(sees.value)[env.batch.row_of_T]
     weight_T = torch.where(takes_T, evaluate_at(channel.weight, Rank.TOKEN, env), 0.0)
-    if not weight_T.isfinite().all():
-        raise ValueError(f"line {channel.place.line}: the weight of {channel.text} is not finite on this batch")
-    return weight_T / _denominator(channel.per, route, selected_T, env)
+    _check_finite(weight_T, "weight", channel)
+    return weight_T / _denominator(channel, route, selected_T, env)
 
 
-def _denominator(per: Per, route: Route, selected_T: Tensor, env: Environment) -> Tensor:
+def _check_finite(value_T: Tensor, what: str, channel: Channel) -> None:
+    bad = int((~value_T.float().isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"line {channel.place.line}: the {what} of {channel.text} is not a finite float32 number at {bad} tokens "
+            "of this batch: bound it with clip(x, lo, hi), or keep zero out of a division"
+        )
+
+
+def _denominator(channel: Channel, route: Route, selected_T: Tensor, env: Environment) -> Tensor:
     """float64 [T] (or a scalar): what divides each token's weight, counted over the rows of the route's source.
 
     sequence: response length x number of responses; token: response tokens written by the model; selected: tokens the
     route selected (before weights, so that a gate does not change it); const(n): n x number of responses.
     """
-    batch = env.batch
-    source_R = torch.tensor([source == route.rows for source in batch.source_R], dtype=torch.bool)
+    batch, per = env.batch, channel.per
+    source_R = _rows_of(route, batch)
     responses = max(int(source_R.sum()), 1)
     match per.kind:
         case PerKind.SEQUENCE:
             return batch.length_R[batch.row_of_T].double() * responses
         case PerKind.TOKEN:
             written = int((batch.from_model_T & source_R[batch.row_of_T]).sum())
+            if written == 0 and bool(selected_T.any()):
+                raise ValueError(
+                    f"line {channel.place.line}: per=token divides {channel.text} by the tokens the model wrote, and "
+                    "this batch has none: use per=selected for tool output"
+                )
             return torch.tensor(float(max(written, 1)))
         case PerKind.SELECTED:
             return torch.tensor(float(max(int(selected_T.sum()), 1)))
         case PerKind.CONST:
+            assert per.constant is not None
             return torch.tensor(per.constant * responses)
         case _:
             assert_never(per.kind)
