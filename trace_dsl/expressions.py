@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import assert_never
 
-from trace_dsl.model import (
-    DEFAULT_TEACHER,
+from trace_dsl.model import DEFAULT_TEACHER
+from trace_dsl.schedules import Progress, weight_at
+from trace_dsl.terms import (
     Anneal,
     Apply,
     Constant,
@@ -26,7 +27,6 @@ from trace_dsl.model import (
     Steps,
     Tokens,
 )
-from trace_dsl.schedules import Progress, weight_at
 from trace_dsl.vocabulary import SOURCES
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import assert_never
 
-from trace_dsl.model import Anneal, Length, RunFraction, Schedule, Shape, Steps, Tokens
+from trace_dsl.terms import Anneal, Length, RunFraction, Schedule, Shape, Steps, Tokens
 
 # `exp` falls by exp(-EXP_RATE) over its length, shifted and scaled so that it starts at w and ends exactly at
 # the floor.

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trace_dsl.model import DivergenceKind, Function, Rank, Reduction, Scan, Scope, Sees
+from trace_dsl.model import DivergenceKind, Sees
+from trace_dsl.terms import Function, Rank, Reduction, Scan, Scope
 
 
 class ValueKind(StrEnum):

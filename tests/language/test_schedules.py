@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from trace_dsl.model import Anneal, Length, RunFraction, Schedule, Shape, Steps, Tokens
 from trace_dsl.schedules import EXP_RATE, Progress, counts_tokens, mixes_units, weight_at
+from trace_dsl.terms import Anneal, Length, RunFraction, Schedule, Shape, Steps, Tokens
 
 PAPER = Schedule(weight=0.5, warmup=Steps(10), anneal=Anneal(shape=Shape.LINEAR, length=Steps(30)))
 

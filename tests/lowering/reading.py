@@ -16,33 +16,25 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import (
+from trace_dsl.model import Channel, Cispo, Divergence, EstimatorKind, PerKind, PolicyGradient, Route, Sees, Spec
+from trace_dsl.terms import (
     Apply,
-    Channel,
-    Cispo,
     Constant,
-    Divergence,
-    EstimatorKind,
     Expr,
     Function,
     Length,
     Operation,
     Operator,
-    PerKind,
-    PolicyGradient,
     Rank,
     Reduce,
     Reduction,
-    Route,
     RunFraction,
     Scanned,
     Schedule,
     Scheduled,
     Scope,
-    Sees,
     Shape,
     Signal,
-    Spec,
     Steps,
     Tokens,
 )

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from trace_dsl.checks.reading import channels_of, finding, points_to_try
 from trace_dsl.expressions import is_known_before_run, weight_at_step
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import K3, Diagnostic, Divergence, Expr, Severity, Spec
+from trace_dsl.model import K3, Diagnostic, Divergence, Severity, Spec
 from trace_dsl.rules import RuleInfo
+from trace_dsl.terms import Expr
 
 RULE = RuleInfo(
     name="negative-kl-weight",

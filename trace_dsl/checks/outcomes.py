@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from trace_dsl.expressions import children_of, walk, weight_at_step
-from trace_dsl.model import Constant, Expr, Operation, Operator, Rank, Route, Signal
+from trace_dsl.model import Route
 from trace_dsl.schedules import Progress
+from trace_dsl.terms import Constant, Expr, Operation, Operator, Rank, Signal
 from trace_dsl.vocabulary import SOURCES, UNKNOWN_PREDICATE
 
 MAX_FREE = 8

@@ -6,25 +6,10 @@ from collections.abc import Iterator
 
 from trace_dsl.expressions import schedules_of
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import (
-    Channel,
-    Cispo,
-    Diagnostic,
-    Divergence,
-    Expr,
-    Length,
-    OtherPlace,
-    Place,
-    PolicyGradient,
-    Rank,
-    Route,
-    Sees,
-    Spec,
-    Steps,
-    Tokens,
-)
+from trace_dsl.model import Channel, Cispo, Diagnostic, Divergence, OtherPlace, Place, PolicyGradient, Route, Sees, Spec
 from trace_dsl.rules import RuleInfo
 from trace_dsl.schedules import Progress
+from trace_dsl.terms import Expr, Length, Rank, Steps, Tokens
 
 NOMINAL_STEPS = 1_000
 

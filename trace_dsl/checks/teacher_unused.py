@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from trace_dsl.checks.reading import channels_of, divergences_of, expressions_of, finding
 from trace_dsl.expressions import walk
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, MixAnchor, PolicyGradient, Severity, Signal, Spec
+from trace_dsl.model import Diagnostic, MixAnchor, PolicyGradient, Severity, Spec
 from trace_dsl.rules import RuleInfo
+from trace_dsl.terms import Signal
 
 RULE = RuleInfo(
     name="teacher-unused",

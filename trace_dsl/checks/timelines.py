@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from trace_dsl.checks.reading import advantage_of, channels_of, predicates_of
 from trace_dsl.expressions import schedules_of
-from trace_dsl.model import Length, Place, RunFraction, Schedule, Spec, Steps, Tokens
+from trace_dsl.model import Place, Spec
+from trace_dsl.terms import Length, RunFraction, Schedule, Steps, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,20 +11,9 @@ from collections.abc import Iterator
 from trace_dsl.checks.reading import divergences_of, end_of_run, finding, is_privileged
 from trace_dsl.expressions import is_known_before_run, weight_at_step
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import (
-    Apply,
-    Constant,
-    Diagnostic,
-    Expr,
-    Function,
-    Operation,
-    Operator,
-    OtherPlace,
-    Scheduled,
-    Severity,
-    Spec,
-)
+from trace_dsl.model import Diagnostic, OtherPlace, Severity, Spec
 from trace_dsl.rules import RuleInfo
+from trace_dsl.terms import Apply, Constant, Expr, Function, Operation, Operator, Scheduled
 
 RULE = RuleInfo(
     name="unbounded-privileged-exposure",

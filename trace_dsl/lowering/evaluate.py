@@ -16,7 +16,8 @@ from torch import Tensor
 
 from trace_dsl.expressions import is_known_before_run, walk, weight_at_step
 from trace_dsl.lowering.batch import RolloutBatch
-from trace_dsl.model import (
+from trace_dsl.schedules import Progress
+from trace_dsl.terms import (
     Apply,
     Constant,
     Expr,
@@ -31,7 +32,6 @@ from trace_dsl.model import (
     Scope,
     Signal,
 )
-from trace_dsl.schedules import Progress
 from trace_dsl.vocabulary import SOURCES
 
 Value = float | Tensor
@@ -200,12 +200,12 @@ def _reduce(expr: Reduce, env: Environment) -> Tensor:
     segment_N = segment_R[env.batch.row_of_T] if by_token else segment_R
     if expr.reduction in (Reduction.SOFTMAX, Reduction.TOP):
         result_N = torch.zeros_like(value_N)
-        for segment in segment_N[counts_N].unique().tolist():
+        for segment in sorted(set(segment_N[counts_N].tolist())):
             members = (segment_N == segment) & counts_N
             result_N[members] = _per_element(expr.reduction, value_N[members], expr.amount)
         return result_N
     result_S = torch.zeros(int(segment_R.max()) + 1 if len(segment_R) else 0, dtype=torch.float64)
-    for segment in segment_N[counts_N].unique().tolist():
+    for segment in sorted(set(segment_N[counts_N].tolist())):
         members = (segment_N == segment) & counts_N
         result_S[segment] = _to_scalar(expr.reduction, value_N[members], expr.amount)
     return result_S[segment_R]

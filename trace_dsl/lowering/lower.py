@@ -26,21 +26,10 @@ from trace_dsl.lowering.fused import (
     PolicyGradientKernel,
 )
 from trace_dsl.lowering.labels import label_masks
-from trace_dsl.model import (
-    REST,
-    Channel,
-    Divergence,
-    EntropyBonus,
-    Kernel,
-    Nll,
-    PerKind,
-    PolicyGradient,
-    Rank,
-    Route,
-    Sees,
-)
+from trace_dsl.model import REST, Channel, Divergence, EntropyBonus, Kernel, Nll, PerKind, PolicyGradient, Route, Sees
 from trace_dsl.plan.plan import Plan, advantage_of, teacher_of
 from trace_dsl.schedules import Progress
+from trace_dsl.terms import Rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

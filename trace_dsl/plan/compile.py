@@ -9,18 +9,13 @@ from trace_dsl.expressions import is_known_before_run, schedules_of, signals_of,
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
-    Apply,
     Channel,
     Cispo,
     Divergence,
     DivergenceKind,
     EntropyBonus,
-    Expr,
-    Function,
     Kernel,
     Nll,
-    Operation,
-    Operator,
     PolicyGradient,
     Route,
     Spec,
@@ -36,6 +31,7 @@ from trace_dsl.plan.plan import (
     teacher_of,
 )
 from trace_dsl.schedules import Progress, counts_tokens
+from trace_dsl.terms import Apply, Expr, Function, Operation, Operator
 
 
 def compile_plan(spec: Spec, facts: RunFacts) -> Plan:

@@ -18,7 +18,6 @@ from trace_dsl.model import (
     AdvantageEstimator,
     Channel,
     Divergence,
-    Expr,
     MixAnchor,
     Place,
     PolicyGradient,
@@ -27,6 +26,7 @@ from trace_dsl.model import (
     SpanLabel,
     Teacher,
 )
+from trace_dsl.terms import Expr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

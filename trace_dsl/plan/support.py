@@ -8,31 +8,22 @@ from typing import assert_never
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
-    Apply,
     Channel,
     Cispo,
-    Constant,
     Diagnostic,
     Divergence,
     EntropyBonus,
-    Expr,
     MixAnchor,
     ModelTeacher,
     Nll,
-    Operation,
     Place,
     PolicyGradient,
     RatioLevel,
-    Reduce,
-    Reduction,
-    Scanned,
-    Scheduled,
-    Scope,
     Severity,
-    Signal,
     Spec,
 )
 from trace_dsl.plan.plan import advantage_of
+from trace_dsl.terms import Apply, Constant, Expr, Operation, Reduce, Reduction, Scanned, Scheduled, Scope, Signal
 
 RULE = "engine-unsupported"
 

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from trace_dsl.expressions import apply_function
-from trace_dsl.model import (
-    Apply,
-    Constant,
-    Expr,
-    Function,
-    Rank,
-    Reduce,
-    Reduction,
-    Scan,
-    Scanned,
-    Scheduled,
-    Scope,
-)
 from trace_dsl.resolve.arguments import Bound, bind
 from trace_dsl.resolve.expressions import number, predicate, signal
 from trace_dsl.resolve.findings import Context, Typed
 from trace_dsl.resolve.literals import constant, count, schedule_from, word
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Name
+from trace_dsl.terms import Apply, Constant, Expr, Function, Rank, Reduce, Reduction, Scan, Scanned, Scheduled, Scope
 from trace_dsl.vocabulary import (
     FUNCTION_ARITY,
     FUNCTIONS,

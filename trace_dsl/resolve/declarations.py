@@ -9,10 +9,8 @@ from trace_dsl.model import (
     AdvantageEstimator,
     Ema,
     EstimatorKind,
-    Expr,
     Frozen,
     ModelTeacher,
-    Rank,
     RolloutSource,
     Sees,
     SelfTeacher,
@@ -35,6 +33,7 @@ from trace_dsl.syntax.tree import (
     SpansStatement,
     TeacherStatement,
 )
+from trace_dsl.terms import Expr, Rank
 from trace_dsl.vocabulary import (
     ESTIMATORS,
     RANK_WORDS,

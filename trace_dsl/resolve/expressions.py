@@ -6,10 +6,11 @@ import math
 from typing import assert_never
 
 from trace_dsl.expressions import apply_operator, is_larger_than
-from trace_dsl.model import Constant, Expr, Operation, Operator, OtherPlace, Place, Rank, Signal
+from trace_dsl.model import OtherPlace, Place
 from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
+from trace_dsl.terms import Constant, Expr, Operation, Operator, Rank, Signal
 from trace_dsl.vocabulary import (
     FUNCTIONS,
     LOSSES,

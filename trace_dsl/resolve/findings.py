@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from trace_dsl.model import (
-    DEFAULT_TEACHER,
-    Diagnostic,
-    Expr,
-    OtherPlace,
-    Place,
-    Sees,
-    SelfTeacher,
-    Severity,
-    Sync,
-    Teacher,
-)
+from trace_dsl.model import DEFAULT_TEACHER, Diagnostic, OtherPlace, Place, Sees, SelfTeacher, Severity, Sync, Teacher
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Name, Node, Number, Unit
+from trace_dsl.terms import Expr
 from trace_dsl.vocabulary import ValueKind, did_you_mean
 
 # The paper's teacher: the student's weights, copied every 10 steps, shown the diagnosis (arXiv 2605.10194, section 3).

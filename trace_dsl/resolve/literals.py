@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trace_dsl.model import (
-    Anneal,
-    Constant,
-    Length,
-    Operator,
-    Place,
-    RunFraction,
-    Schedule,
-    Shape,
-    Steps,
-    Tokens,
-)
+from trace_dsl.model import Place
 from trace_dsl.resolve.arguments import Bound
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.schedules import mixes_units
 from trace_dsl.syntax.tree import Call, Name, Node, Number, Text, TupleOf, Unary, Unit
+from trace_dsl.terms import Anneal, Constant, Length, Operator, RunFraction, Schedule, Shape, Steps, Tokens
 from trace_dsl.vocabulary import did_you_mean
 
 LENGTH_FORMS = "write `30` or `30 steps`, `10%` of the run, or `2e6 tokens`"

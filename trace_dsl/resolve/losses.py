@@ -6,11 +6,9 @@ from trace_dsl.model import (
     K3,
     Channel,
     Cispo,
-    Constant,
     Divergence,
     DivergenceKind,
     EntropyBonus,
-    Expr,
     Kernel,
     MixAnchor,
     Nll,
@@ -18,10 +16,7 @@ from trace_dsl.model import (
     Per,
     PerKind,
     PolicyGradient,
-    Rank,
     RatioLevel,
-    Scheduled,
-    Signal,
     SupportOf,
     Tail,
     TopK,
@@ -32,6 +27,7 @@ from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Loss, Name, Node
+from trace_dsl.terms import Constant, Expr, Rank, Scheduled, Signal
 from trace_dsl.vocabulary import (
     DIVERGENCES,
     K3_TARGETS,

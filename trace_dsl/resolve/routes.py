@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from trace_dsl.model import PLAIN_ROWS, REST, Channel, Expr, Operator, OtherPlace, Place, Rank, Route, Signal
+from trace_dsl.model import PLAIN_ROWS, REST, Channel, OtherPlace, Place, Route
 from trace_dsl.resolve.expressions import predicate
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.losses import channel
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Loss, Name, Node, RouteStatement
+from trace_dsl.terms import Expr, Operator, Rank, Signal
 from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE, did_you_mean
 
 

@@ -9,7 +9,6 @@ from trace_dsl.model import (
     PLAIN_ROWS,
     REST,
     AdvantageEstimator,
-    Constant,
     Diagnostic,
     Let,
     OtherPlace,
@@ -45,6 +44,7 @@ from trace_dsl.syntax.tree import (
     TupleOf,
     names_in,
 )
+from trace_dsl.terms import Constant
 from trace_dsl.vocabulary import LOSSES, NO_LOSS, RESERVED, ROWS, SIGNALS
 
 

@@ -9,7 +9,7 @@ from lark import Token, v_args
 from lark.tree import Meta
 from lark.visitors import Transformer_NonRecursive
 
-from trace_dsl.model import Operator, Place
+from trace_dsl.model import Place
 from trace_dsl.syntax.tree import (
     AdvantageStatement,
     Argument,
@@ -31,6 +31,7 @@ from trace_dsl.syntax.tree import (
     Unary,
     Unit,
 )
+from trace_dsl.terms import Operator
 
 _UNITS = {"PERCENT": Unit.PERCENT, "STEPS": Unit.STEPS, "TOKENS": Unit.TOKENS}
 

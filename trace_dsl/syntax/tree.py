@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trace_dsl.model import Operator, Place
+from trace_dsl.model import Place
+from trace_dsl.terms import Operator
 
 
 class Unit(StrEnum):
