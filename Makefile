@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS := runs
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -23,8 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/trace-dsl lint specs/demo/trace.trace --run specs/demo/run.yaml
 	$(BIN)/trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml
-	$(BIN)/trace-dsl train specs/demo/run.yaml --overwrite
-	$(BIN)/trace-dsl summary runs/demo
+	$(BIN)/trace-dsl train specs/demo/run.yaml --overwrite output=$(RUNS)
+	$(BIN)/trace-dsl summary $(RUNS)/demo
 
 test: setup
 	$(BIN)/python -m pytest

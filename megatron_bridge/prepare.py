@@ -26,5 +26,5 @@ def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, P
         diagnostics += unsupported(result.spec, loaded.facts)
     errors = [d for d in diagnostics if d.severity is Severity.ERROR]
     if errors or result.spec is None:
-        raise SpecError(render(errors, loaded.spec_path))
+        raise SpecError(f"{loaded.spec_path} cannot be used in this run:\n{render(errors, loaded.spec_path)}")
     return loaded, compile_plan(result.spec, loaded.facts)

@@ -238,7 +238,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise RunFileError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
         raise RunFileError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     try:

@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded, plan = prepare_run(options.run_file, options.overrides)
         # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
         warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
+        # torch 2.13 announces a new name for all_gather_into_tensor that torch 2.8 does not have yet
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
         from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
 
         return run_job(loaded, plan, resume=options.resume, overwrite=options.overwrite)

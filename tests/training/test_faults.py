@@ -90,7 +90,7 @@ def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> Non
 
 def test_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     """No file of the ranks may grow past 100 kB any more: the next checkpoint cannot be written."""
-    job = start(tmp_path, "full", "steps=20", ranks=2)
+    job = start(tmp_path, "full", "steps=20", "spec=grpo.trace", ranks=2)
     wait_for_step(job, 3)
     for process in psutil.Process(job.pid).children():
         process.rlimit(psutil.RLIMIT_FSIZE, (100_000, 100_000))
@@ -101,7 +101,7 @@ def test_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path: Path) -> Non
     assert named
     assert Path(named[1]).is_dir()
     assert not list((tmp_path / "full" / "checkpoints").glob("*.partial"))
-    train(tmp_path, "full", "steps=20", ranks=2, flags=["--resume"])
+    train(tmp_path, "full", "steps=20", "spec=grpo.trace", ranks=2, flags=["--resume"])
 
 
 def test_changed_spec_is_refused_on_resume(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def plan(
         result = lint_file(spec, facts=facts)
         errors = [d for d in result.diagnostics if d.severity is Severity.ERROR]
         if errors or result.spec is None:
-            raise SpecError(render(errors, spec))
+            raise SpecError(f"{spec} cannot be planned:\n{render(errors, spec)}")
         compiled = compile_plan(result.spec, facts)
         steps = _parse_steps(at, facts.total_steps) if at else default_steps(compiled)
     except TraceError as error:

@@ -1,0 +1,126 @@
+"""Run files: every mistake is one clear line, found before anything starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from megatron_bridge.prepare import prepare_run
+from megatron_bridge.run_file import dump_run, load_run
+from trace_dsl.errors import RunFileError, SpecError
+
+RUN = Path("specs/demo/run.yaml")
+
+
+def complaint(*overrides: str) -> str:
+    with pytest.raises(RunFileError) as raised:
+        load_run(RUN, overrides)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("optim.lrr=1", "optim.lrr: unknown setting; did you mean 'lr'?"),
+        ("stepz=1", "stepz: unknown setting; did you mean 'steps'?"),
+        ("rollout.frobnicate=1", "allowed here: group_size, max_batch, max_response_tokens, prompts, temperature"),
+        ("steps=many", "steps: 'many' is not allowed"),
+        ("steps=1.5", "steps: 1.5 is not allowed"),
+        ("steps=true", "steps: True is not allowed"),
+        ("optim.lr=0", "optim.lr: 0 is not allowed"),
+        ("rollout.temperature=-1", "rollout.temperature: -1 is not allowed"),
+        ("optim.decay=cosin", "optim.decay: 'cosin' is not allowed"),
+        ("name=../x", "name: '../x' is not allowed"),
+        ("spec=nope.trace", "spec: no file 'specs/demo/nope.trace'"),
+        ("policy=nowhere", "policy: 'specs/demo/nowhere' is no Hugging Face model directory"),
+        ("task=ledgr", "did you mean 'ledger'?"),
+        ("layout.tp=3", "4 attention heads (num_attention_heads) cannot be split over tp 3: choose tp from 1, 2, 4"),
+        ("layout.tp=4", "2 key/value heads (num_key_value_heads) cannot be split over tp 4"),
+        ("layout.pp=3", "layout.pp: 3 pipeline stages cannot sample in the training process"),
+        ("micro_batch=100", "pick a divisor of 256"),
+        ("minibatches=3", "rollout.prompts: 32 prompts cannot be split into 3 minibatches"),
+        ("rollout.max_response_tokens=100000", "leaves no room for a prompt"),
+        ("seed", "an override is written key=value"),
+        ("name.x=1", "'name' is a value, not a group of settings"),
+    ],
+)
+def test_mistake_is_one_clear_line(override: str, expected: str) -> None:
+    assert expected in complaint(override)
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    text = complaint("spec=nope.trace", "task=ledgr", "policy=nowhere")
+    assert all(part in text for part in ("spec: no file", "unknown task", "no Hugging Face model directory"))
+    assert len(complaint("optim.lrr=1", "steps=many").splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "a run file is a mapping"),
+        ("steps: 1\nsteps: 2\n", "the key 'steps' stands twice"),
+        ("", "a run file is a mapping"),
+        ("name: x\n", "spec: missing"),
+        ("!!python/object/apply:os.system [exit]\n", "not valid YAML"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(RunFileError, match=expected):
+        load_run(path)
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match="cannot be read: no such file"):
+        load_run(tmp_path / "nope.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunFileError, match="not UTF-8"):
+        load_run(tmp_path / "binary.yaml")
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    assert load_run(RUN, ["optim.lr=3e-4"]).file.optim.lr == 3e-4
+    assert load_run(RUN, ["optim.lr=1"]).file.optim.lr == 1.0
+
+
+def test_resolved_run_file_reads_back_the_same() -> None:
+    file = load_run(RUN, ["optim.lr=3e-4", "layout.tp=1"]).file
+    assert type(file).model_validate(yaml.safe_load(dump_run(file))) == file
+
+
+def test_spec_with_errors_is_shown_before_a_run(tmp_path: Path) -> None:
+    spec = tmp_path / "bad.trace"
+    spec.write_text("rest: grpo()\nkey: fkl()\n")
+    with pytest.raises(SpecError, match="shadowed-route"):
+        prepare_run(RUN, [f"spec={spec}"])
+
+
+def test_what_the_engine_does_not_run_is_refused_before_a_run(tmp_path: Path) -> None:
+    spec = tmp_path / "wide.trace"
+    spec.write_text(
+        "spans key(cap=25%)\n"
+        "key when correct: fkl(w=0.5, topk=100, tail=bucket, anneal=linear(10))\n"
+        "rest: cispo(high=0.2) + grpo(w=sigmoid(gap))\n"
+    )
+    with pytest.raises(SpecError) as raised:
+        prepare_run(RUN, [f"spec={spec}"])
+    text = str(raised.value)
+    assert text.count("engine-unsupported") == 3
+    assert "topk=100 is not run" in text
+    assert "cispo is not run" in text
+    assert "the signal 'gap' is not gathered before the loss" in text
+
+
+@pytest.mark.parametrize("arguments", [["layout.tp=3"], ["optim.lrr=1"], ["spec=nope.trace"]])
+def test_bad_input_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
+    for program in (["-m", "trace_dsl", "train"], ["-m", "megatron_bridge.train"]):
+        done = subprocess.run([sys.executable, *program, str(RUN), *arguments], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "Traceback" not in done.stderr
