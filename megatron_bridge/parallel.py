@@ -11,6 +11,7 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
 from megatron_bridge.device import backend, megatron_runtime, training_device
 from megatron_bridge.model.shape import Layout
+from trace_dsl.errors import LayoutError
 
 __all__ = ["Layout", "start_parallel", "stop_parallel"]
 
@@ -20,15 +21,14 @@ def start_parallel(layout: Layout, seed: int) -> None:
 
     torch.distributed is started from torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) unless
     it already runs; without them this process is a world of one. Collectives: those that make the groups.
-    Raises ValueError where the number of ranks is not tp x pp x dp, before any group is made.
+    Raises LayoutError where the number of ranks is not tp x pp x dp, before any group is made.
     """
     started = dist.is_initialized()
     world = dist.get_world_size() if started else int(os.environ.get("WORLD_SIZE", "1"))
-    fitting = Layout.fit(world=world, tp=layout.tp, pp=layout.pp)
-    if fitting != layout:
-        raise ValueError(
+    if world != layout.world:
+        raise LayoutError(
             f"{world} ranks are not tp {layout.tp} x pp {layout.pp} x dp {layout.dp} = {layout.world}: "
-            f"start {layout.world} processes, or set dp to {fitting.dp}"
+            f"start {layout.world} processes (torchrun --nproc-per-node {layout.world}), or change the layout"
         )
     device = training_device()
     if device.type == "cuda":

@@ -34,8 +34,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="key=value",
         help="settings to change, for example steps=20 layout.tp=1",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    start.add_argument(
         "--overwrite", action="store_true", help="start afresh; an existing run is moved to NAME.previous"
     )
     return parser.parse_args(arguments)

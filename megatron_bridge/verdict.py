@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 
 import torch.distributed as dist
 
+from trace_dsl.errors import TraceError
+
 # torch's zip writer reports a failed write as a RuntimeError.
 WRITE_ERRORS = (OSError, RuntimeError)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(TraceError, RuntimeError):
     """Something could not be saved or loaded; what was there before is untouched."""
 
 

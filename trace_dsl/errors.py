@@ -13,3 +13,15 @@ class SpecError(TraceError, ValueError):
 
 class RunFileError(TraceError, ValueError):
     """A run file is missing, unreadable, or says something that is not allowed."""
+
+
+class PolicyError(TraceError, ValueError):
+    """A policy's directory holds something else than a whole model of a known family."""
+
+
+class LayoutError(TraceError, ValueError):
+    """The processes that were started are not those that the layout needs."""
+
+
+class LoweringError(TraceError, ValueError):
+    """A spec gave a weight or an advantage on a batch that no loss can use."""

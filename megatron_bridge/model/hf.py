@@ -28,6 +28,7 @@ from megatron_bridge.model.hf_mapping import (
 )
 from megatron_bridge.model.shape import ModelShape, padded_vocab, read_shape
 from megatron_bridge.verdict import CheckpointError, Verdict
+from trace_dsl.errors import PolicyError
 
 __all__ = ["CheckpointError", "hf_to_megatron", "load_hf", "megatron_to_hf", "model_stage", "save_hf"]
 
@@ -95,7 +96,7 @@ def _check_shape(model: RoutedGPTModel, shape: ModelShape, directory: Path) -> N
         ),
     ):
         if here != there:
-            raise ValueError(
+            raise PolicyError(
                 f"the model has {name} {here}, {directory} has {there}: "
                 "build the model from that directory's config.json"
             )
@@ -117,10 +118,10 @@ def _check_names(shape: ModelShape, present: Iterable[str], directory: Path) -> 
     expected = {name for entry in entries(shape, Stage.whole(shape)) for name in entry.hf}
     present = set(present)
     if missing := expected - present:
-        raise ValueError(f"{directory} lacks {len(missing)} tensors, such as {min(missing)}: it is no whole model")
+        raise PolicyError(f"{directory} lacks {len(missing)} tensors, such as {min(missing)}: it is no whole model")
     allowed = {"lm_head.weight"} if shape.tied else set()  # some tied models repeat the embedding
     if unknown := present - expected - allowed:
-        raise ValueError(f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no Qwen3")
+        raise PolicyError(f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no Qwen3")
 
 
 def save_hf(

@@ -22,8 +22,7 @@ from megatron_bridge.tasks import get_task
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.loop import Loop, Outcome
 from megatron_bridge.training.records import Records, read_metrics
-from megatron_bridge.verdict import CheckpointError
-from trace_dsl.errors import TraceError
+from trace_dsl.errors import PolicyError, TraceError
 from trace_dsl.plan import Plan
 
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -37,26 +36,19 @@ def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> 
     start_parallel(loaded.file.layout.layout, loaded.file.seed)
     try:
         with megatron_runtime():
-            return _run(loaded, plan, directory, interrupt)
+            return _run(loaded, plan, directory, interrupt, resume=resume)
     finally:
         stop_parallel()
 
 
-def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Interrupt) -> int:
+def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Interrupt, *, resume: bool) -> int:
     first = dist.get_rank() == 0
+    tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
+    stop = stop_tokens(loaded.policy_path, tokenizer)
+    loop = Loop(loaded, plan, directory, get_task(loaded.file.task), tokenizer, stop, interrupt)
     if first:
         prepare_run_directory(directory, loaded, plan)
     dist.barrier()
-    tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
-    loop = Loop(
-        loaded,
-        plan,
-        directory,
-        get_task(loaded.file.task),
-        tokenizer,
-        stop_tokens(loaded.policy_path, tokenizer),
-        interrupt,
-    )
     records = Records(directory.path, start=loop.step, steps=loaded.file.steps) if first else None
     try:
         if records is None:
@@ -65,8 +57,10 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
             with records:
                 if directory.resume_from is not None:
                     records.note(f"going on from {directory.resume_from}, {loop.step} steps done")
+                elif resume:
+                    records.note(f"{directory.checkpoints} holds no checkpoint yet: starting from the beginning")
                 outcome = loop.train(records)
-    except (TraceError, CheckpointError, FloatingPointError, OSError) as error:
+    except (TraceError, FloatingPointError, OSError) as error:
         if first:
             print(f"error: {error}\n{_last_checkpoint(directory)}", file=sys.stderr, flush=True)
         return EXIT_FAILED
@@ -89,7 +83,7 @@ def stop_tokens(policy: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, 
     if listed is None:
         listed = tokenizer.eos_token_id
     if listed is None:
-        raise OSError(f"{policy}: neither generation_config.json nor the tokenizer names an end-of-sequence token")
+        raise PolicyError(f"{policy}: neither generation_config.json nor the tokenizer names an end-of-sequence token")
     return tuple(listed) if isinstance(listed, list) else (listed,)
 
 

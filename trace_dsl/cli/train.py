@@ -28,6 +28,9 @@ def train(
     """
     from megatron_bridge.launch import launch
 
+    if resume and overwrite:
+        print("error: --resume goes on with a run and --overwrite starts it afresh: give one of them", file=sys.stderr)
+        raise typer.Exit(2)
     try:
         code = launch(run_file, overrides or [], resume=resume, overwrite=overwrite)
     except TraceError as error:

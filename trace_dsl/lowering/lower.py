@@ -13,6 +13,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from trace_dsl.errors import LoweringError
 from trace_dsl.expressions import signals_of
 from trace_dsl.lowering.advantage import estimate_advantage, group_ids
 from trace_dsl.lowering.batch import RolloutBatch
@@ -50,7 +51,7 @@ class Lowered:
 def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) -> Lowered:
     """The objective of `step` on `batch`.
 
-    tokens: response tokens trained before this step (only token-counted schedules read it). Raises ValueError when
+    tokens: response tokens trained before this step (only token-counted schedules read it). Raises LoweringError when
     the batch and the plan do not fit (see RolloutBatch, label_masks) or a weight is not finite.
     """
     group_R = group_ids(batch.group_R, batch.source_R)
@@ -168,7 +169,7 @@ def _weights(plan: Plan, channel: Channel, route: Route, selected_T: Tensor, env
 def _check_finite(value_T: Tensor, what: str, channel: Channel) -> None:
     bad = int((~value_T.float().isfinite()).sum())
     if bad:
-        raise ValueError(
+        raise LoweringError(
             f"line {channel.place.line}: the {what} of {channel.text} is not a finite float32 number at {bad} tokens "
             "of this batch: bound it with clip(x, lo, hi), or keep zero out of a division"
         )
@@ -189,7 +190,7 @@ def _denominator(channel: Channel, route: Route, selected_T: Tensor, env: Enviro
         case PerKind.TOKEN:
             written = int((batch.from_model_T & source_R[batch.row_of_T]).sum())
             if written == 0 and bool(selected_T.any()):
-                raise ValueError(
+                raise LoweringError(
                     f"line {channel.place.line}: per=token divides {channel.text} by the tokens the model wrote, and "
                     "this batch has none: use per=selected for tool output"
                 )
