@@ -52,7 +52,7 @@ def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) ->
     """The objective of `step` on `batch`.
 
     tokens: response tokens trained before this step (only token-counted schedules read it). Raises LoweringError when
-    the batch and the plan do not fit (see RolloutBatch, label_masks) or a weight is not finite.
+    a weight or an advantage is not finite on this batch, or a denominator counts nothing.
     """
     group_R = group_ids(batch.group_R, batch.source_R)
     env = Environment(
