@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from megatron_bridge.training.collect import Rollout
 from megatron_bridge.training.optimize import StepResult
 from trace_dsl.lowering import Lowered
+from trace_dsl.lowering.fused import DivergenceKernel
 from trace_dsl.model import Divergence
 from trace_dsl.plan import Plan
 from trace_dsl.plan.compile import weight_known_at
@@ -43,8 +46,8 @@ def step_metrics(
 ) -> Metrics:
     """Names with values: rates are fractions, lengths tokens, entropy nats a token, times seconds.
 
-    routed_fraction: share of response tokens with a nonzero weight on some channel; route/<loss>/fraction: on that
-    loss.
+    routed_fraction: share of response tokens with a nonzero weight on some channel; kl_fraction: on some divergence;
+    route/<loss>/fraction: on that loss.
     """
     names = loss_names(plan)
     tokens = sum(len(r.token_ids) for r in rollouts)
@@ -52,12 +55,16 @@ def step_metrics(
     for rollout in rollouts:
         groups.setdefault(rollout.group, set()).add(rollout.reward)
     at = Progress(step=step, total_steps=plan.facts.total_steps, tokens=trained_tokens)
-    routed = int((lowered.routing.weight_CT != 0).any(0).sum())
+    weighted_CT = lowered.routing.weight_CT != 0
+    divergences = [isinstance(kernel, DivergenceKernel) for kernel in lowered.routing.kernels]
+    routed = int(weighted_CT.any(0).sum())
+    taught = int(weighted_CT[torch.tensor(divergences, dtype=torch.bool)].any(0).sum())
     metrics: Metrics = {
         "loss": result.loss,
         "reward": sum(r.reward for r in rollouts) / len(rollouts),
         "accuracy": sum(r.correct for r in rollouts) / len(rollouts),
         "routed_fraction": routed / max(tokens, 1),
+        "kl_fraction": taught / max(tokens, 1),
         "kl_weight": kl_weight(plan, at),
         "teacher_ran": int(teacher_ran),
         "rollout/mean_tokens": tokens / len(rollouts),

@@ -125,6 +125,7 @@ def describe(metrics: Mapping[str, float | int | None]) -> str:
         f"reward {metrics['reward']:.3f}",
         f"accuracy {metrics['accuracy']:.3f}",
         f"routed {metrics['routed_fraction']:.2f}",
+        f"KL on {metrics['kl_fraction']:.3f}",
         f"KL weight {metrics['kl_weight']:.3f}" if metrics["kl_weight"] is not None else "KL weight gated",
         f"{metrics['perf/tokens_per_second']:.0f} tok/s",
     ]
