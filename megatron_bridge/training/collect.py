@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from megatron_bridge.rollout.align import AlignedText, align, token_spans
 from megatron_bridge.rollout.engine import Finish, RolloutEngine, SamplingParams
 from megatron_bridge.tasks.base import Annotation, Problem, Task
 from trace_dsl.lowering import RolloutBatch
+from trace_dsl.model import Sees
+from trace_dsl.terms import Signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,18 @@ class Rollout:
     @property
     def correct(self) -> bool:
         return self.reward >= 1.0
+
+    def has(self, sees: Sees) -> bool:
+        """Whether there is such a context to show a teacher."""
+        match sees:
+            case Sees.NOTHING | Sees.SOLUTION:
+                return True
+            case Sees.DIAGNOSIS:
+                return self.annotation.diagnosis is not None
+            case Sees.SIBLING | Sees.FEEDBACK | Sees.MISMATCHED:
+                return False  # no task gives these yet; teacher-context-missing refuses a spec that asks for them
+            case _:
+                assert_never(sees)
 
 
 def share(count: int, rank: int, ranks: int) -> range:
@@ -93,8 +108,8 @@ def gather_rollouts(mine: list[Rollout], group: dist.ProcessGroup) -> list[Rollo
     return [rollout for part in parts for rollout in part]
 
 
-def to_batch(rollouts: Sequence[Rollout]) -> RolloutBatch:
-    """The facts that `lower` needs of the rollouts of one optimizer step."""
+def to_batch(rollouts: Sequence[Rollout], measured: tuple[tuple[Signal, torch.Tensor], ...] = ()) -> RolloutBatch:
+    """The facts that `lower` needs of the rollouts of one optimizer step, with the signals measured on them."""
     lengths = [len(r.token_ids) for r in rollouts]
     spans = [span for row, r in enumerate(rollouts) for span in token_spans(row, r.aligned, r.annotation.spans)]
     return RolloutBatch(
@@ -105,11 +120,9 @@ def to_batch(rollouts: Sequence[Rollout]) -> RolloutBatch:
         old_logp_T=torch.tensor([lp for r in rollouts for lp in r.logprobs], dtype=torch.float32),
         from_model_T=torch.ones(sum(lengths), dtype=torch.bool),
         spans=tuple(spans),
-        contexts=(
-            (
-                "diagnosis",
-                torch.tensor([r.annotation.diagnosis is not None for r in rollouts], dtype=torch.bool),
-            ),
-            ("solution", torch.ones(len(rollouts), dtype=torch.bool)),
+        contexts=tuple(
+            (sees.value, torch.tensor([r.has(sees) for r in rollouts], dtype=torch.bool))
+            for sees in (Sees.DIAGNOSIS, Sees.SOLUTION)
         ),
+        measured=measured,
     )

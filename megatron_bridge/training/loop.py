@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 from megatron.core import parallel_state
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
@@ -28,12 +29,15 @@ from megatron_bridge.training.collect import Rollout, gather_rollouts, sample_ro
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import step_metrics
-from megatron_bridge.training.microbatch import cut
+from megatron_bridge.training.microbatch import MicroBatch, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
 from megatron_bridge.training.records import Records
+from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
-from trace_dsl.lowering import lower
+from trace_dsl.lowering import FusedRouting, Lowered, lower
 from trace_dsl.plan import Plan
+from trace_dsl.plan.measurements import measurements
+from trace_dsl.terms import Signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class Loop:
         )
         self._step = 0
         self._trained_tokens = 0
+        self._latches: dict[str, bool] = {}
         self._before: Evaluation | None = None
         self._teachers: list[SelfTeacherModel] = []
         self._usage = {t.teacher.name: TeacherUsage() for t in plan.teachers}
@@ -137,15 +142,7 @@ class Loop:
         self._keep_needed_teachers()
         for teacher in self._teachers:
             teacher.before_step(self._trainer.model, step)
-        lowered = lower(self._plan, to_batch(rollouts), step, tokens=self._trained_tokens)
-        micro_batches = cut(
-            rollouts,
-            lowered.routing,
-            micro_batch=run.micro_batch,
-            dp_rank=dist.get_rank(self._dp_group),
-            dp=dist.get_world_size(self._dp_group),
-            device=self._device,
-        )
+        lowered, micro_batches = self._lower(rollouts)
         result = train_step(
             self._trainer,
             micro_batches,
@@ -156,7 +153,11 @@ class Loop:
         )
         for teacher in self._teachers:
             teacher.after_step(self._trainer.model)
-        self._usage = {name: usage.after(step, lowered.routing, name) for name, usage in self._usage.items()}
+        self._latches = lowered.latches
+        self._usage = {
+            name: usage.after(step, self._sequences_read(name, rollouts, lowered))
+            for name, usage in self._usage.items()
+        }
         self._trained_tokens += sum(len(r.token_ids) for r in rollouts)
         self._step += 1
         if records is not None:
@@ -176,6 +177,50 @@ class Loop:
             )
             if step % run.save_rollouts_every == 0:
                 records.rollouts(step, rollouts, lowered)
+
+    def _lower(self, rollouts: Sequence[Rollout]) -> tuple[Lowered, list[MicroBatch]]:
+        """The step's fused weights, and this rank's micro-batches with them; measures what the plan reads first."""
+        signals = measurements(self._plan, self._step)
+        measured: tuple[tuple[Signal, Tensor], ...] = ()
+        if signals:
+            tokens = sum(len(r.token_ids) for r in rollouts)
+            measured = measure(
+                signals,
+                self._trainer.model,
+                self._teachers,
+                self._cut(rollouts, FusedRouting.empty(tokens)),
+                tokens=tokens,
+                temperature=self._run.rollout.temperature,
+                vocab_size=self._loaded.shape.vocab_size,
+            )
+        lowered = lower(
+            self._plan,
+            to_batch(rollouts, measured),
+            self._step,
+            tokens=self._trained_tokens,
+            latches=self._latches,
+            seed=self._run.seed,
+        )
+        return lowered, self._cut(rollouts, lowered.routing)
+
+    def _cut(self, rollouts: Sequence[Rollout], routing: FusedRouting) -> list[MicroBatch]:
+        return cut(
+            rollouts,
+            routing,
+            micro_batch=self._run.micro_batch,
+            dp_rank=dist.get_rank(self._dp_group),
+            dp=dist.get_world_size(self._dp_group),
+            device=self._device,
+        )
+
+    def _sequences_read(self, teacher: str, rollouts: Sequence[Rollout], lowered: Lowered) -> int:
+        """How many rollouts of the global batch a teacher read in this step."""
+        routing = lowered.routing
+        rows = set(routing.row_of_T[routing.teacher_tokens(teacher)].tolist())
+        if any(signal.teacher == teacher for signal in measurements(self._plan, self._step)):
+            (sees,) = (t.teacher.sees for t in self._plan.teachers if t.teacher.name == teacher)
+            rows |= {row for row, rollout in enumerate(rollouts) if rollout.has(sees)}
+        return len(rows)
 
     def _evaluate(self, records: Records | None) -> Evaluation:
         evaluation = evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
@@ -223,6 +268,7 @@ class Loop:
             scheduler=self._trainer.scheduler,
             extra={
                 "trained_tokens": self._trained_tokens,
+                "latches": self._latches,
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
@@ -246,6 +292,7 @@ class Loop:
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]
+        self._latches = restored.extra["latches"]
         self._usage = {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
 
     @property

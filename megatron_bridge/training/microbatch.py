@@ -38,9 +38,13 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MicroBatch:
-    """What one forward and backward pass reads. `rollouts` are its sequences in order."""
+    """What one forward and backward pass reads.
+
+    rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch.
+    """
 
     rollouts: tuple[Rollout, ...]
+    place_T: Tensor
     sequences: Sequences
     target_T: Tensor
     old_logp_T: Tensor
@@ -91,6 +95,7 @@ def cut(
         batches.append(
             MicroBatch(
                 rollouts=members,
+                place_T=tokens,
                 sequences=pack([m.prompt_ids for m in members], [m.token_ids for m in members], device),
                 target_T=torch.tensor(target, dtype=torch.int64, device=device),
                 old_logp_T=torch.tensor(old_logp, dtype=torch.float32, device=device),

@@ -119,7 +119,7 @@ def accumulate_gradients(
         batch = next(batches)
         teacher_hidden = {}
         for teacher in teachers:
-            rows = teacher.hidden_rows(batch)
+            rows = teacher.hidden_rows(batch, batch.routing.teacher_tokens(teacher.teacher.name))
             if rows is not None:
                 teacher_hidden[teacher.teacher.name] = rows
         sequences = batch.sequences

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.losses import TeacherHidden
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.microbatch import MicroBatch, pack
-from trace_dsl.lowering import FusedRouting
 from trace_dsl.model import Ema, Frozen, SelfTeacher, Sync, Teacher
 from trace_dsl.plan import Plan
 
@@ -29,16 +29,11 @@ class TeacherUsage:
     sequences: int = 0
     last_step: int = -1
 
-    def after(self, step: int, routing: FusedRouting, teacher: str) -> TeacherUsage:
-        """The usage with one more step, which the global `routing` describes."""
-        tokens = routing.teacher_tokens(teacher)
-        if len(tokens) == 0:
+    def after(self, step: int, sequences: int) -> TeacherUsage:
+        """The usage with one more step, in which the teacher read so many sequences of the global batch."""
+        if sequences == 0:
             return self
-        return TeacherUsage(
-            steps=self.steps + 1,
-            sequences=self.sequences + len(routing.row_of_T[tokens].unique()),
-            last_step=step,
-        )
+        return TeacherUsage(steps=self.steps + 1, sequences=self.sequences + sequences, last_step=step)
 
 
 class SelfTeacherModel:
@@ -75,9 +70,8 @@ class SelfTeacherModel:
                 for mine, new in zip(self.model.parameters(), bare(student).parameters(), strict=True):
                     mine.lerp_(new.to(mine.dtype), self._update.rate)
 
-    def hidden_rows(self, micro_batch: MicroBatch) -> TeacherHidden | None:
-        """Hidden states at the tokens of a micro-batch that need this teacher, or None when none does."""
-        token_t = micro_batch.routing.teacher_tokens(self.teacher.name)
+    def hidden_rows(self, micro_batch: MicroBatch, token_t: Tensor) -> TeacherHidden | None:
+        """Hidden states at `token_t` (int64 indices into a micro-batch's tokens), or None when there are none."""
         if len(token_t) == 0:
             return None
         device = micro_batch.target_T.device

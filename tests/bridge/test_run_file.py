@@ -106,7 +106,7 @@ def test_what_the_engine_does_not_run_is_refused_before_a_run(tmp_path: Path) ->
     spec.write_text(
         "spans key(cap=25%)\n"
         "key when correct: fkl(w=0.5, topk=100, tail=bucket, anneal=linear(10))\n"
-        "rest: cispo(high=0.2) + grpo(w=sigmoid(gap))\n"
+        "rest: cispo(high=0.2) + grpo(w=sigmoid(ref_logp))\n"
     )
     with pytest.raises(SpecError) as raised:
         prepare_run(RUN, [f"spec={spec}"])
@@ -114,7 +114,7 @@ def test_what_the_engine_does_not_run_is_refused_before_a_run(tmp_path: Path) ->
     assert text.count("engine-unsupported") == 3
     assert "topk=100 is not run" in text
     assert "cispo is not run" in text
-    assert "the signal 'gap' is not gathered before the loss" in text
+    assert "the signal 'ref_logp' is not measured" in text
 
 
 @pytest.mark.parametrize("arguments", [["layout.tp=3"], ["optim.lrr=1"], ["spec=nope.trace"]])

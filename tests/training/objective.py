@@ -34,15 +34,13 @@ def reference_gradients(
     for rollout in rollouts:
         if not rollout.token_ids:
             continue
-        logp_tv = _response_logp(model, rollout.prompt_ids, rollout.token_ids)
+        logp_tv = response_logp(model, rollout.prompt_ids, rollout.token_ids)
         advantage = _advantage(rollout, rollouts)
         marked = _error_tokens(rollout)
         if marked and weight > 0:
             prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=rollout.annotation.diagnosis)
             with torch.no_grad():
-                teacher_tv = _response_logp(
-                    model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids
-                )
+                teacher_tv = response_logp(model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
         loss = torch.zeros((), dtype=torch.float64)
         for t, token in enumerate(rollout.token_ids):
             ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
@@ -61,7 +59,8 @@ def reference_gradients(
     return total, {name: p.grad for name, p in model.named_parameters()}
 
 
-def _response_logp(model, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
+def response_logp(model, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
+    """Log-probs [tokens, vocabulary] at the places that predict `token_ids`."""
     ids = torch.tensor([[*prompt_ids, *token_ids]])
     logits = model(ids).logits[0, len(prompt_ids) - 1 : -1]
     return torch.log_softmax(logits, -1)

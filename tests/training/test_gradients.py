@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.model.gpt import build_model
@@ -31,10 +31,12 @@ from megatron_bridge.training.collect import Rollout, sample_rollouts, to_batch
 from megatron_bridge.training.job import stop_tokens
 from megatron_bridge.training.microbatch import cut
 from megatron_bridge.training.optimize import accumulate_gradients, make_trainer
+from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel
 from tests.distributed import run_distributed
-from tests.training.objective import reference_gradients
-from trace_dsl.lowering import lower
+from tests.training.objective import reference_gradients, response_logp
+from trace_dsl.lowering import FusedRouting, lower
+from trace_dsl.terms import Rank, Signal
 
 RUN = Path("specs/demo/run.yaml")
 PROMPTS, GROUP = 4, 4
@@ -127,6 +129,41 @@ def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[in
         return losses
 
 
+def signals(rollouts: list[Rollout], tp: int, dp: int) -> dict[str, torch.Tensor]:
+    """The measured signals of `rollouts` by name, as the loop measures them."""
+    loaded, plan = prepare_run(RUN)
+    layout = Layout(tp=tp, dp=dp)
+    start_parallel(layout, seed=0)
+    with megatron_runtime():
+        policy, copy = (build_model(loaded.shape, layout) for _ in range(2))
+        for model in (policy, copy):
+            load_hf(model, loaded.policy_path)
+        tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
+        teacher = SelfTeacherModel(plan.teachers[0].teacher, copy, get_task("ledger"), tokenizer)
+        tokens = sum(len(r.token_ids) for r in rollouts)
+        batches = cut(
+            rollouts,
+            FusedRouting.empty(tokens),
+            micro_batch=4,
+            dp_rank=parallel_state.get_data_parallel_rank(),
+            dp=dp,
+            device=torch.device("cpu"),
+        )
+        wanted = frozenset(
+            Signal(name=name, rank=Rank.TOKEN, teacher=who)
+            for name, who in (
+                ("logp", None),
+                ("entropy", None),
+                ("teacher_logp", "teacher"),
+                ("teacher_entropy", "teacher"),
+            )
+        )
+        found = measure(
+            wanted, policy, [teacher], batches, tokens=tokens, temperature=1.0, vocab_size=loaded.shape.vocab_size
+        )
+        return {signal.name: value_T for signal, value_T in found}
+
+
 @pytest.fixture(scope="module")
 def batch() -> list[Rollout]:
     return run_distributed(rollouts_of, 1, Path("specs/demo/policy"))[0]
@@ -161,3 +198,31 @@ def test_gradients_equal_float64_reference(batch, reference, tmp_path, tp, dp, m
         worst = max(errors, key=errors.__getitem__)
         print(f"tp {tp} dp {dp} micro-batch {micro_batch}: worst {errors[worst]:.2e} at {worst}")
         assert errors[worst] < 1e-5, f"micro-batch {micro_batch}, {worst}: {errors[worst]:.2e} of the largest gradient"
+
+
+@pytest.mark.parametrize("tp, dp", [(2, 1), (1, 2)], ids=str)
+def test_measured_signals_equal_float64_reference(batch, tp, dp) -> None:
+    """Also: the teacher's are NaN exactly on the rollouts without a diagnosis."""
+    policy = Path("specs/demo/policy")
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
+    tokenizer, task = AutoTokenizer.from_pretrained(policy), get_task("ledger")
+    expected: dict[str, list[float]] = {name: [] for name in ("logp", "entropy", "teacher_logp", "teacher_entropy")}
+    for rollout in batch:
+        diagnosis = rollout.annotation.diagnosis
+        prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=diagnosis)
+        private = tokenizer.encode(prompt, add_special_tokens=False)
+        for prefix, prompt_ids in (("", rollout.prompt_ids), ("teacher_", private)):
+            if not rollout.token_ids:
+                continue
+            with torch.no_grad():
+                logp_tv = response_logp(model, prompt_ids, rollout.token_ids)
+            value_t = logp_tv.gather(1, torch.tensor(rollout.token_ids)[:, None])[:, 0]
+            entropy_t = -(logp_tv.exp() * logp_tv).sum(1)
+            blind = prefix == "teacher_" and diagnosis is None
+            for name, t in ((f"{prefix}logp", value_t), (f"{prefix}entropy", entropy_t)):
+                expected[name] += [float("nan")] * len(t) if blind else t.tolist()
+    for found in run_distributed(signals, tp * dp, batch, tp, dp):
+        for name, values in expected.items():
+            torch.testing.assert_close(
+                found[name].double(), torch.tensor(values, dtype=torch.float64), rtol=1e-5, atol=1e-5, equal_nan=True
+            )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trace_dsl.model import PLAIN_ROWS
+from trace_dsl.terms import Signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,8 @@ class RolloutBatch:
     length_R: int64 response tokens; reward_R: float64; correct_R: bool, the verifier's outcome; group_R: int64,
     rollouts of one prompt share a number; source_R: the rollout source's name per row; old_logp_T: float32 log-probs
     of the sampled tokens when they were drawn, at the sampling temperature; from_model_T: bool, False for tool
-    output; contexts: for each privileged context ("diagnosis", "solution", ...) which rows have it, bool [R].
+    output; contexts: for each privileged context ("diagnosis", "solution", ...) which rows have it, bool [R];
+    measured: token signals that need a forward pass (logp, entropy, teacher_logp, teacher_entropy, ...), float [T].
     """
 
     length_R: Tensor
@@ -44,6 +46,7 @@ class RolloutBatch:
     spans: tuple[TokenSpan, ...] = ()
     source_R: tuple[str, ...] = ()
     contexts: tuple[tuple[str, Tensor], ...] = ()
+    measured: tuple[tuple[Signal, Tensor], ...] = ()
     row_of_T: Tensor = field(init=False)
     start_R: Tensor = field(init=False)
 
@@ -52,6 +55,7 @@ class RolloutBatch:
         per_row = {"reward_R": self.reward_R, "correct_R": self.correct_R, "group_R": self.group_R}
         per_row |= {f"contexts[{name}]": has_R for name, has_R in self.contexts}
         per_token = {"old_logp_T": self.old_logp_T, "from_model_T": self.from_model_T}
+        per_token |= {f"measured[{signal.name}]": value_T for signal, value_T in self.measured}
         for wanted, tensors in ((rows, per_row), (tokens, per_token)):
             for name, tensor in tensors.items():
                 if tuple(tensor.shape) != (wanted,):
@@ -77,3 +81,7 @@ class RolloutBatch:
     def has(self, context: str) -> Tensor:
         """bool [R]: which rows have a privileged context; all False for one the batch does not carry."""
         return dict(self.contexts).get(context, torch.zeros(self.rows, dtype=torch.bool))
+
+    def measurement(self, signal: Signal) -> Tensor | None:
+        """float [T]: the values of a measured signal, NaN at tokens that have none; None when it was not measured."""
+        return dict(self.measured).get(signal)

@@ -7,26 +7,29 @@ weight.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from trace_dsl.expressions import is_known_before_run, walk, weight_at_step
+from trace_dsl.errors import LoweringError
+from trace_dsl.expressions import is_known_before_run, text_of, walk, weight_at_step
 from trace_dsl.lowering.batch import RolloutBatch
+from trace_dsl.lowering.elementwise import apply, operate
+from trace_dsl.lowering.reductions import random_keys, reduce_per_element, reduce_to_scope
+from trace_dsl.lowering.scans import scan_responses
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import (
     Apply,
     Constant,
     Expr,
-    Function,
     Operation,
-    Operator,
     Rank,
     Reduce,
     Reduction,
+    Scan,
     Scanned,
     Scheduled,
     Scope,
@@ -39,12 +42,18 @@ Value = float | Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Environment:
-    """What expressions are evaluated on. advantage_R: float64 [R]; group_R: dense group numbers, int64 [R]."""
+    """What expressions are evaluated on.
+
+    advantage_R: float64 [R]; group_R: dense group numbers, int64 [R]; latches: the states after the step before, by
+    the text of the latch; seed: of random().
+    """
 
     batch: RolloutBatch
     advantage_R: Tensor
     group_R: Tensor
     at: Progress
+    latches: Mapping[str, bool]
+    seed: int
 
 
 def evaluate_at(expr: Expr, rank: Rank, env: Environment) -> Tensor:
@@ -63,16 +72,20 @@ def evaluate(expr: Expr, env: Environment) -> Value:
     if is_known_before_run(expr):
         return weight_at_step(expr, env.at)
     match expr:
-        case Signal(name=name):
-            return _signal(name, env)
+        case Signal():
+            return _signal(expr, env)
         case Operation(op=op, args=args):
-            return _operate(op, _spread(args, expr.rank, env))
+            return operate(op, _spread(args, expr.rank, env))
         case Apply(function=function, args=args):
-            return _apply(function, _spread(args, expr.rank, env))
+            return apply(function, _spread(args, expr.rank, env))
         case Reduce():
             return _reduce(expr, env)
+        case Scanned(scan=Scan.LATCH):
+            return float(latch_state(expr, env))
+        case Scanned(scan=scan, args=(value,), amount=amount):
+            return scan_responses(scan, evaluate_at(value, Rank.TOKEN, env), env.batch.length_R, amount)
         case Scanned() | Constant() | Scheduled():
-            raise ValueError(f"{type(expr).__name__} of rank {expr.rank.name} cannot be evaluated on a batch")
+            raise AssertionError(f"{expr} is known before the run or malformed")
         case _:
             assert_never(expr)
 
@@ -81,8 +94,22 @@ def _spread(args: tuple[Expr, ...], rank: Rank, env: Environment) -> list[Tensor
     return [evaluate_at(arg, Rank.TOKEN if rank is Rank.TOKEN else Rank.ROW, env) for arg in args]
 
 
-def _signal(name: str, env: Environment) -> Tensor:
-    batch = env.batch
+def latch_state(latch: Scanned, env: Environment) -> bool:
+    """latch(on, off) at this step: off where `off` holds, else on where `on` holds, else as after the step before."""
+    on, off = (_one_value(arg, env) for arg in latch.args)
+    if off:
+        return False
+    return on or env.latches.get(text_of(latch), False)
+
+
+def _one_value(expr: Expr, env: Environment) -> bool:
+    """A step-rank predicate; False on a batch without rollouts."""
+    value = evaluate(expr, env)
+    return bool(value) if isinstance(value, float) else bool(len(value)) and bool(value[0])
+
+
+def _signal(signal: Signal, env: Environment) -> Tensor:
+    batch, name = env.batch, signal.name
     if name.startswith("has_"):
         return batch.has(name.removeprefix("has_")).double()
     match name:
@@ -111,8 +138,20 @@ def _signal(name: str, env: Environment) -> Tensor:
             return batch.old_logp_T.double()
         case "source":
             return torch.where(batch.from_model_T, SOURCES["model"], SOURCES["tool"]).double()
+        case "gap" if batch.measurement(signal) is None:
+            return _measured("teacher_logp", signal.teacher, env) - _measured("logp", None, env)
+        case "ratio" if batch.measurement(signal) is None:
+            return (_measured("logp", None, env) - batch.old_logp_T.double()).exp()
         case _:
-            raise ValueError(f"the batch carries no signal {name!r}")
+            return _measured(name, signal.teacher, env)
+
+
+def _measured(name: str, teacher: str | None, env: Environment) -> Tensor:
+    signal = Signal(name=name, rank=Rank.TOKEN, teacher=teacher)
+    value_T = env.batch.measurement(signal)
+    if value_T is None:
+        raise LoweringError(f"the batch carries no signal {text_of(signal)!r}")
+    return value_T.double()
 
 
 def _group_share(flag_R: Tensor, env: Environment) -> Tensor:
@@ -122,93 +161,27 @@ def _group_share(flag_R: Tensor, env: Environment) -> Tensor:
     return (held_G / count_G)[env.group_R]
 
 
-def _operate(op: Operator, args: list[Tensor]) -> Tensor:
-    match op:
-        case Operator.NEG:
-            return -args[0]
-        case Operator.NOT:
-            return 1.0 - args[0]
-        case Operator.ADD:
-            return args[0] + args[1]
-        case Operator.SUB:
-            return args[0] - args[1]
-        case Operator.MUL:
-            return args[0] * args[1]
-        case Operator.DIV:
-            return args[0] / args[1]
-        case Operator.LT:
-            return (args[0] < args[1]).double()
-        case Operator.LE:
-            return (args[0] <= args[1]).double()
-        case Operator.GT:
-            return (args[0] > args[1]).double()
-        case Operator.GE:
-            return (args[0] >= args[1]).double()
-        case Operator.EQ:
-            return (args[0] == args[1]).double()
-        case Operator.NE:
-            return (args[0] != args[1]).double()
-        case Operator.AND:
-            return torch.stack(args).amin(0)
-        case Operator.OR:
-            return torch.stack(args).amax(0)
-        case _:
-            assert_never(op)
-
-
-def _apply(function: Function, args: list[Tensor]) -> Tensor:
-    match function:
-        case Function.EXP:
-            return args[0].exp()
-        case Function.LOG:
-            return args[0].log()
-        case Function.ABS:
-            return args[0].abs()
-        case Function.SIGN:
-            return args[0].sign()
-        case Function.SQRT:
-            return args[0].sqrt()
-        case Function.SIGMOID:
-            return args[0].sigmoid()
-        case Function.SOFTPLUS:
-            return torch.nn.functional.softplus(args[0])
-        case Function.CLIP:
-            return torch.minimum(torch.maximum(args[0], args[1]), args[2])
-        case Function.MIN:
-            return torch.stack(args).amin(0)
-        case Function.MAX:
-            return torch.stack(args).amax(0)
-        case Function.WHERE:
-            return torch.where(args[0] != 0, args[1], args[2])
-        case _:
-            assert_never(function)
-
-
 def _reduce(expr: Reduce, env: Environment) -> Tensor:
-    """A reduction over rows, groups or the batch: [R], or for softmax and top one value per element as the value has.
+    """A reduction over rows, groups or the batch: [R], or one value per element for softmax, top and random.
 
     A mean, maximum or quantile over the tokens of an empty response has no value: reductions over rows leave it out.
     """
+    scope_R = _scopes(expr.over, env)
     if expr.value is None:
-        raise ValueError(f"{expr.reduction.value}() cannot be evaluated on a batch")
+        keys_T = random_keys(env.seed, env.at.step, env.batch.tokens)
+        return reduce_per_element(Reduction.TOP, keys_T, scope_R[env.batch.row_of_T], expr.amount)
     by_token = expr.value.rank is Rank.TOKEN
     value_N = evaluate_at(expr.value, Rank.TOKEN if by_token else Rank.ROW, env)
-    segment_R = _segments(expr.over, env)
+    scope_N = scope_R[env.batch.row_of_T] if by_token else scope_R
     counts_N = torch.ones_like(value_N, dtype=torch.bool)
     if not by_token and any(isinstance(part, Reduce) and _needs_a_token(part) for part in walk(expr.value)):
         counts_N = env.batch.length_R > 0
-    segment_N = segment_R[env.batch.row_of_T] if by_token else segment_R
     if expr.reduction in (Reduction.SOFTMAX, Reduction.TOP):
         result_N = torch.zeros_like(value_N)
-        for segment in sorted(set(segment_N[counts_N].tolist())):
-            members = (segment_N == segment) & counts_N
-            result_N[members] = _per_element(expr.reduction, value_N[members], expr.amount)
+        result_N[counts_N] = reduce_per_element(expr.reduction, value_N[counts_N], scope_N[counts_N], expr.amount)
         return result_N
-    result_S = torch.zeros(int(segment_R.max()) + 1 if len(segment_R) else 0, dtype=torch.float64)
-    for segment in sorted(set(segment_N[counts_N].tolist())):
-        members = (segment_N == segment) & counts_N
-        result_S[segment] = _to_scalar(expr.reduction, value_N[members], expr.amount)
-    return result_S[segment_R]
+    scopes = int(scope_R.max()) + 1 if len(scope_R) else 0
+    return reduce_to_scope(expr.reduction, value_N[counts_N], scope_N[counts_N], scopes, expr.amount)[scope_R]
 
 
 def _needs_a_token(expr: Reduce) -> bool:
@@ -217,7 +190,7 @@ def _needs_a_token(expr: Reduce) -> bool:
     return over_tokens and expr.reduction is not Reduction.SUM
 
 
-def _segments(over: Scope, env: Environment) -> Tensor:
+def _scopes(over: Scope, env: Environment) -> Tensor:
     """int64 [R]: the number of the scope each rollout belongs to."""
     match over:
         case Scope.ROW:
@@ -230,27 +203,3 @@ def _segments(over: Scope, env: Environment) -> Tensor:
             raise ValueError("over=micro depends on how the batch is cut: the global batch does not know it")
         case _:
             assert_never(over)
-
-
-def _to_scalar(reduction: Reduction, value_n: Tensor, amount: float | None) -> Tensor:
-    match reduction:
-        case Reduction.MEAN:
-            return value_n.mean()
-        case Reduction.MAX:
-            return value_n.max()
-        case Reduction.SUM:
-            return value_n.sum()
-        case Reduction.QUANTILE:
-            assert amount is not None
-            return torch.quantile(value_n, amount)
-        case _:
-            raise ValueError(f"{reduction.value}() cannot be evaluated on a batch")
-
-
-def _per_element(reduction: Reduction, value_n: Tensor, amount: float | None) -> Tensor:
-    if reduction is Reduction.SOFTMAX:
-        return value_n.softmax(0)
-    assert amount is not None
-    count = math.ceil(round(amount * len(value_n), 9))  # at least the share: the top 20% of two elements is one
-    chosen = torch.sort(value_n, descending=True, stable=True).indices[:count]
-    return torch.zeros_like(value_n).index_fill(0, chosen, 1.0)  # ties go to the earlier element

@@ -62,6 +62,12 @@ class FusedRouting:
     advantage_CT: Tensor
     row_of_T: Tensor
 
+    @classmethod
+    def empty(cls, tokens: int) -> FusedRouting:
+        """A routing of `tokens` tokens to no channel."""
+        nothing_CT = torch.zeros(0, tokens)
+        return cls(kernels=(), weight_CT=nothing_CT, advantage_CT=nothing_CT, row_of_T=torch.zeros(tokens).long())
+
     def rows(self, channel: int) -> Tensor:
         """Indices (int64) of the tokens with weight on a channel."""
         return self.weight_CT[channel].nonzero()[:, 0]

@@ -7,17 +7,19 @@ Denominators are counted over the whole batch given here, which must be the glob
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from trace_dsl.errors import LoweringError
-from trace_dsl.expressions import signals_of
+from trace_dsl.expressions import signals_of, text_of
 from trace_dsl.lowering.advantage import estimate_advantage, group_ids
 from trace_dsl.lowering.batch import RolloutBatch
-from trace_dsl.lowering.evaluate import Environment, evaluate_at
+from trace_dsl.lowering.evaluate import Environment, evaluate_at, latch_state
 from trace_dsl.lowering.fused import (
     DivergenceKernel,
     EntropyKernel,
@@ -28,7 +30,7 @@ from trace_dsl.lowering.fused import (
 )
 from trace_dsl.lowering.labels import label_masks
 from trace_dsl.model import REST, Channel, Divergence, EntropyBonus, Kernel, Nll, PerKind, PolicyGradient, Route, Sees
-from trace_dsl.plan.plan import Plan, advantage_of, teacher_of
+from trace_dsl.plan.plan import Plan, advantage_of, latches_of, teacher_of
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Rank
 
@@ -38,7 +40,9 @@ class Lowered:
     """The fused tensors of one step, and what the metrics tell about them.
 
     route_of_T: int64, the index of the route each token belongs to, -1 for none; loss_of_C: for each channel the
-    (route, loss) pairs that feed it; tokens_of_loss: routed tokens of every (route, loss) with a nonzero weight.
+    (route, loss) pairs that feed it; tokens_of_loss: routed tokens of every (route, loss) with a nonzero weight;
+    latches:
+    the states to give to the next step, and to keep in a checkpoint.
     """
 
     routing: FusedRouting
@@ -46,13 +50,23 @@ class Lowered:
     route_of_T: Tensor
     loss_of_C: tuple[tuple[tuple[int, int], ...], ...]
     tokens_of_loss: dict[tuple[int, int], int]
+    latches: dict[str, bool]
 
 
-def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) -> Lowered:
+def lower(
+    plan: Plan,
+    batch: RolloutBatch,
+    step: int,
+    *,
+    tokens: float = 0.0,
+    latches: Mapping[str, bool] = MappingProxyType({}),
+    seed: int = 0,
+) -> Lowered:
     """The objective of `step` on `batch`.
 
-    tokens: response tokens trained before this step (only token-counted schedules read it). Raises LoweringError when
-    a weight or an advantage is not finite on this batch, or a denominator counts nothing.
+    tokens: response tokens trained before this step (only token-counted schedules read it); latches:
+    `Lowered.latches` of the step before; seed: of random(), whose draws are a pure function of it and the step.
+    Raises LoweringError when a weight or an advantage is not finite on this batch, or a denominator counts nothing.
     """
     group_R = group_ids(batch.group_R, batch.source_R)
     env = Environment(
@@ -60,6 +74,8 @@ def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) ->
         advantage_R=estimate_advantage(batch.reward_R, group_R, plan.advantage),
         group_R=group_R,
         at=Progress(step=step, total_steps=plan.facts.total_steps, tokens=tokens),
+        latches=latches,
+        seed=seed,
     )
     route_of_T = _first_match(plan, env)
     weights: dict[FusedKernel, Tensor] = {}
@@ -95,6 +111,7 @@ def lower(plan: Plan, batch: RolloutBatch, step: int, *, tokens: float = 0.0) ->
         route_of_T=route_of_T,
         loss_of_C=tuple(tuple(losses[k]) for k in kernels),
         tokens_of_loss=counts,
+        latches={text_of(latch): latch_state(latch, env) for latch in latches_of(plan)},
     )
 
 

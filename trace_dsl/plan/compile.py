@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import assert_never
 
 from trace_dsl.expressions import is_known_before_run, schedules_of, signals_of, text_of, weight_at_step
@@ -17,9 +16,9 @@ from trace_dsl.model import (
     Kernel,
     Nll,
     PolicyGradient,
-    Route,
     Spec,
 )
+from trace_dsl.plan.measurements import teachers_read
 from trace_dsl.plan.plan import (
     Plan,
     PlannedLoss,
@@ -28,6 +27,7 @@ from trace_dsl.plan.plan import (
     WeightTrack,
     advantage_of,
     content_hash,
+    expressions_of,
     teacher_of,
 )
 from trace_dsl.schedules import Progress, counts_tokens
@@ -45,13 +45,7 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         for route in spec.routes
     )
     teachers = tuple(
-        PlannedTeacher(
-            teacher=teacher,
-            last_step=max(
-                (loss.track.last_step for r in routes for loss in r.losses if loss.teacher == teacher.name),
-                default=-1,
-            ),
-        )
+        PlannedTeacher(teacher=teacher, last_step=_last_step(teacher.name, routes, facts.total_steps))
         for teacher in spec.teachers
     )
     return Plan(
@@ -61,7 +55,7 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         rollouts=spec.rollouts,
         routes=routes,
         teachers=teachers,
-        signals=tuple(sorted({name for route in spec.routes for name in _signals(route)})),
+        signals=tuple(sorted({n for route in spec.routes for expr in expressions_of(route) for n in signals_of(expr)})),
         spec_text=spec.text,
         hash=content_hash(
             facts=facts,
@@ -74,10 +68,18 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
     )
 
 
-def _signals(route: Route) -> Iterator[str]:
-    for expr in (route.when, *(c.weight for c in route.channels), *map(advantage_of, route.channels)):
-        if expr is not None:
-            yield from signals_of(expr)
+def _last_step(teacher: str, routes: tuple[PlannedRoute, ...], total_steps: int) -> int:
+    """The last step at which a loss with weight, or a predicate, reads `teacher`; -1 for never."""
+    last = -1
+    for planned in routes:
+        if planned.route.when is not None and teacher in teachers_read(planned.route.when):
+            return total_steps - 1
+        for loss in planned.losses:
+            read = {teacher_of(loss.channel), *teachers_read(loss.channel.weight)}
+            advantage = advantage_of(loss.channel)
+            if teacher in (read if advantage is None else read | teachers_read(advantage)):
+                last = max(last, loss.track.last_step)
+    return last
 
 
 def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:

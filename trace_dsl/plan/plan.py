@@ -1,7 +1,7 @@
 """The plan: a spec resolved against the facts of a run. Frozen, JSON-serialisable, with a content hash.
 
-A checkpoint carries the hash, so a run is never continued under another objective by accident. The hash covers what the
-losses depend on (routes, kernels, weights, teachers, labels, estimator, run length) and not places or comments.
+A checkpoint carries the hash, so a run is never continued under another objective by accident. The hash covers what
+the losses depend on (routes, kernels, weights, teachers, labels, estimator, run length) and not places or comments.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from trace_dsl.expressions import walk
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     AdvantageEstimator,
@@ -26,15 +27,15 @@ from trace_dsl.model import (
     SpanLabel,
     Teacher,
 )
-from trace_dsl.terms import Expr
+from trace_dsl.terms import Expr, Scan, Scanned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightTrack:
     """A loss weight over the run: None where it cannot be known before (token-counted schedules, gates).
 
-    total: sum over steps of the weight; total_squared: of its square (the privileged-exposure bound of arXiv 2605.10194
-    is proportional to it); last_step: the last step at which the weight may be nonzero, -1 for never.
+    total: sum over steps of the weight; total_squared: of its square (the privileged-exposure bound of arXiv
+    2605.10194 is proportional to it); last_step: the last step at which the weight may be nonzero, -1 for never.
     """
 
     total: float | None
@@ -81,10 +82,6 @@ class Plan:
     signals: tuple[str, ...]
     spec_text: str
     hash: str
-
-    def teacher_runs(self, name: str, step: int) -> bool:
-        """Whether `name` may be needed at `step` (a gate may still leave it without tokens)."""
-        return any(t.teacher.name == name and step <= t.last_step for t in self.teachers)
 
     def to_json(self) -> str:
         """The whole plan as indented JSON."""
@@ -137,6 +134,18 @@ def loss_names(plan: Plan) -> dict[tuple[int, int], str]:
             used[name] = used.get(name, 0) + 1
             names[r, c] = name if used[name] == 1 else f"{name}#{used[name]}"
     return names
+
+
+def expressions_of(route: Route) -> tuple[Expr, ...]:
+    """Everything a route evaluates: its predicate, then each loss's weight and advantage."""
+    found = [route.when, *(expr for c in route.channels for expr in (c.weight, advantage_of(c)))]
+    return tuple(expr for expr in found if expr is not None)
+
+
+def latches_of(plan: Plan) -> tuple[Scanned, ...]:
+    """The latches of a plan, each once, in the order they are read."""
+    parts = (part for r in plan.routes for expr in expressions_of(r.route) for part in walk(expr))
+    return tuple(dict.fromkeys(p for p in parts if isinstance(p, Scanned) and p.scan is Scan.LATCH))
 
 
 def advantage_of(channel: Channel) -> Expr | None:

@@ -22,15 +22,16 @@ from trace_dsl.model import (
     Severity,
     Spec,
 )
+from trace_dsl.plan.measurements import MEASURED
 from trace_dsl.plan.plan import advantage_of
-from trace_dsl.terms import Apply, Constant, Expr, Operation, Reduce, Reduction, Scanned, Scheduled, Scope, Signal
+from trace_dsl.terms import Apply, Constant, Expr, Operation, Reduce, Scanned, Scheduled, Scope, Signal
 
 RULE = "engine-unsupported"
 
 ROW_SIGNALS = frozenset({"reward", "correct", "wrong", "len", "A"})
 GROUP_SIGNALS = frozenset({"all_correct", "all_wrong", "mixed", "group_size"})
 TOKEN_SIGNALS = frozenset({"pos", "old_logp", "source"})
-BATCH_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS
+KNOWN_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS | MEASURED
 
 
 def unsupported(spec: Spec, facts: RunFacts) -> Iterator[Diagnostic]:
@@ -92,24 +93,18 @@ def _in_channel(channel: Channel, facts: RunFacts) -> Iterator[Diagnostic]:
 def _in_expression(expr: Expr, place: Place) -> Iterator[Diagnostic]:
     match expr:
         case Signal(name=name):
-            if name not in BATCH_SIGNALS and not name.startswith("has_"):
+            if name not in KNOWN_SIGNALS and not name.startswith("has_"):
                 yield _finding(
                     place,
-                    f"the signal {name!r} is not gathered before the loss",
-                    f"use one of {', '.join(sorted(BATCH_SIGNALS))} or has(...)",
+                    f"the signal {name!r} is not measured",
+                    f"use one of {', '.join(sorted(KNOWN_SIGNALS))} or has(...)",
                 )
-        case Scanned(scan=scan, args=args):
-            yield _finding(place, f"{scan.value}() is not run", "use a predicate without a scan")
-            for arg in args:
-                yield from _in_expression(arg, place)
-        case Reduce(reduction=reduction, over=over, value=value):
-            if reduction is Reduction.RANDOM:
-                yield _finding(place, "random() is not run", "use top(x, 25%)")
+        case Reduce(over=over, value=value):
             if over is Scope.MICRO:
                 yield _finding(place, "over=micro depends on how the batch is cut", "use over=batch")
             if value is not None:
                 yield from _in_expression(value, place)
-        case Operation(args=args) | Apply(args=args):
+        case Operation(args=args) | Apply(args=args) | Scanned(args=args):
             for arg in args:
                 yield from _in_expression(arg, place)
         case Constant() | Scheduled():
