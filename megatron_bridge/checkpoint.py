@@ -8,6 +8,7 @@ under another layout. It is written as `step_000040.partial` and renamed when ev
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -145,8 +146,10 @@ def load_checkpoint(
         loaded = dist_checkpointing.load(state, str(path))
     except CheckpointException as failure:
         raise CheckpointError(f"cannot load {path}: {_short(_cause(failure))}") from failure
-    except CheckpointingException as failure:
-        raise CheckpointError(f"cannot load {path}: {_short(failure)}") from failure
+    except (CheckpointingException, EOFError, OSError, RuntimeError, pickle.UnpicklingError) as failure:
+        raise CheckpointError(
+            f"cannot load {path}: {_short(failure)}; remove it to go on from the checkpoint before it"
+        ) from failure
     for name, model in models.items():
         mine = {
             key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")

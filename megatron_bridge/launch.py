@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_bridge.prepare import prepare_run
-from megatron_bridge.run_directory import find_run_directory
+from megatron_bridge.run_directory import find_run_directory, only_process
+from trace_dsl.report import render
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -20,17 +21,23 @@ def launch(run_file: Path, overrides: Sequence[str], *, resume: bool, overwrite:
     0: done; 1: a rank failed (it said why); 130: stopped by Ctrl-C or a signal, cleanly. Raises RunFileError and
     SpecError before any process starts.
     """
-    loaded, plan = prepare_run(run_file, overrides)
-    find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+    loaded, plan, warnings = prepare_run(run_file, overrides)
+    with only_process(loaded.directory):  # the ranks take the lock themselves
+        find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+    if warnings:
+        print(render(warnings, loaded.spec_path), file=sys.stderr)
+    ranks = loaded.file.layout.layout.world
+    print(f"starting {ranks} process{'es' if ranks > 1 else ''} (a few seconds) ...", file=sys.stderr, flush=True)
 
     # torch takes seconds to import: only now, when the run can start
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("agent.server.api", "multiprocessing.api", "multiprocessing.errors"):
+        # what they would say is said below, in one line
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    ranks = loaded.file.layout.layout.world
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -6,15 +6,18 @@ checkpoints/, model/ (the trained policy, Hugging Face format) and summary.json.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
-from megatron_bridge.run_file import LoadedRun, dump_run
+from megatron_bridge.run_file import LoadedRun, changed_settings, dump_run
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan
 
@@ -62,9 +65,24 @@ def find_run_directory(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite
     return RunDirectory(path=path, resume_from=checkpoint)
 
 
-def prepare_run_directory(directory: RunDirectory, loaded: LoadedRun, plan: Plan) -> None:
-    """Make the directory and write what is known before the first step. Rank 0 calls it."""
+def prepare_run_directory(directory: RunDirectory, loaded: LoadedRun, plan: Plan) -> list[str]:
+    """Make the directory and write what is known before the first step; rank 0 calls it.
+
+    Returns the settings that changed since the run was started, when it goes on. Raises RunFileError where nothing
+    can be written.
+    """
+    try:
+        return _prepare(directory, loaded, plan)
+    except OSError as error:
+        raise RunFileError(f"output: {directory.path} cannot be written: {error.strerror}") from error
+
+
+def _prepare(directory: RunDirectory, loaded: LoadedRun, plan: Plan) -> list[str]:
     path = directory.path
+    started_with = path / "run.yaml"
+    changed = []
+    if directory.resume_from is not None and started_with.is_file():
+        changed = changed_settings(started_with.read_text(encoding="utf-8"), loaded)
     if directory.resume_from is None and path.exists():
         previous = path.with_name(f"{path.name}.previous")
         if previous.exists():
@@ -72,14 +90,55 @@ def prepare_run_directory(directory: RunDirectory, loaded: LoadedRun, plan: Plan
         os.rename(path, previous)
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / "spec.trace", plan.spec_text)
-    write_text(path / "run.yaml", dump_run(loaded.file))
+    write_text(path / "run.yaml", dump_run(loaded))
     write_text(path / "plan.json", plan.to_json() + "\n")
+    return changed
+
+
+@contextlib.contextmanager
+def only_process(path: Path) -> Iterator[None]:
+    """Hold the run's lock, so that no other process trains in the same directory. Rank 0 holds it while it trains.
+
+    Raises RunFileError when another process holds it. The lock ends with the process, however that ends.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(f".{path.name}.lock"), "a+", encoding="utf-8")  # noqa: SIM115 (held in the block)
+    except OSError as error:
+        raise RunFileError(f"output: {path} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise RunFileError(
+                f"{path}: process {lock.read().strip()} is training there; wait for it, stop it, or choose another "
+                "name=..."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
 
 
 def _check_same_objective(checkpoint: Path, meta: dict[str, Any], plan: Plan) -> None:
-    if meta["plan_hash"] != plan.hash:
-        raise RunFileError(
-            f"{checkpoint} was trained under plan {meta['plan_hash']}, the spec and run file now give {plan.hash}: "
-            f"continuing would change the objective midway; restore the spec (a copy stands in "
-            f"{checkpoint.parent.parent / 'spec.trace'}) or start a new run with another name=..."
-        )
+    if meta["plan_hash"] == plan.hash:
+        return
+    spec = checkpoint.parent.parent / "spec.trace"
+    now = {"steps": plan.facts.total_steps, "rollout.temperature": plan.facts.temperature}
+    changed = [f"{name} was {meta[name]} and is now {value}" for name, value in now.items() if meta[name] != value]
+    raise RunFileError(
+        f"{checkpoint} was trained under plan {meta['plan_hash']}, the spec and run file now give {plan.hash}: "
+        f"{'; '.join(changed) or f'the spec differs from {spec}'}. Continuing would change the objective midway: "
+        "put it back, or start a new run with another name=..."
+    )
+
+
+def meta_of(plan: Plan, name: str) -> dict[str, Any]:
+    """What a checkpoint says of the run it belongs to."""
+    return {
+        "name": name,
+        "plan_hash": plan.hash,
+        "steps": plan.facts.total_steps,
+        "rollout.temperature": plan.facts.temperature,
+    }

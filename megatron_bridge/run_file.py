@@ -138,6 +138,11 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         task = get_task(file.task)
     except ValueError as error:
         problems.append(f"{path}: task: {error}")
+    if task is not None and file.evaluation.split not in task.splits:
+        problems.append(
+            f"{path}: evaluation.split: {file.evaluation.split!r} is no split of the task {task.name!r}: "
+            f"choose from {', '.join(task.splits)}"
+        )
     if shape is not None:
         problems += [f"{path}: layout: {text}" for text in layout_problems(shape, file.layout.layout)]
         problems += [f"{path}: {text}" for text in _size_problems(file, shape)]
@@ -162,7 +167,11 @@ def load_run_facts(path: Path) -> RunFacts:
 
 def _path_problems(path: Path, file: RunFile, spec_path: Path, policy_path: Path) -> Iterator[str]:
     if not spec_path.is_file():
-        yield f"{path}: spec: no file {str(spec_path)!r} (paths are relative to the run file)"
+        here = f"; {file.spec!r} is there seen from the working directory: write {str(Path(file.spec).resolve())!r}"
+        yield (
+            f"{path}: spec: no file {str(spec_path)!r} (paths are relative to the run file)"
+            + (here if Path(file.spec).is_file() else "")
+        )
     for name in ("config.json", "tokenizer.json"):
         if not (policy_path / name).is_file():
             yield f"{path}: policy: {str(policy_path)!r} is no Hugging Face model directory: it has no {name}"
@@ -203,7 +212,7 @@ def _size_problems(file: RunFile, shape: ModelShape) -> Iterator[str]:
     if file.rollout.max_response_tokens >= shape.max_position:
         yield (
             f"rollout.max_response_tokens: {file.rollout.max_response_tokens} leaves no room for a prompt in the "
-            f"policy's context of {shape.max_position} tokens"
+            f"policy's context of {shape.max_position} tokens; set it to {shape.max_position} less the longest prompt"
         )
 
 
@@ -241,6 +250,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise RunFileError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
         raise RunFileError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    if path.suffix == ".trace":
+        raise RunFileError(f"{path}: this is a spec; a run file (YAML) names it under 'spec:'")
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -289,6 +300,10 @@ def _message(entry: Any) -> str:
         return f"{where}: unknown setting; {hint}"
     if entry["type"] == "missing":
         return f"{where}: missing; every run file sets it"
+    if entry["type"] == "string_pattern_mismatch":
+        return f"{where}: {entry['input']!r} is not allowed: use letters, digits, '.', '_' and '-'"
+    if entry["type"] == "model_type":
+        return f"{where}: {entry['input']!r} is not allowed: it is a group of settings"
     text = entry["msg"][0].lower() + entry["msg"][1:]
     return f"{where}: {entry['input']!r} is not allowed: {text}"
 
@@ -303,6 +318,25 @@ def _known_keys(group: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def dump_run(file: RunFile) -> str:
-    """The run file with every default written out, as YAML."""
-    return yaml.safe_dump(file.model_dump(), sort_keys=False)
+def dump_run(loaded: LoadedRun) -> str:
+    """The run file with every default written out, as it can be started from the run's own directory.
+
+    `spec` is the copy that stands beside it, `policy` and `output` are absolute.
+    """
+    settings = loaded.file.model_dump()
+    settings |= {"spec": "spec.trace", "policy": str(loaded.policy_path.resolve())}
+    settings |= {"output": str(Path(loaded.file.output).resolve())}
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def changed_settings(before: str, loaded: LoadedRun) -> list[str]:
+    """What differs between a resolved run file (YAML text) and this run, one `a.b: old -> new` each."""
+    old, new = (_flat(yaml.safe_load(text)) for text in (before, dump_run(loaded)))
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

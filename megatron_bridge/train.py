@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from megatron_bridge.prepare import prepare_run
 from trace_dsl.errors import TraceError
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,19 +45,30 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the launcher dies, however it dies: a rank never trains on alone."""
+    if "RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 failed, 2 bad input."""
     options = parse_arguments(arguments)
     first = os.environ.get("RANK", "0") == "0"
     try:
-        loaded, plan = prepare_run(options.run_file, options.overrides)
+        _end_with_parent()
+        loaded, plan, _ = prepare_run(options.run_file, options.overrides)
         # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
         warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
-        # torch 2.13 announces a new name for all_gather_into_tensor that torch 2.8 does not have yet
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+        # both announce changes of theirs in collectives and while a checkpoint is loaded
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(megatron\.core|torch\.distributed)")
         from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
 
         return run_job(loaded, plan, resume=options.resume, overwrite=options.overwrite)
+    except KeyboardInterrupt:  # before the first step is set up; later, a signal only asks for a clean stop
+        if first:
+            print("stopped on request before the first step", file=sys.stderr, flush=True)
+        return EXIT_OK
     except TraceError as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)

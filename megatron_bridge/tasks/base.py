@@ -53,6 +53,11 @@ class Task(Protocol):
         """What `teacher_prompt` can show: a subset of diagnosis, solution (`nothing` is always possible)."""
         ...
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that `problems` has: "train" and held-out ones."""
+        ...
+
     def problems(self, *, split: str, seed: int, start: int, count: int) -> Sequence[Problem]:
         """Problems start .. start+count-1 of a split ("train", "eval", "ood"); each depends on (split, seed, index)."""
         ...

@@ -31,6 +31,7 @@ class LedgerTask:
     name: str = "ledger"
     labels: tuple[str, ...] = ("key", "error")
     contexts: tuple[str, ...] = ("diagnosis",)
+    splits: tuple[str, ...] = tuple(SPLIT_OPS)
 
     def problems(self, *, split: str, seed: int, start: int, count: int) -> Sequence[Problem]:
         """Problems of 4 operations ("train", "eval"; no prompt is in both) or 6, one a swap ("ood").

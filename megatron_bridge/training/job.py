@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from megatron_bridge.atomic import write_text
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.parallel import start_parallel, stop_parallel
-from megatron_bridge.run_directory import RunDirectory, find_run_directory, prepare_run_directory
+from megatron_bridge.run_directory import RunDirectory, find_run_directory, only_process, prepare_run_directory
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks import get_task
 from megatron_bridge.training.interrupt import Interrupt
@@ -30,15 +33,17 @@ EXIT_OK, EXIT_FAILED = 0, 1
 
 def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> int:
     """Train as `loaded` and `plan` say. Raises RunFileError for a directory that cannot be used, before any work."""
-    directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
     interrupt = Interrupt()
     torch.set_num_threads(1)
-    start_parallel(loaded.file.layout.layout, loaded.file.seed)
-    try:
-        with megatron_runtime():
-            return _run(loaded, plan, directory, interrupt, resume=resume)
-    finally:
-        stop_parallel()
+    first = os.environ.get("RANK", "0") == "0"
+    with only_process(loaded.directory) if first else contextlib.nullcontext():
+        directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+        start_parallel(loaded.file.layout.layout, loaded.file.seed)
+        try:
+            with megatron_runtime():
+                return _run(loaded, plan, directory, interrupt, resume=resume)
+        finally:
+            stop_parallel()
 
 
 def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Interrupt, *, resume: bool) -> int:
@@ -46,8 +51,11 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
     tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
     stop = stop_tokens(loaded.policy_path, tokenizer)
     loop = Loop(loaded, plan, directory, get_task(loaded.file.task), tokenizer, stop, interrupt)
-    if first:
-        prepare_run_directory(directory, loaded, plan)
+    if loop.step == loaded.file.steps and directory.summary.is_file():
+        if first:
+            print(f"{directory.path} is finished: {loop.step} steps done. {_results(directory)}", file=sys.stderr)
+        return EXIT_OK
+    changed = prepare_run_directory(directory, loaded, plan) if first else []
     dist.barrier()
     records = Records(directory.path, start=loop.step, steps=loaded.file.steps) if first else None
     try:
@@ -57,6 +65,8 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
             with records:
                 if directory.resume_from is not None:
                     records.note(f"going on from {directory.resume_from}, {loop.step} steps done")
+                    for setting in changed:
+                        records.note(f"changed since the run was started: {setting}")
                 elif resume:
                     records.note(f"{directory.checkpoints} holds no checkpoint yet: starting from the beginning")
                 outcome = loop.train(records)
@@ -67,6 +77,7 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
     if first:
         if outcome.finished:
             _write_summary(loaded, plan, directory, outcome)
+            print(f"done: {_results(directory)}", file=sys.stderr, flush=True)
         else:
             print(
                 f"stopped on request after {outcome.step} of {loaded.file.steps} steps. {_last_checkpoint(directory)}",
@@ -74,6 +85,10 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
                 flush=True,
             )
     return EXIT_OK
+
+
+def _results(directory: RunDirectory) -> str:
+    return f"The policy is in {directory.model}; `trace-dsl summary {directory.path}` shows what changed."
 
 
 def stop_tokens(policy: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -109,6 +124,14 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "held_out_problems": outcome.after.problems,
         "steps": outcome.step,
         "seconds": sum(m["perf/sample_seconds"] + m["perf/train_seconds"] for m in metrics),
+        "task": loaded.file.task,
+        "seed": loaded.file.seed,
+        "temperature": loaded.file.rollout.temperature,
+        "evaluation_split": loaded.file.evaluation.split,
+        "policy": str(loaded.policy_path),
+        "model": str(directory.model),
+        "checkpoint": str(directory.last_checkpoint()),
+        "versions": {name: version(name) for name in ("trace-dsl", "torch", "megatron-core", "transformers")},
         "tensor_parallel": loaded.file.layout.tp,
         "data_parallel": loaded.file.layout.dp,
         "routed_fraction": {

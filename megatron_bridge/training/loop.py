@@ -22,7 +22,7 @@ from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import SamplingParams
-from megatron_bridge.run_directory import RunDirectory
+from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.collect import Rollout, gather_rollouts, sample_rollouts, share, to_batch
@@ -272,7 +272,7 @@ class Loop:
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
-            meta={"plan_hash": self._plan.hash, "name": self._run.name},
+            meta=meta_of(self._plan, self._run.name),
             keep_last=self._run.checkpoint.keep,
         )
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch.utils.tensorboard import SummaryWriter
 
 from megatron_bridge.atomic import write_text
@@ -33,13 +35,13 @@ class Records:
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start or None)
         self._console = Console(stderr=True)
         self._steps = steps
+        # the step and the time left always show; the metrics between them are cut where the terminal is narrow
         self._bar = Progress(
-            TextColumn("[bold]step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
+            TextColumn("step {task.completed}/{task.total}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, width=8)),
             console=self._console,
+            expand=True,
             disable=not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("train", total=steps, completed=start, status="")
@@ -57,7 +59,7 @@ class Records:
 
     def step(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
         """Write one step's metrics and show the main ones."""
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.write(json.dumps({"step": step, "time": time.time(), **metrics}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             if value is not None:
@@ -120,13 +122,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def describe(metrics: Mapping[str, float | int | None]) -> str:
-    """The main metrics of a step on one line."""
-    parts = [
-        f"reward {metrics['reward']:.3f}",
-        f"accuracy {metrics['accuracy']:.3f}",
-        f"routed {metrics['routed_fraction']:.2f}",
-        f"KL on {metrics['kl_fraction']:.3f}",
-        f"KL weight {metrics['kl_weight']:.3f}" if metrics["kl_weight"] is not None else "KL weight gated",
-        f"{metrics['perf/tokens_per_second']:.0f} tok/s",
-    ]
+    """The main metrics of a step on one line; the accuracy only where rewards are not 0 and 1."""
+    parts = [f"reward {metrics['reward']:.3f}"]
+    if metrics["accuracy"] != metrics["reward"]:
+        parts.append(f"accuracy {metrics['accuracy']:.3f}")
+    parts.append(f"routed {metrics['routed_fraction']:.2f}")
+    if metrics["kl_fraction"] or metrics["kl_weight"]:
+        weight = "gated" if metrics["kl_weight"] is None else f"{metrics['kl_weight']:.3f}"
+        parts.append(f"KL {weight} on {metrics['kl_fraction']:.3f}")
+    parts.append(f"{metrics['perf/tokens_per_second']:.0f} tok/s")
     return "  ".join(parts)

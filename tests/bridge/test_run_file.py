@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from megatron_bridge.prepare import prepare_run
-from megatron_bridge.run_file import dump_run, load_run
+from megatron_bridge.run_file import changed_settings, dump_run, load_run
 from trace_dsl.errors import RunFileError, SpecError
 
 RUN = Path("specs/demo/run.yaml")
@@ -41,6 +40,8 @@ def complaint(*overrides: str) -> str:
         ("layout.tp=3", "4 attention heads (num_attention_heads) cannot be split over tp 3: choose tp from 1, 2, 4"),
         ("layout.tp=4", "2 key/value heads (num_key_value_heads) cannot be split over tp 4"),
         ("layout.pp=3", "layout.pp: 3 pipeline stages cannot sample in the training process"),
+        ("evaluation.split=test", "is no split of the task 'ledger': choose from train, eval, ood"),
+        ("rollout=5", "rollout: 5 is not allowed: it is a group of settings"),
         ("micro_batch=100", "pick a divisor of 256"),
         ("minibatches=3", "rollout.prompts: 32 prompts cannot be split into 3 minibatches"),
         ("rollout.max_response_tokens=100000", "leaves no room for a prompt"),
@@ -89,9 +90,18 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert load_run(RUN, ["optim.lr=1"]).file.optim.lr == 1.0
 
 
-def test_resolved_run_file_reads_back_the_same() -> None:
-    file = load_run(RUN, ["optim.lr=3e-4", "layout.tp=1"]).file
-    assert type(file).model_validate(yaml.safe_load(dump_run(file))) == file
+def test_resolved_run_file_reads_back_the_same(tmp_path: Path) -> None:
+    """Started from its own directory, with the spec's copy beside it, it is the same run."""
+    loaded = load_run(RUN, ["optim.lr=3e-4", "layout.tp=1", f"output={tmp_path}"])
+    (tmp_path / "spec.trace").write_bytes(loaded.spec_path.read_bytes())
+    (tmp_path / "run.yaml").write_text(dump_run(loaded))
+    again = load_run(tmp_path / "run.yaml")
+    assert again.facts == loaded.facts
+    assert again.file.optim == loaded.file.optim
+    assert again.directory == loaded.directory
+    assert changed_settings(dump_run(loaded), again) == []
+    changed = load_run(RUN, ["optim.lr=1e-3", "layout.tp=1", f"output={tmp_path}"])
+    assert changed_settings(dump_run(loaded), changed) == ["optim.lr: 0.0003 -> 0.001"]
 
 
 def test_spec_with_errors_is_shown_before_a_run(tmp_path: Path) -> None:

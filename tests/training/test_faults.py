@@ -108,8 +108,50 @@ def test_changed_spec_is_refused_on_resume(tmp_path: Path) -> None:
     train(tmp_path, "run", "steps=2", ranks=1)
     refused = train(tmp_path, "run", "steps=2", "spec=grpo.trace", ranks=1, flags=["--resume"], check=False)
     assert refused.returncode != 0
-    assert "continuing would change the objective midway" in refused.stderr
+    assert "Continuing would change the objective midway" in refused.stderr
+    assert "the spec differs from" in refused.stderr
     assert "megatron_bridge/" not in refused.stderr.split("error:")[1].split("Traceback")[0]
+
+
+def test_resume_says_what_changed_and_does_not_repeat_a_finished_run(tmp_path: Path) -> None:
+    train(tmp_path, "run", "steps=2", ranks=1)
+    longer = train(tmp_path, "run", "steps=4", ranks=1, flags=["--resume"], check=False)
+    assert "steps was 2 and is now 4" in longer.stderr
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    again = train(tmp_path, "run", "steps=2", ranks=1, flags=["--resume"])
+    assert "is finished: 2 steps done" in again.stderr
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+    (tmp_path / "run" / "summary.json").unlink()
+    changed = train(tmp_path, "run", "steps=2", "optim.lr=1e-3", ranks=1, flags=["--resume"])
+    assert "changed since the run was started: optim.lr: 0.0002 -> 0.001" in changed.stderr
+
+
+def test_ranks_end_with_their_launcher_and_hold_the_directory_until_then(tmp_path: Path) -> None:
+    job = start(tmp_path, "run", "steps=60", ranks=2)
+    wait_for_step(job, 2)
+    ranks = psutil.Process(job.pid).children()
+    assert len(ranks) == 2
+    second = train(tmp_path, "run", "steps=60", ranks=1, flags=["--resume"], check=False)
+    holder = re.search(r"process (\d+) is training there", second.stderr)
+    assert holder
+    assert int(holder[1]) in {rank.pid for rank in ranks}
+    psutil.Process(job.pid).kill()
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    assert not alive
+
+
+def test_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    train(tmp_path, "run", "steps=2", ranks=1)
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "checkpoints" / "step_000002" / "common.pt").write_bytes(b"")
+    broken = train(tmp_path, "run", "steps=2", ranks=1, flags=["--resume"], check=False)
+    assert re.search(r"error: cannot load \S+step_000002: .*remove it to go on", broken.stderr)
+
+
+def test_unwritable_output_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = train(tmp_path / "file", "run", "steps=2", ranks=1, check=False)
+    assert re.search(r"error: output: \S+file/run cannot be written: ", refused.stderr)
 
 
 def test_existing_run_is_not_overwritten(tmp_path: Path) -> None:

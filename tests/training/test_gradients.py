@@ -89,7 +89,7 @@ def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[in
 
     Returns the global loss of each.
     """
-    loaded, plan = prepare_run(RUN)
+    loaded, plan, _ = prepare_run(RUN)
     layout = Layout(tp=tp, dp=dp)
     start_parallel(layout, seed=0)
     with megatron_runtime():
@@ -131,7 +131,7 @@ def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[in
 
 def signals(rollouts: list[Rollout], tp: int, dp: int) -> dict[str, torch.Tensor]:
     """The measured signals of `rollouts` by name, as the loop measures them."""
-    loaded, plan = prepare_run(RUN)
+    loaded, plan, _ = prepare_run(RUN)
     layout = Layout(tp=tp, dp=dp)
     start_parallel(layout, seed=0)
     with megatron_runtime():

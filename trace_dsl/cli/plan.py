@@ -57,6 +57,8 @@ def plan(
     if output is PlanFormat.JSON:
         print(compiled.to_json())
         return
+    if result.diagnostics:
+        print(render(result.diagnostics, spec), file=sys.stderr)
     for line in table_lines(compiled, steps):
         print(line)
     for finding in unsupported(result.spec, facts):
@@ -73,4 +75,4 @@ def _parse_steps(text: str, total: int) -> tuple[int, ...]:
             steps.append(int(item))
         else:
             raise TraceError(f"--at {item!r}: a step is a number from 0 to {total - 1}, or 'end'")
-    return tuple(steps)
+    return tuple(sorted(set(steps)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,23 +20,39 @@ def summary(
     """
     path = directory / "summary.json"
     if not path.is_file():
-        state = "the run has not finished" if (directory / "run.yaml").is_file() else "it is no run directory"
+        state = _state_of(directory)
         print(f"error: {directory} has no summary.json: {state}", file=sys.stderr)
         raise typer.Exit(2)
     for line in summary_lines(json.loads(path.read_text(encoding="utf-8"))):
         print(line)
 
 
+def _state_of(directory: Path) -> str:
+    """Why a directory has no summary."""
+    if not (directory / "plan.json").is_file():
+        return "it is no run directory"
+    metrics = directory / "metrics.jsonl"
+    steps = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.is_file() else 0
+    return f"the run has not finished ({steps} steps so far); go on with it by --resume"
+
+
+def _error_of(accuracy: float, problems: int) -> float:
+    """The standard error of a share of `problems` problems."""
+    return math.sqrt(accuracy * (1 - accuracy) / problems)
+
+
 def summary_lines(data: dict[str, Any]) -> list[str]:
     """The content of summary.json, for people."""
     before, after = data["accuracy_before"], data["accuracy_after"]
+    problems = data["held_out_problems"]
+    error = math.hypot(_error_of(before, problems), _error_of(after, problems))
     lines = [
         f"run {data['name']}: {data['spec']}, plan {data['plan_hash']}",
         f"  accuracy on {data['held_out_problems']} held-out problems: {before:.1%} -> {after:.1%} "
-        f"({100 * (after - before):+.1f} points)",
+        f"({100 * (after - before):+.1f} points, standard error {100 * error:.1f})",
         f"  {data['steps']} steps in {data['seconds']:.0f} s on tp {data['tensor_parallel']} x "
         f"dp {data['data_parallel']}, {data['trained_tokens']} response tokens",
-        "  share of response tokens on each loss, mean over the run:",
+        "  share of response tokens on each loss, mean over the run (a token may feed several):",
         *(f"    {name:<24} {share:.3f}" for name, share in data["routed_fraction"].items()),
     ]
     for name, teacher in data["teacher_forwards"].items():

@@ -136,9 +136,9 @@ def _follows_from_step(expr: Expr) -> bool:
 _DIVERGENCE_FORMULAS = {
     DivergenceKind.FKL: "KL(teacher || student)",
     DivergenceKind.RKL: "KL(student || teacher)",
-    DivergenceKind.JSD: "{b} KL(teacher || m) + (1-{b}) KL(student || m), m = {b} teacher + (1-{b}) student",
-    DivergenceKind.SKL: "KL(teacher || {b} teacher + (1-{b}) student)",
-    DivergenceKind.SRKL: "KL(student || {b} student + (1-{b}) teacher)",
+    DivergenceKind.JSD: "{a:g} KL(teacher || m) + {b:g} KL(student || m), m = {a:g} teacher + {b:g} student",
+    DivergenceKind.SKL: "KL(teacher || {a:g} teacher + {b:g} student)",
+    DivergenceKind.SRKL: "KL(student || {a:g} student + {b:g} teacher)",
 }
 
 
@@ -146,7 +146,8 @@ def formula_of(kernel: Kernel) -> str:
     """The per-token value a kernel stands for, in words of the field."""
     match kernel:
         case Divergence(kind=kind, parameter=parameter):
-            return _DIVERGENCE_FORMULAS[kind].format(b="" if parameter is None else f"{parameter:g}")
+            share = 0.0 if parameter is None else parameter
+            return _DIVERGENCE_FORMULAS[kind].format(a=share, b=1 - share)
         case PolicyGradient(advantage=advantage, clip_low=low, clip_high=high):
             a = text_of(advantage)
             a = a if a.isidentifier() else f"({a})"

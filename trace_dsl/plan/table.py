@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from trace_dsl.model import Ema, Frozen, ModelTeacher, Per, PerKind, SelfTeacher, Sync, Teacher
+from trace_dsl.model import Ema, Frozen, ModelTeacher, Per, SelfTeacher, Sync, Teacher
 from trace_dsl.plan.compile import weight_known_at
 from trace_dsl.plan.plan import Plan, PlannedLoss, PlannedRoute, loss_names
 from trace_dsl.schedules import Progress
@@ -59,7 +59,7 @@ def _loss_lines(plan: Plan, loss: PlannedLoss, name: str, steps: Sequence[int]) 
     shown = []
     for step in steps:
         value = weight_known_at(channel.weight, Progress(step=step, total_steps=total))
-        shown.append(f"{step}: {'set by the batch' if value is None else f'{value:.4g}'}")
+        shown.append(f"{step}: {'known when it runs' if value is None else f'{value:.4g}'}")
     yield f"    at step {', '.join(shown)}"
     track = loss.track
     if track.total is not None and track.total_squared is not None:
@@ -69,13 +69,8 @@ def _loss_lines(plan: Plan, loss: PlannedLoss, name: str, steps: Sequence[int]) 
 
 
 def describe_per(per: Per) -> str:
-    """The denominator in words."""
-    return {
-        PerKind.SEQUENCE: "sequence (mean over each response, then over responses)",
-        PerKind.TOKEN: "token (all response tokens of the batch)",
-        PerKind.SELECTED: "selected (tokens the route takes)",
-        PerKind.CONST: f"const({per.constant or 0:g}) (a fixed length, then the mean over responses)",
-    }[per.kind]
+    """The denominator as a spec writes it."""
+    return f"const({per.constant:g})" if per.constant is not None else per.kind.value
 
 
 def _describe_teacher(teacher: Teacher) -> str:
