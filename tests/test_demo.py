@@ -35,6 +35,6 @@ def test_make_demo_raises_accuracy_and_stops_its_teacher_when_planned(tmp_path: 
     used = summary["teacher_forwards"]["teacher"]
     assert used["last_step"] == planned["last_step"] == 39
     assert used["steps"] == 40
-    assert set(summary["routed_fraction"]) == {"error/rkl", "error/grpo", "rest/grpo"}
+    assert set(summary["routed_fraction"]) == {"error/rkl", "error/grpo", "key/grpo", "rest/grpo"}
     assert "last run at step 39" in done.stdout
     assert "held-out problems:" in done.stdout

@@ -6,12 +6,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTeacher:
+    """What the file behind a `cached` rollout source holds of one teacher at each position.
+
+    top_k: the log-probabilities of so many of its likeliest tokens; 0: of the sampled token alone; None: of the full
+    vocabulary.
+    """
+
+    rollouts: str
+    teacher: str
+    top_k: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """Facts of one run, taken from its run file.
 
     total_steps: optimizer steps of the run; group_size: rollouts a prompt; annotator_labels: the span labels the
     annotator can emit; teacher_contexts: what the task can show a teacher (see `model.Sees`); vocab_size: the student's
-    vocabulary; max_response_tokens: where a response is cut.
+    vocabulary; max_response_tokens: where a response is cut; stored_teachers: teachers whose log-probabilities
+    are read from a file of rollouts instead of being computed.
     """
 
     total_steps: int
@@ -21,3 +35,4 @@ class RunFacts:
     vocab_size: int
     max_response_tokens: int
     temperature: float = 1.0
+    stored_teachers: tuple[StoredTeacher, ...] = ()

@@ -13,12 +13,34 @@ from trace_dsl.model import Severity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleInfo:
-    """`needs_facts`: the rule is silent unless the facts of a run are known."""
+    """`needs_facts`: the rule is silent unless the facts of a run are known; `pedantic`: unless it is asked for."""
 
     name: str
     severity: Severity
     summary: str
     needs_facts: bool = False
+    pedantic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSelection:
+    """Which rules are to judge a spec. Without `select` all do, the pedantic ones when asked for; with it, just those.
+
+    The rules of the language are not chosen: without them a spec has no meaning.
+    """
+
+    select: frozenset[str] = frozenset()
+    ignore: frozenset[str] = frozenset()
+    pedantic: bool = False
+
+    def takes(self, rule: RuleInfo) -> bool:
+        """Whether a rule is among them."""
+        if rule.name in self.ignore:
+            return False
+        return rule.name in self.select if self.select else self.pedantic or not rule.pedantic
+
+
+DEFAULT_RULES = RuleSelection()
 
 
 class LanguageRule(StrEnum):

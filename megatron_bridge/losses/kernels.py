@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trace_dsl.lowering.fused import DivergenceKernel, PolicyGradientKernel
+from trace_dsl.lowering.fused import CispoKernel, DivergenceKernel, PolicyGradientKernel
 from trace_dsl.model import DivergenceKind
 
 MIXTURES = frozenset({DivergenceKind.JSD, DivergenceKind.SKL, DivergenceKind.SRKL})
@@ -69,6 +69,16 @@ def policy_gradient(
         value_N = torch.where(bounded_N, bound_N, value_N)
         flat_N = flat_N | bounded_N
     return TargetTerm(value_N=value_N, slope_N=torch.where(flat_N, 0.0, plain_N), clipped_N=flat_N)
+
+
+def clipped_importance(kernel: CispoKernel, *, logp_N: Tensor, old_logp_N: Tensor, advantage_N: Tensor) -> TargetTerm:
+    """-stopgrad(min(ratio, 1 + high)) A logp, ratio = exp(logp - old_logp) (CISPO, arXiv 2506.13585).
+
+    The gradient is not cut where the ratio is, only weighted less; `clipped_N` says where the bound holds.
+    """
+    ratio_N = (logp_N - old_logp_N).exp()
+    slope_N = -ratio_N.clamp(max=1 + kernel.high) * advantage_N
+    return TargetTerm(value_N=slope_N * logp_N, slope_N=slope_N, clipped_N=ratio_N > 1 + kernel.high)
 
 
 def negative_log_likelihood(*, logp_N: Tensor) -> TargetTerm:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,16 @@ from megatron_bridge.losses.kernels import MIXTURES
 from megatron_bridge.losses.statistics import CHUNK_BYTES, default_chunk_rows
 from megatron_bridge.losses.sweep import SweepInputs, sweep
 from megatron_bridge.losses.teacher import TeacherHidden, TeacherLogits
-from trace_dsl.lowering.fused import DivergenceKernel, FusedRouting, PolicyGradientKernel
+from trace_dsl.lowering.fused import (
+    CispoKernel,
+    DivergenceKernel,
+    EntropyKernel,
+    FusedKernel,
+    FusedRouting,
+    K3Kernel,
+    NllKernel,
+    PolicyGradientKernel,
+)
 from trace_dsl.model import RatioLevel
 
 _NO_TEACHERS: Mapping[str, TeacherHidden] = MappingProxyType({})
@@ -118,9 +127,9 @@ def routed_linear_loss(
     reduce it over tp again.
 
     Raises ValueError for shapes that disagree, targets outside the vocabulary at a routed row, a missing
-    teacher or teacher row, a divergence parameter outside (0, 1); TypeError for dtypes; NotImplementedError
-    for a policy gradient with a sequence-level ratio, whose weights depend on a first pass over the whole
-    rollout.
+    teacher or teacher row, a divergence parameter outside (0, 1); TypeError for dtypes; NotImplementedError,
+    naming it, for what this loss does not compute yet: sequence-level ratios, mixed anchors, truncated importance
+    sampling, top-k supports, pointwise clips, a temperature other than the call's, k3.
 
     Sources: fused linear cross-entropy (Liger-Kernel, arXiv 2410.10989), cut to vocabulary shards.
     """
@@ -223,16 +232,37 @@ def _check(
     if outside:
         raise ValueError(f"{outside} routed targets are outside the vocabulary 0 .. {true_size - 1}")
     for kernel in routing.kernels:
-        _check_kernel(kernel, old_logp_T)
+        _check_kernel(kernel, old_logp_T, temperature)
 
 
-def _check_kernel(kernel: object, old_logp_T: Tensor | None) -> None:
-    if isinstance(kernel, PolicyGradientKernel):
-        if kernel.level is RatioLevel.SEQUENCE:
-            raise NotImplementedError(f"{kernel}: the sequence-level ratio is not implemented, only level token")
-        if old_logp_T is None:
-            raise ValueError(f"{kernel} needs old_logp_T, which is None")
-    elif isinstance(kernel, DivergenceKernel) and kernel.kind in MIXTURES:
+def _check_kernel(kernel: FusedKernel, old_logp_T: Tensor | None, temperature: float) -> None:
+    """Refuse by name what this loss does not compute; nothing is left out in silence."""
+    refused: dict[str, bool] = {}
+    match kernel:
+        case PolicyGradientKernel():
+            refused = {
+                "the sequence-level ratio": kernel.level is RatioLevel.SEQUENCE,
+                "an anchor mixed with a teacher": kernel.anchor is not None,
+                "truncated importance sampling": kernel.tis is not None,
+            }
+        case DivergenceKernel():
+            refused = {
+                "a top-k support": kernel.top_k is not None,
+                "a pointwise clip": kernel.pclip is not None,
+                f"another temperature than {temperature:g}": kernel.temperature not in (None, temperature),
+            }
+        case K3Kernel():
+            refused = {"k3": True}
+        case CispoKernel() | NllKernel() | EntropyKernel():
+            pass
+        case _:
+            assert_never(kernel)
+    for what, asked in refused.items():
+        if asked:
+            raise NotImplementedError(f"{kernel}: {what} is not implemented")
+    if isinstance(kernel, PolicyGradientKernel | CispoKernel) and old_logp_T is None:
+        raise ValueError(f"{kernel} needs old_logp_T, which is None")
+    if isinstance(kernel, DivergenceKernel) and kernel.kind in MIXTURES:
         parameter = kernel.parameter
         if parameter is None or not 0 < parameter < 1:
             raise ValueError(

@@ -24,13 +24,14 @@ from megatron_bridge.losses.kernels import (
     DivergenceTerm,
     EntropyTerm,
     TargetTerm,
+    clipped_importance,
     negative_log_likelihood,
     policy_gradient,
 )
 from megatron_bridge.losses.row_groups import RowGroup, group_rows
 from megatron_bridge.losses.statistics import ChunkStatistics, combine_statistics, gather_statistics
 from megatron_bridge.losses.teacher import TeacherLogits
-from trace_dsl.lowering.fused import DivergenceKernel, FusedRouting, NllKernel, PolicyGradientKernel
+from trace_dsl.lowering.fused import CispoKernel, DivergenceKernel, FusedRouting, NllKernel, PolicyGradientKernel
 from trace_dsl.model import DivergenceKind
 
 
@@ -192,9 +193,10 @@ def _add_target_terms(inputs: SweepInputs, rows_N: Tensor, statistics: ChunkStat
     logp_N, routing = statistics.target_logp_N, inputs.routing
     target_slope_N = torch.zeros_like(logp_N)
     for channel, kernel in enumerate(routing.kernels):
-        if isinstance(kernel, PolicyGradientKernel):
+        if isinstance(kernel, PolicyGradientKernel | CispoKernel):
             assert inputs.old_logp_T is not None
-            term: TargetTerm = policy_gradient(
+            evaluate = policy_gradient if isinstance(kernel, PolicyGradientKernel) else clipped_importance
+            term: TargetTerm = evaluate(
                 kernel,
                 logp_N=logp_N,
                 old_logp_N=inputs.old_logp_T[rows_N].to(logp_N.dtype),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trace_dsl.facts import RunFacts
+from trace_dsl.facts import RunFacts, StoredTeacher
 from trace_dsl.lint import lint_text
 
 TRACE = """\
@@ -24,6 +24,7 @@ def facts(
     group_size: int = 8,
     labels: tuple[str, ...] = ("key", "error"),
     contexts: tuple[str, ...] = ("diagnosis",),
+    stored: tuple[StoredTeacher, ...] = (),
 ) -> RunFacts:
     """Facts of a run in which TRACE has no findings."""
     return RunFacts(
@@ -33,6 +34,7 @@ def facts(
         teacher_contexts=contexts,
         vocab_size=64,
         max_response_tokens=128,
+        stored_teachers=stored,
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.language import SHORTEST, TRACE, facts, rules_of
 from trace_dsl.checks import CHECKS, RULES, check
-from trace_dsl.facts import RunFacts
+from trace_dsl.facts import RunFacts, StoredTeacher
 from trace_dsl.lint import lint_file, lint_text, parse_spec
 from trace_dsl.model import Severity
-from trace_dsl.rules import LANGUAGE_RULES
+from trace_dsl.rules import LANGUAGE_RULES, RuleSelection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,17 @@ class Case:
     fires: tuple[str, ...]
     misses: tuple[str, ...]
     run: RunFacts | None = None
-    miss_run: RunFacts | None = field(default=None)
+    pedantic: bool = False
+
+    @property
+    def selection(self) -> RuleSelection:
+        return RuleSelection(pedantic=self.pedantic)
 
 
+MODELS = Path(__file__).parent / "models"
+BIG = 'teacher big = model("Qwen/Qwen3-32B")\n'
+OLD = BIG + 'rollouts old = cached("old.jsonl")\n'
+WIDE = BIG + 'rollouts wide = cached("wide.jsonl")\n'
 DECAY = "let kl = schedule(0.5, warmup=10, anneal=linear(30))\n"
 CASES = (
     Case(
@@ -232,6 +240,186 @@ CASES = (
         fires=("rest: jsd(0.049)", "rest: jsd(0.951)"),
         misses=("rest: jsd(0.05)", "rest: jsd(0.95)", "rest: skl(0.01)"),
     ),
+    Case(
+        rule="state-only-advantage",
+        fires=(
+            "rest: pg(adv=entropy)",
+            "rest: pg(adv=teacher_entropy)",
+            "rest: pg(adv=overlap)",
+            "rest: cispo(adv=overlap, high=5)",
+            "rest: pg(adv=1)",
+            "rest when mixed and pos < 100: pg(adv=1 - overlap)",
+            "rest: pg(adv=entropy - mean(entropy, over=batch))",
+            "rest: pg(adv=window_mean(teacher_entropy, 8), w=exp(-entropy))",
+            "rest: pg(adv=where(pos > 3, overlap, 0), tis=2)",
+        ),
+        misses=(
+            "rest: pg(adv=A*entropy)",
+            "rest: pg(adv=gap)",
+            "rest: pg(adv=reward)",
+            "rest: pg(adv=reward_to_go(entropy, 1))",
+            "rest: pg(adv=mean(entropy, over=row))",
+            "rest when correct: pg(adv=1)\nrest: none",
+            "key: pg(adv=overlap)\nrest: none",
+            "rest: pg(adv=overlap, w=where(correct, 1, 0))",
+            "rest: pg(adv=entropy, anchor=mix(old, teacher, 0.5))",
+            "rest: grpo(w=exp(-teacher_entropy))",
+            "rest: entropy(w=0.01)",
+        ),
+    ),
+    Case(
+        rule="advantage-whitened-after-kl",
+        fires=(
+            "rest: pg(adv=(gap - mean(gap, over=group))/sqrt(mean(gap*gap, over=group)))",
+            "let x = reward + 0.1*mean(gap, over=row)\n"
+            "rest: pg(adv=(x - mean(x, over=group))/(sqrt(mean(x*x, over=group)) + 1e-6))",
+            "rest: cispo(adv=(reward + ref_logp)/max(abs(ref_logp), over=batch), high=5)",
+        ),
+        misses=(
+            "rest: pg(adv=A + 0.1*gap)",
+            "rest: pg(adv=gap - mean(gap, over=group))",
+            "rest: pg(adv=(reward - mean(reward, over=group))/sqrt(mean(reward*reward, over=group)) + gap)",
+            "rest: pg(adv=gap/5)",
+            "rest: pg(adv=gap/max(abs(gap), over=row))",
+            "rest: nll(w=gap/max(abs(gap), over=group))",
+        ),
+    ),
+    Case(
+        rule="teacher-independent-gradient",
+        fires=(
+            "rest: fkl(topk=1, tail=renorm)",
+            "rest: rkl(topk=1, of=student, tail=renorm)",
+            "rest: skl(0.99)",
+            "rest: srkl(0.999)",
+            "rest: grpo(anchor=mix(old, teacher, 0.99))",
+            "rest: pg(adv=A + 0*gap)",
+            "rest: pg(adv=A*clip(exp(gap), 1, 1))",
+            "let a = teacher_logp - logp\nrest: pg(adv=A + (a - a))",
+            "rest: pg(adv=A*where(correct, gap/gap, 1))",
+            "rest: nll(w=where(min(teacher_entropy, teacher_entropy) > teacher_entropy, 1, 0))",
+            "teacher = self(sync=1)\nrest: pg(adv=gap)",
+            "teacher = self(sync=1)\nrest: grpo(w=exp(-teacher_entropy))",
+        ),
+        misses=(
+            "rest: fkl(topk=1, tail=bucket)",
+            "rest: fkl(topk=2, tail=renorm)",
+            "rest: skl(0.9)",
+            "rest: jsd(0.99)",
+            "rest: grpo(anchor=mix(old, teacher, 0.9))",
+            "rest: pg(adv=A + 0.01*gap)",
+            "rest: pg(adv=A*clip(exp(gap), 0.8, 1.2))",
+            "let L = schedule(0.5, anneal=linear(50))\nrest: pg(adv=A*((1 - L) + L*clip(exp(sign(A)*gap), .8, 1.2)))",
+            "teacher = self(sync=2)\nrest: pg(adv=gap)",
+            "teacher = self(sync=1, sees=solution)\nrest: pg(adv=gap)",
+        ),
+    ),
+    Case(
+        rule="vocab-mismatch",
+        fires=(
+            f'teacher = model("{MODELS}/other")\nrest: fkl()',
+            f'teacher = model("{MODELS}/nested")\nrest: fkl()',
+        ),
+        misses=(
+            f'teacher = model("{MODELS}/same")\nrest: fkl()',
+            f'teacher = model("{MODELS}/silent")\nrest: fkl()',
+            f'teacher = model("{MODELS}/broken")\nrest: fkl()',
+            f'teacher = model("{MODELS}/absent")\nrest: fkl()',
+            'teacher = model("Qwen/Qwen3-32B")\nrest: fkl()',
+            "rest: fkl()",
+        ),
+        run=facts(),
+    ),
+    Case(
+        rule="payload-too-weak",
+        fires=(
+            OLD + "rest when rows == old: fkl(teacher=big)\nrest: grpo()",
+            OLD + "rest when rows == old: rkl(teacher=big, topk=8, tail=bucket)\nrest: grpo()",
+            OLD + "rest when rows == old: pg(adv=gap(big), w=exp(-teacher_entropy(big)))\nrest: grpo()",
+            OLD + "rest when rows == old and overlap(big) > 0.5: pg(adv=gap(big))\nrest: grpo()",
+            WIDE + "rest when rows == wide: jsd(0.5, teacher=big)\nrest: grpo()",
+            WIDE + "rest when rows == wide: fkl(teacher=big, topk=65, tail=bucket)\nrest: grpo()",
+            WIDE + "rest when rows == wide: rkl(teacher=big, topk=8, of=student, tail=bucket)\nrest: grpo()",
+        ),
+        misses=(
+            OLD + "rest when rows == old: pg(adv=gap(big))\nrest: grpo()",
+            OLD + "rest when rows == old: nll(w=teacher_logp(big))\nrest: grpo()",
+            OLD + "teacher live = self(sync=9)\nrest when rows == old: fkl(teacher=live)\nrest: pg(adv=gap(big))",
+            OLD + "rest when rows == old: none\nrest: fkl(teacher=big)",
+            WIDE + "rest when rows == wide: fkl(teacher=big, topk=64, tail=bucket)\nrest: grpo()",
+            BIG + 'rollouts full = cached("full.jsonl")\nrest when rows == full: fkl(teacher=big)\nrest: grpo()',
+            BIG + 'rollouts other = cached("x.jsonl")\nrest when rows == other: fkl(teacher=big)\nrest: grpo()',
+        ),
+        run=facts(
+            stored=(
+                StoredTeacher(rollouts="old", teacher="big", top_k=0),
+                StoredTeacher(rollouts="wide", teacher="big", top_k=64),
+                StoredTeacher(rollouts="full", teacher="big", top_k=None),
+            )
+        ),
+    ),
+    Case(
+        rule="stop-token-untrained",
+        fires=(
+            "key: nll()\nrest: none",
+            "key: nll()",
+            "key: nll()\nrest: grpo(w=0)",
+            "key: nll()\nrest: grpo(w=schedule(1, start=300))",
+            "key: nll()\nrest when source == tool: nll()\nrest: none",
+        ),
+        misses=(
+            "key: none\nrest: nll()",
+            "key: nll()\nrest when correct: grpo()\nrest: none",
+            "key: nll()\nrest: grpo(w=schedule(1, start=299))",
+            "rollouts r = policy()\nkey: nll()\nrest when rows == r: nll()\nrest: none",
+            "rest: none",
+            "key: nll()\nrest: grpo(w=0) + entropy(w=0.01)",
+        ),
+        run=facts(),
+    ),
+    Case(
+        rule="mixed-denominator",
+        fires=(
+            "rest: grpo(per=token) + nll()",
+            "key: nll(per=selected)\nrest: grpo()",
+            "key: nll(per=const(10))\nrest: grpo(per=const(20))",
+            "key: nll(per=selected)\nerror: nll()\nrest: grpo()",
+        ),
+        misses=(TRACE, "rest: grpo(per=token) + nll(per=token)", "key: nll(per=const(10))\nrest: grpo(per=const(10))"),
+        pedantic=True,
+    ),
+    Case(
+        rule="direction-vs-condition",
+        fires=(
+            "error when wrong: fkl()\nrest: grpo()",
+            "rest when all_wrong: skl(0.1)\nrest: grpo()",
+            "key when correct: rkl()\nrest: grpo()",
+            "key when correct and has(sibling): srkl(0.1)\nrest: grpo()",
+        ),
+        misses=(
+            "key when correct: fkl()\nerror when wrong: rkl()\nrest: grpo()",
+            "error when wrong or pos > 3: fkl()\nrest: grpo()",
+            "rest when mixed: rkl()\nrest: grpo()",
+            "key when correct: jsd(0.5)\nrest: grpo()",
+        ),
+        pedantic=True,
+    ),
+    Case(
+        rule="zero-variance-groups-kept",
+        fires=(
+            "rest: grpo(per=token)",
+            "rest: grpo(per=selected)",
+            "rest when mixed: grpo(per=token)\nrest: none",
+            "rest when correct: cispo(high=5, per=selected)\nrest: none",
+        ),
+        misses=(
+            "rest when mixed: grpo(per=selected)\nrest: none",
+            "rest: grpo()",
+            "rest: pg(adv=gap, per=token)",
+            "advantage = none\nrest: grpo(per=token)",
+            "rest: nll(per=token)",
+        ),
+        pedantic=True,
+    ),
 )
 
 
@@ -239,7 +427,7 @@ CASES = (
     ("case", "text"), [(case, text) for case in CASES for text in case.fires], ids=lambda x: getattr(x, "rule", "")
 )
 def test_fires(case: Case, text: str) -> None:
-    result = lint_text(text, case.run)
+    result = lint_text(text, case.run, selection=case.selection)
     assert result.spec is not None, result.diagnostics
     (found,) = [d for d in result.diagnostics if d.rule == case.rule]
     assert found.severity is RULES[case.rule].severity
@@ -252,7 +440,7 @@ def test_fires(case: Case, text: str) -> None:
     ("case", "text"), [(case, text) for case in CASES for text in case.misses], ids=lambda x: getattr(x, "rule", "")
 )
 def test_near_miss(case: Case, text: str) -> None:
-    result = lint_text(text, case.run)
+    result = lint_text(text, case.run, selection=case.selection)
     assert result.spec is not None, result.diagnostics
     assert case.rule not in [d.rule for d in result.diagnostics]
 
@@ -260,10 +448,12 @@ def test_near_miss(case: Case, text: str) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
 def test_suppressed_with_a_reason(case: Case) -> None:
     text = case.fires[0]
-    (found,) = [d for d in lint_text(text, case.run).diagnostics if d.rule == case.rule]
+    before = lint_text(text, case.run, selection=case.selection)
+    (found,) = [d for d in before.diagnostics if d.rule == case.rule]
     lines = text.split("\n")
     lines[found.place.line - 1] += f"  # trace: ignore[{case.rule}] a test"
-    assert not {case.rule, "unused-suppression"} & set(rules_of("\n".join(lines), case.run))
+    after = lint_text("\n".join(lines), case.run, selection=case.selection)
+    assert not {case.rule, "unused-suppression"} & {d.rule for d in after.diagnostics}
 
 
 def test_every_rule_has_a_case() -> None:
@@ -275,6 +465,29 @@ def test_rules_that_need_facts_are_silent_without() -> None:
         if RULES[case.rule].needs_facts:
             for text in case.fires:
                 assert case.rule not in rules_of(text)
+
+
+def test_pedantic_rules_are_silent_unless_asked_for() -> None:
+    for case in CASES:
+        assert RULES[case.rule].pedantic is case.pedantic
+        if case.pedantic:
+            assert case.rule not in rules_of(case.fires[0], case.run)
+            chosen = lint_text(case.fires[0], case.run, selection=RuleSelection(select=frozenset({case.rule})))
+            assert [d.rule for d in chosen.diagnostics] == [case.rule]
+            # its suppression is judged only where the rule is
+            assert "unused-suppression" not in rules_of(f"rest: nll()  # trace: ignore[{case.rule}] a test")
+
+
+def test_selected_and_ignored_rules() -> None:
+    text = "key: nll(w=0)\nrest when rewrd: nll()"
+
+    def found(**chosen: frozenset[str]) -> list[str]:
+        return [d.rule for d in lint_text(text, selection=RuleSelection(**chosen)).diagnostics]
+
+    assert found() == ["zero-weight", "unknown-name"]
+    assert found(select=frozenset({"no-default-route"})) == ["unknown-name"]
+    assert found(ignore=frozenset({"zero-weight"})) == ["unknown-name"]
+    assert found(select=frozenset({"zero-weight"}), ignore=frozenset({"zero-weight"})) == ["unknown-name"]
 
 
 def test_the_papers_spec_is_clean() -> None:
@@ -326,7 +539,7 @@ def test_a_suppression_covers_the_lines_of_its_finding_only() -> None:
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### ([a-z0-9-]+)\n(.*?)(?=^##|\Z)", PAGE, flags=re.M | re.S))
-PAGE_RUN = facts(total_steps=100, group_size=1)
+PAGE_RUN = facts(total_steps=100, group_size=1, stored=(StoredTeacher(rollouts="old", teacher="big", top_k=0),))
 
 
 def example(rule: str, kind: str) -> str:
@@ -337,9 +550,11 @@ def example(rule: str, kind: str) -> str:
 
 def rules_of_example(folder: Path, text: str) -> set[str]:
     (folder / "base.trace").write_text("key: nll()\nrest: grpo()\n", encoding="utf-8")
+    (folder / "big").mkdir(exist_ok=True)
+    (folder / "big" / "config.json").write_text('{"vocab_size": 32000}', encoding="utf-8")
     path = folder / "spec.trace"
     path.write_text(text, encoding="utf-8")
-    return {found.rule for found in lint_file(path, PAGE_RUN).diagnostics}
+    return {found.rule for found in lint_file(path, PAGE_RUN, selection=RuleSelection(pedantic=True)).diagnostics}
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -352,6 +567,7 @@ def test_the_rules_page_explains_every_rule(rule: str, tmp_path: Path) -> None:
     if rule not in language:
         assert said.startswith("Error" if info.severity is Severity.ERROR else "Warning")
         assert ("with a run file" in said) is info.needs_facts
+        assert ("pedantic" in said) is info.pedantic
 
 
 def test_the_rules_page_explains_no_other_rule() -> None:

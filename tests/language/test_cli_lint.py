@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from tests.language import SHORTEST, TRACE, facts
 from trace_dsl.cli import lint as command
 from trace_dsl.cli.main import app
-from trace_dsl.errors import RunFileError
+from trace_dsl.errors import RunFileError, SpecError
 from trace_dsl.facts import RunFacts
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("output", ["full", "concise", "json"])
+@pytest.mark.parametrize("output", ["full", "concise", "json", "github", "sarif"])
 @pytest.mark.parametrize(("spec", "code"), [("clean", 0), ("warned", 0), ("wrong", 1)])
 def test_exit_codes_are_those_of_the_findings_in_every_format(folder: Path, spec: str, code: int, output: str) -> None:
     assert lint(f"{spec}.trace", "--format", output).exit_code == code
@@ -137,3 +137,103 @@ def test_python_m_trace_dsl(folder: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert b"\x1b[" not in done.stdout
     assert b"Traceback" not in done.stderr
+
+
+# ----------------------------------------------------------------------------------------------- rules, settings, fixes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "rules"),
+    [
+        (["wrong.trace"], 1, {"shadowed-route"}),
+        (["warned.trace"], 0, {"no-default-route"}),
+        (["warned.trace", "--fail-level", "warning"], 1, {"no-default-route"}),
+        (["wrong.trace", "--fail-level", "never"], 0, {"shadowed-route"}),
+        (["wrong.trace", "--ignore", "shadowed-route"], 0, set()),
+        (["wrong.trace", "warned.trace", "--select", "shadowed-route"], 1, {"shadowed-route"}),
+        (["wrong.trace", "warned.trace", "--select", "zero-weight, no-default-route"], 0, {"no-default-route"}),
+        (["wrong.trace", "--select", "zero-weight", "--select", "shadowed-route"], 1, {"shadowed-route"}),
+        (["taste.trace"], 0, set()),
+        (["taste.trace", "--pedantic"], 0, {"mixed-denominator"}),
+        (["taste.trace", "--pedantic", "--fail-level", "warning"], 1, {"mixed-denominator"}),
+        (["taste.trace", "--select", "mixed-denominator"], 0, {"mixed-denominator"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_which_rules_speak_and_what_fails(folder: Path, arguments: list[str], code: int, rules: set[str]) -> None:
+    (folder / "taste.trace").write_text("key: nll(per=selected)\nrest: nll()\n", encoding="utf-8")
+    result = lint(*arguments, "--format", "json")
+    assert result.exit_code == code, result.stderr
+    assert {found["rule"] for found in json.loads(result.stdout)} == rules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--select", "zero-wait"], "--select: there is no rule 'zero-wait'; did you mean `zero-weight`?"),
+        (["--ignore", "zero-weight,clip"], "--ignore: there is no rule 'clip'"),
+        (["--ignore", "unknown-name"], "--ignore: 'unknown-name' cannot be ignored"),
+        (["-", "--fix"], "standard input is none"),
+    ],
+)
+def test_options_that_mean_nothing_are_one_line_and_2(folder: Path, arguments: list[str], words: str) -> None:
+    result = lint(*(arguments if "-" in arguments else ["clean.trace", *arguments]), stdin=WRONG)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert words in result.stderr
+
+
+def test_settings_of_the_nearest_pyproject_and_the_command_line_over_them(folder: Path) -> None:
+    text = '[tool.trace-dsl]\nignore = ["shadowed-route"]\nfail-level = "warning"\n'
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    assert lint("wrong.trace").exit_code == 0
+    assert lint("warned.trace").exit_code == 1
+    assert lint("warned.trace", "--fail-level", "error").exit_code == 0
+    assert lint("wrong.trace", "--ignore", "zero-weight").exit_code == 1
+    assert lint("wrong.trace", "--select", "shadowed-route").exit_code == 1
+    (folder / "pyproject.toml").write_text("[tool.trace-dsl]\npedantc = true\n", encoding="utf-8")
+    result = lint("clean.trace")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "has no setting 'pedantc'; did you mean `pedantic`?" in result.stderr
+
+
+def test_fix_writes_the_file_and_says_what_it_took_out(folder: Path) -> None:
+    path = folder / "unused.trace"
+    path.write_bytes(b"let a = 1\r\nrest: grpo()\r\n")
+    path.chmod(0o640)
+    result = lint("unused.trace", "--fix", "--format", "concise", "--fail-level", "warning")
+    assert result.exit_code == 0
+    assert path.read_bytes() == b"rest: grpo()\r\n"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert result.stderr == "fixed unused.trace: took out let a = 1\n"
+    assert result.stdout.startswith("1 spec checked, nothing found")
+    assert sorted(p.name for p in folder.iterdir() if "unused" in p.name) == ["unused.trace"]
+    before = path.stat().st_mtime_ns
+    assert lint("unused.trace", "--fix").stderr == ""
+    assert path.stat().st_mtime_ns == before
+
+
+def test_without_fix_nothing_is_written(folder: Path) -> None:
+    (folder / "unused.trace").write_text("let a = 1\nrest: grpo()\n", encoding="utf-8")
+    lint("unused.trace", "--fail-level", "warning")
+    assert (folder / "unused.trace").read_text(encoding="utf-8") == "let a = 1\nrest: grpo()\n"
+
+
+def test_a_spec_that_another_extends_is_left_alone(folder: Path) -> None:
+    text = "let a = 1\nrest: grpo()\n"
+    (folder / "base.trace").write_text(text, encoding="utf-8")
+    (folder / "child.trace").write_text('extends "base.trace"\nkey: nll(w=a)\n', encoding="utf-8")
+    result = lint("base.trace", "--fix")
+    assert (folder / "base.trace").read_text(encoding="utf-8") == text
+    assert result.stderr == "left alone base.trace: child.trace extends it and may use what looks unused here\n"
+    assert lint("child.trace", "--fix").stderr == ""
+
+
+def test_a_file_that_cannot_be_replaced_is_2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, content: bytes) -> None:
+        raise SpecError(f"{path} cannot be written: no space left on device")
+
+    (folder / "unused.trace").write_text("let a = 1\nrest: grpo()\n", encoding="utf-8")
+    monkeypatch.setattr(command, "replace_file", refuse)
+    result = lint("unused.trace", "--fix")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: unused.trace cannot be written: no space left on device\n"

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.language import facts
+from trace_dsl.checks import RULES
 from trace_dsl.lint import LintResult, lint_file, lint_text
-from trace_dsl.report import as_json, concise, full, print_full, render, summary
+from trace_dsl.report import as_json, concise, full, github, print_full, render, sarif, summary
+from trace_dsl.rules import RuleSelection
 
 SHADOWED = "rest: grpo()\nkey when correct: nll()\n"
 
@@ -87,11 +90,77 @@ def test_json_has_every_field() -> None:
     assert found["fix"]
 
 
+def test_github_annotations() -> None:
+    result = lint_text("let a = 1\nrest: fkl(w=100%,\n  anneal=linear(30))", path="a:b,c%.trace")
+    assert [line.split("::", 2) for line in github([result])] == [
+        [
+            "",
+            "warning file=a%3Ab%2Cc%25.trace,line=1,endLine=1,title=unused-let,col=5,endColumn=6",
+            "nothing reads `a`%0Acost: a schedule that was meant to act does not%0Afix: use it, as in w=a, "
+            "or take it out",
+        ],
+    ]
+
+
+def test_github_gives_no_columns_for_places_over_several_lines() -> None:
+    (line,) = github([lint_text("rest: fkl(w=0.5,\n  topk=100, anneal=linear(30))", path="a.trace")])
+    assert line.startswith("::warning file=a.trace,line=1,endLine=2,title=topk-without-tail::")
+    assert "\n" not in line
+
+
+def test_sarif_has_what_readers_of_sarif_need() -> None:
+    """The essentials of the 2.1.0 schema: required properties, kinds of values, indices and ids that fit."""
+    log = json.loads(sarif([lint_text(SHADOWED + "let a = 1", path="some folder/a.trace")]))
+    assert log["version"] == "2.1.0"
+    assert log["$schema"].endswith("sarif-schema-2.1.0.json")
+    (run,) = log["runs"]
+    assert set(run) == {"tool", "columnKind", "invocations", "results"}
+    driver = run["tool"]["driver"]
+    assert driver["name"] == "trace-dsl"
+    assert [rule["id"] for rule in driver["rules"]] == list(RULES)
+    for rule in driver["rules"]:
+        assert rule["shortDescription"]["text"]
+        assert rule["defaultConfiguration"]["level"] in ("error", "warning")
+    assert [found["ruleId"] for found in run["results"]] == ["shadowed-route", "unused-let"]
+    for found in run["results"]:
+        assert set(found) <= {"ruleId", "ruleIndex", "level", "message", "locations", "relatedLocations"}
+        assert driver["rules"][found["ruleIndex"]]["id"] == found["ruleId"]
+        assert found["level"] in ("error", "warning")
+        assert found["message"]["text"]
+        for place in (*found["locations"], *found.get("relatedLocations", ())):
+            physical = place["physicalLocation"]
+            assert physical["artifactLocation"]["uri"] == "some%20folder/a.trace"
+            assert set(physical["region"]) == {"startLine", "startColumn", "endLine", "endColumn"}
+            assert all(isinstance(number, int) and number >= 1 for number in physical["region"].values())
+    shadowed = run["results"][0]
+    assert shadowed["locations"][0]["physicalLocation"]["region"]["startLine"] == 2
+    (related,) = shadowed["relatedLocations"]
+    assert (related["id"], related["message"]["text"]) == (1, "`rest` comes first")
+
+
+def test_sarif_of_an_absolute_path_is_a_file_uri(tmp_path: Path) -> None:
+    log = json.loads(sarif([lint_text(SHADOWED, path=str(tmp_path / "a.trace"))]))
+    place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == (tmp_path / "a.trace").as_uri()
+
+
 def test_summary_counts() -> None:
-    clean = lint_text("rest: grpo()")
+    clean = lint_text("rest: grpo()", facts())
     assert summary((clean,)) == "1 spec checked, nothing found"
-    wrong = lint_text(SHADOWED + "let a = 1")
+    wrong = lint_text(SHADOWED + "let a = 1", facts())
     assert summary((clean, wrong)) == "2 specs checked: 1 error, 1 warning"
+
+
+def test_summary_says_how_many_rules_could_not_judge_and_what_they_need() -> None:
+    silent = sum(rule.needs_facts for rule in RULES.values())
+    note = f"({silent} rules not evaluated: no run given, see --run)"
+    clean = lint_text("rest: grpo()")
+    assert summary((clean, clean)) == f"2 specs checked, nothing found {note}"
+    assert summary((lint_text(SHADOWED),)) == f"1 spec checked: 1 error, 0 warnings {note}"
+    one = lint_text("rest: grpo()", selection=RuleSelection(select=frozenset({"dead-advantage"})))
+    assert summary((one,)).endswith("(1 rule not evaluated: no run given, see --run)")
+    none = lint_text("rest: grpo()", selection=RuleSelection(select=frozenset({"zero-weight"})))
+    assert summary((none,)) == "1 spec checked, nothing found"
 
 
 def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:

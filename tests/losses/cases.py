@@ -15,6 +15,7 @@ from torch import Tensor
 from megatron_bridge.losses import RoutedLoss, TeacherHidden, routed_linear_loss
 from tests.losses.oracle import OracleLoss, oracle_loss
 from trace_dsl.lowering.fused import (
+    CispoKernel,
     DivergenceKernel,
     EntropyKernel,
     FusedKernel,
@@ -31,6 +32,7 @@ RKL = DivergenceKernel(DivergenceKind.RKL, "large")
 SINGLE_KERNELS: dict[str, FusedKernel] = {
     "policy gradient": GRPO,
     "dual clip": PolicyGradientKernel(0.2, 0.2, dual=1.4),
+    "cispo": CispoKernel(0.1),
     "fkl": FKL,
     "rkl": RKL,
     "jsd 0.5": DivergenceKernel(DivergenceKind.JSD, "large", 0.5),

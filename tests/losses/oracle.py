@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trace_dsl.lowering.fused import (
+    CispoKernel,
     DivergenceKernel,
     EntropyKernel,
     FusedKernel,
@@ -88,6 +89,13 @@ def policy_gradient(kernel: PolicyGradientKernel, *, logp_T: Tensor, old_logp_T:
     return -surrogate_T
 
 
+def cispo(kernel: CispoKernel, *, logp_T: Tensor, old_logp_T: Tensor, advantage_T: Tensor) -> Tensor:
+    """Log-prob times advantage, weighted by an importance ratio that is bounded above and carries no gradient."""
+    with torch.no_grad():
+        bounded_T = torch.minimum((logp_T - old_logp_T).exp(), torch.full_like(logp_T, 1 + kernel.high))
+    return -bounded_T * advantage_T * logp_T
+
+
 def kernel_value(
     kernel: FusedKernel,
     *,
@@ -99,6 +107,8 @@ def kernel_value(
 ) -> Tensor:
     if isinstance(kernel, PolicyGradientKernel):
         return policy_gradient(kernel, logp_T=logp_T, old_logp_T=old_logp_T, advantage_T=advantage_T)
+    if isinstance(kernel, CispoKernel):
+        return cispo(kernel, logp_T=logp_T, old_logp_T=old_logp_T, advantage_T=advantage_T)
     if isinstance(kernel, DivergenceKernel):
         return divergence(kernel, student_logp_TV=student_logp_TV, teacher_logp_TV=teacher_logp_TV[kernel.teacher])
     if isinstance(kernel, NllKernel):

@@ -6,6 +6,7 @@ Legend: T tokens, N rows, v vocabulary columns.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,14 +16,16 @@ from megatron_bridge.losses import TeacherHidden, routed_linear_loss
 from megatron_bridge.losses.kernels import log_mixture_ratios, policy_gradient
 from tests.losses.cases import FKL, RKL
 from trace_dsl.lowering.fused import (
+    CispoKernel,
     DivergenceKernel,
     EntropyKernel,
     FusedKernel,
     FusedRouting,
+    K3Kernel,
     NllKernel,
     PolicyGradientKernel,
 )
-from trace_dsl.model import DivergenceKind, RatioLevel
+from trace_dsl.model import DivergenceKind, MixAnchor, RatioLevel, TopK
 
 
 def _loss_of_two_tokens(kernel: FusedKernel) -> tuple[float, list[float]]:
@@ -214,8 +217,21 @@ def test_refusals() -> None:
     """
     with pytest.raises(NotImplementedError, match=r"PolicyGradientKernel.*sequence-level ratio"):
         _call(PolicyGradientKernel(0.2, 0.2, level=RatioLevel.SEQUENCE), old_logp=torch.zeros(2))
+    old_logp = torch.zeros(2)
+    for kernel, what in (
+        (PolicyGradientKernel(0.2, 0.2, tis=2.0), "truncated importance sampling"),
+        (PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 0.5)), "an anchor mixed with a teacher"),
+        (replace(FKL, top_k=TopK(k=3)), "a top-k support"),
+        (replace(FKL, pclip=0.05), "a pointwise clip"),
+        (replace(FKL, temperature=2.0), "another temperature than 1"),
+        (K3Kernel("ref"), "k3"),
+    ):
+        with pytest.raises(NotImplementedError, match=f"{what} is not implemented"):
+            _call(kernel, old_logp=old_logp, teacher=_teacher([0, 1]))
     with pytest.raises(ValueError, match="needs old_logp_T"):
         _call(PolicyGradientKernel(0.2, 0.2))
+    with pytest.raises(ValueError, match="needs old_logp_T"):
+        _call(CispoKernel(0.2))
     with pytest.raises(ValueError, match="no hidden rows of teacher 'large': given are none"):
         _call(FKL)
     with pytest.raises(ValueError, match="no hidden row for 1 of 2 tokens"):

@@ -6,18 +6,24 @@ are multiples of 1/64, so that float32 holds them exactly and a comparison canno
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 
-from tests.lowering.reading import PlainBatch, PlainSpan
+from tests.lowering.plain import PlainBatch, PlainSpan
+from tests.lowering.reading_expressions import teacher_can_see
 from trace_dsl.facts import RunFacts
 from trace_dsl.lowering.batch import RolloutBatch, TokenSpan
 from trace_dsl.model import Severity, Spec
 from trace_dsl.resolve import resolve
 from trace_dsl.syntax import parse_source
+from trace_dsl.terms import Signal
 
 LABELS = ("key", "error")
+TEACHERS = ("teacher", "other")
 CONTEXTS = ("diagnosis", "solution", "sibling", "feedback")
 
 # Steps in every phase of the demo's schedule (hold to 10, then down over 30), and long after.
@@ -43,7 +49,20 @@ def spec_of(text: str) -> Spec:
     return resolved.spec
 
 
-def tensors_of(batch: PlainBatch) -> RolloutBatch:
+def measured_of(batch: PlainBatch, spec: Spec, wanted: Iterable[Signal]) -> dict[Signal, list[list[float]]]:
+    """What a trainer measures for `lower`: NaN where a teacher lacks the response's context."""
+    found = {}
+    for signal in wanted:
+        if signal.teacher is None:
+            found[signal] = getattr(batch, signal.name)
+            continue
+        values = getattr(batch, signal.name)[signal.teacher]
+        seen = [teacher_can_see(spec, batch, signal.teacher, row) for row in range(len(values))]
+        found[signal] = [row if can else [math.nan] * len(row) for row, can in zip(values, seen, strict=True)]
+    return found
+
+
+def tensors_of(batch: PlainBatch, measured: Mapping[Signal, list[list[float]]] = MappingProxyType({})) -> RolloutBatch:
     """The same batch as `lower` takes it."""
     return RolloutBatch(
         length_R=torch.tensor([len(row) for row in batch.old_logp], dtype=torch.int64),
@@ -55,6 +74,10 @@ def tensors_of(batch: PlainBatch) -> RolloutBatch:
         spans=tuple(TokenSpan(row=s.row, label=s.label, start=s.start, end=s.end) for s in batch.spans),
         source_R=tuple(batch.source),
         contexts=tuple((name, torch.tensor(has, dtype=torch.bool)) for name, has in batch.contexts.items()),
+        measured=tuple(
+            (signal, torch.tensor([x for row in rows for x in row], dtype=torch.float32))
+            for signal, rows in measured.items()
+        ),
     )
 
 
@@ -84,6 +107,11 @@ def random_batch(rng: random.Random, *, longest: int = 12, groups: int = 4) -> P
             start = rng.randint(0, length)
             spans.append(PlainSpan(row=row, label=rng.choice(LABELS), start=start, end=rng.randint(start, length)))
     rng.shuffle(spans)
+    own = random.Random(rng.getrandbits(32))  # many numbers of one draw, for the drawing that shrinks is slow
+
+    def of_tokens(low: int, high: int) -> list[list[float]]:
+        return [[own.randint(low, high) / 64 for _ in row] for row in old_logp]
+
     contexts = {name: [rng.random() < 0.7 for _ in group] for name in CONTEXTS if rng.random() < 0.9}
     return PlainBatch(
         reward=reward,
@@ -93,14 +121,25 @@ def random_batch(rng: random.Random, *, longest: int = 12, groups: int = 4) -> P
         from_model=from_model,
         spans=spans,
         contexts=contexts,
+        logp=[[min(x + own.randint(-40, 40) / 64, -1 / 64) for x in row] for row in old_logp],
+        entropy=of_tokens(0, 192),
+        teacher_logp={name: of_tokens(-256, -1) for name in TEACHERS},
+        teacher_entropy={name: of_tokens(0, 192) for name in TEACHERS},
     )
 
 
 # --------------------------------------------------------------------------------------------------------------- specs
 
 _RANKS = ("constant", "step", "group", "row", "token")
-_SIGNALS = {"step": ["step"], "group": ["group_size"], "row": ["reward", "len", "A"], "token": ["pos", "old_logp"]}
-_SCOPES = {"row": ["group", "batch"], "token": ["row", "group", "batch"]}
+_SIGNALS = {
+    "step": ["step"],
+    "group": ["group_size"],
+    "row": ["reward", "len", "A"],
+    "token": ["pos", "old_logp", "logp", "entropy", "ratio"],
+}
+_TEACHER_SIGNALS = ("gap", "gap", "teacher_logp", "teacher_entropy")
+_ODD = ("0.33", "-0.71", "1.13", "-2.29", "0.013", "1.57")  # no multiples of 1/64, nor means of a few of them
+_SCOPES = {"group": ["batch"], "row": ["group", "batch"], "token": ["row", "group", "batch"]}
 
 
 def random_spec(rng: random.Random) -> str:
@@ -112,7 +151,9 @@ class _Writer:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.lets: list[str] = []
+        self.flags: list[str] = []
         self.teachers: list[str] = []
+        self.sees = {"teacher": "diagnosis"}
 
     def spec(self) -> str:
         rng = self.rng
@@ -126,7 +167,9 @@ class _Writer:
                 self.teachers = ["teacher", "other"]
             for name in self.teachers:
                 update = rng.choice(("sync=10", "ema=0.05", "frozen"))
-                sees = rng.choice(("", ", sees=nothing", ", sees=diagnosis", ", sees=solution", ", sees=sibling"))
+                sees = rng.choice(("", "nothing", "mismatched", "diagnosis", "solution", "sibling"))
+                self.sees[name] = sees
+                sees = f", sees={sees}" if sees else ""
                 lines.append(f"teacher {name} = self({update}{sees})".replace("teacher teacher", "teacher"))
         if rng.random() < 0.6:
             lines.append(
@@ -137,6 +180,9 @@ class _Writer:
             value = self.schedule() if rng.random() < 0.5 else self.number(2)
             lines.append(f"let v{index} = {value}")
             self.lets.append(f"v{index}")
+        for index in range(rng.randint(0, 2)):
+            lines.append(f"let p{index} = {self.latch() if rng.random() < 0.6 else self.predicate(1)}")
+            self.flags.append(f"p{index}")
         for _ in range(rng.randint(1, 3)):
             selector = rng.choice(("key", "error", "key | error", "rest"))
             lines.append(f"{selector} when {self.predicate(2)}: {self.losses()}")
@@ -157,7 +203,8 @@ class _Writer:
         kind = rng.choice(("fkl", "rkl", "jsd", "grpo", "grpo", "pg", "nll", "entropy"))
         arguments = ["0.3"] if kind == "jsd" else []
         if kind == "pg":
-            arguments.append(f"adv={self.number(2)}")
+            advantage = rng.choice((self.number(2), self.token(2), f"{self.token(1)} - {self.leaf()}"))
+            arguments.append(f"adv={advantage}")
         if kind in ("grpo", "pg") and rng.random() < 0.7:
             arguments.append(rng.choice(("clip=(0.2, 0.28)", "clip=0.1", "clip=(0.2, 0.28), dual=3")))
         if kind in ("fkl", "rkl", "jsd") and self.teachers and "teacher" not in self.teachers:
@@ -222,6 +269,7 @@ class _Writer:
             lambda: f"min({a}, {b}, 1)",
             lambda: f"max({a}, {b})",
             lambda: f"where({self.predicate(depth - 1)}, {a}, {b})",
+            lambda: self.token(depth),
             self.reduction,
             self.reduction,
         ]
@@ -229,18 +277,88 @@ class _Writer:
 
     def leaf(self) -> str:
         rng = self.rng
-        choices = [self.constant(), rng.choice(_SIGNALS[rng.choice(_RANKS[1:])])]
+        choices = [self.constant(), self.signal(rng.choice(_RANKS[1:]))]
         if self.lets:
             choices.append(rng.choice(self.lets))
         return rng.choice(choices)
 
+    def signal(self, rank: str) -> str:
+        if rank == "token" and self.rng.random() < 0.4:
+            return self.teacher_signal()
+        return self.rng.choice(_SIGNALS[rank])
+
+    def teacher_signal(self) -> str:
+        """Mostly where the teacher has its context; elsewhere what a teacher says is not a number."""
+        rng = self.rng
+        name = rng.choice(self.teachers or ["teacher"])
+        by_default = not self.teachers or name == "teacher" or len(self.teachers) == 1
+        signal = rng.choice(_TEACHER_SIGNALS)
+        text = signal if by_default and (not self.teachers or rng.random() < 0.6) else f"{signal}({name})"
+        if self.sees[name] in CONTEXTS and rng.random() < 0.85:
+            return f"where(has({self.sees[name]}), {text}, {rng.choice(_SIGNALS['token'])})"
+        return text
+
+    def token(self, depth: int) -> str:
+        """A number of rank token: a signal, or a scan along a response."""
+        rng = self.rng
+        if depth == 0 or rng.random() < 0.3:
+            return self.signal("token")
+        inner = self.token(depth - 1)
+        return rng.choice(
+            (
+                f"cumcount({self.token_flag(depth - 1)})",
+                f"window_min({inner}, {rng.choice((1, 2, 3, 20))})",
+                f"window_mean({inner}, {rng.choice((1, 2, 3, 20))})",
+                f"reward_to_go({inner}, {rng.choice(('0', '0.5', '0.9', '1', '95%'))})",
+                f"where({self.token_flag(depth - 1)}, {inner}, {self.signal('token')})",
+                f"clip({inner}, -1, 1.5)",
+                f"({inner} - {self.signal('token')})",
+                f"({inner} - mean({inner}, over=row))",
+            )
+        )
+
+    def token_flag(self, depth: int) -> str:
+        """A predicate of rank token."""
+        rng = self.rng
+        flags = [
+            f"{self.token(depth)} {rng.choice(('<', '>'))} {rng.choice(_ODD)}",
+            f"{rng.choice(('entropy', 'logp', 'gap(NAME)'))} {rng.choice(('<', '<=', '>', '>=', '=='))} 0".replace(
+                "gap(NAME)", self.teacher_signal()
+            ),
+            f"source {rng.choice(('==', '!='))} {rng.choice(('tool', 'model'))}",
+            f"top({self.token(depth)}, {rng.choice(('20%', '50%'))}, over={rng.choice(_SCOPES['token'])})",
+        ]
+        if depth > 0:
+            flags += [f"until({self.token_flag(depth - 1)})"] * 2
+            flags += [f"({self.token_flag(depth - 1)} {rng.choice(('and', 'or'))} {self.flag('row')})"]
+        return rng.choice(flags)
+
+    def latch(self) -> str:
+        return f"latch({self.step_flag()}, {self.step_flag()})"
+
+    def step_flag(self) -> str:
+        """A predicate of rank step, from what is measured on a batch."""
+        rng = self.rng
+        operator = rng.choice(("<", ">"))
+        return rng.choice(
+            (
+                f"mean({self.token(1)}, over=batch) {operator} {rng.choice(_ODD)}",
+                f"quantile({self.token(0)}, 80%, over=batch) {operator} {rng.choice(_ODD)}",
+                f"mean(reward, over=batch) {operator} {rng.choice(_ODD)}",
+                f"max(group_size, over=batch) {operator} 2",
+                f"mean(mean({self.token(0)}, over=row), over=batch) {operator} {rng.choice(_ODD)}",
+                f"step {operator} {rng.choice(('0', '10', '24'))}",
+                f"not (mean(len, over=batch) {operator} 3.7)",
+            )
+        )
+
     def reduction(self) -> str:
         """A reduction of something whose rank is known, so that its scope has something to run over."""
         rng = self.rng
-        rank = rng.choice(("row", "token"))
-        inner = rng.choice(_SIGNALS[rank])
-        if rank == "row" and rng.random() < 0.2:
-            inner = rng.choice(("mean(old_logp, over=row)", "max(pos, over=row)", "sum(old_logp, over=row)"))
+        rank = rng.choice(("group", "row", "row", "token", "token"))
+        inner = self.token(2) if rank == "token" else rng.choice(_SIGNALS[rank])
+        if rank == "row" and rng.random() < 0.3:
+            inner = f"{rng.choice(('mean', 'max', 'sum'))}({self.token(1)}, over=row)"
         if rng.random() < 0.3:
             inner = f"where({self.flag(rank)}, {inner}, {self.constant()})"
         scope = rng.choice(_SCOPES[rank])
@@ -265,14 +383,15 @@ class _Writer:
 
     def predicate(self, depth: int) -> str:
         rng = self.rng
+        if self.flags and rng.random() < 0.25:
+            return rng.choice(self.flags)
         if depth > 0 and rng.random() < 0.4:
             a, b = self.predicate(depth - 1), self.predicate(depth - 1)
             return rng.choice((f"({a} and {b})", f"({a} or {b})", f"not ({a})"))
         operator = rng.choice(("<", "<=", ">", ">=", "==", "!="))
         rank = rng.choice(("row", "token"))
-        top = (
-            f"top({rng.choice(_SIGNALS[rank])}, {rng.choice(('20%', '50%', '0.3'))}, over={rng.choice(_SCOPES[rank])})"
-        )
+        ranked = rng.choice(_SIGNALS["row"]) if rank == "row" else self.token(1)
+        top = f"top({ranked}, {rng.choice(('20%', '50%', '0.3'))}, over={rng.choice(_SCOPES[rank])})"
         return rng.choice(
             (
                 self.flag("row"),
@@ -284,5 +403,8 @@ class _Writer:
                 f"source {rng.choice(('==', '!='))} {rng.choice(('tool', 'model'))}",
                 f"{self.number(depth)} {rng.choice(('<', '>'))} {self.number(0)}",
                 top,
+                self.token_flag(depth),
+                self.token_flag(depth),
+                self.latch(),
             )
         )

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from tests.lowering.cases import tensors_of
-from tests.lowering.reading import PlainBatch, Reading, read
+import pytest
+
+from tests.lowering.cases import measured_of, tensors_of
+from tests.lowering.plain import PlainBatch
+from tests.lowering.reading import Reading, read, signals_to_measure
+from tests.lowering.reading_expressions import Latches
+from trace_dsl.errors import LoweringError
+from trace_dsl.expressions import text_of
 from trace_dsl.facts import RunFacts
 from trace_dsl.lowering import Lowered, lower
 from trace_dsl.lowering.fused import (
@@ -17,36 +25,60 @@ from trace_dsl.lowering.fused import (
 )
 from trace_dsl.model import Divergence, EntropyBonus, Kernel, Nll, PolicyGradient, Spec
 from trace_dsl.plan import compile_plan
+from trace_dsl.plan.measurements import measurements
 
 TOLERANCE = 1e-6  # relative
+NO_LATCHES: Latches = MappingProxyType({})
 LEFTOVER = 1e-9  # what rounding may leave where terms of about 1 cancel
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What came of a comparison. `lowered` is None where a reading was fragile or contested, or `lower` rightly
+    refused the batch.
+
+    worst: the largest difference of a weight or an advantage, relative to it.
+    """
+
+    reading: Reading
+    lowered: Lowered | None
+    worst: float
+
+
 def compare(
-    spec: Spec, facts: RunFacts, batch: PlainBatch, step: int, tokens: float = 0.0
-) -> tuple[Reading, Lowered | None]:
+    spec: Spec,
+    facts: RunFacts,
+    batch: PlainBatch,
+    step: int,
+    tokens: float = 0.0,
+    latches: Latches = NO_LATCHES,
+    only_asked: bool = False,
+) -> Compared:
     """Read and lower one batch and assert that they agree.
 
-    A reading in which rounding could decide a comparison is not compared. One with a weight that is not finite must be
-    refused by `lower`.
+    A reading in which rounding could decide a comparison, or which is contested, is not compared. One with a weight or
+    an advantage that is not finite must be refused by `lower`. only_asked: `lower` is given no measurement that the
+    plan does not ask for at this step, else all that the spec reads.
     """
-    reading = read(spec, facts, batch, step, tokens)
-    if reading.fragile:
-        return reading, None
+    reading = read(spec, facts, batch, step, tokens, latches)
+    if reading.fragile or reading.contested:
+        return Compared(reading=reading, lowered=None, worst=0.0)
     plan = compile_plan(spec, facts)
-    if not all(math.isfinite(weight) for weights in reading.weight.values() for weight in weights):
-        try:
-            lower(plan, tensors_of(batch), step, tokens=tokens)
-        except ValueError:
-            return reading, None
-        raise AssertionError("a weight is not finite and lower() took it")
-    lowered = lower(plan, tensors_of(batch), step, tokens=tokens)
-    assert_same(spec, batch, reading, lowered)
-    return reading, lowered
+    wanted = measurements(plan, step) if only_asked else signals_to_measure(spec)
+    tensors = tensors_of(batch, measured_of(batch, spec, wanted))
+    before = {text_of(latch): state for latch, state in latches.items()}
+    if reading.refused:
+        with pytest.raises(LoweringError, match=r"line \d+: "):
+            lower(plan, tensors, step, tokens=tokens, latches=before)
+        return Compared(reading=reading, lowered=None, worst=0.0)
+    lowered = lower(plan, tensors, step, tokens=tokens, latches=before)
+    worst = assert_same(spec, batch, reading, lowered)
+    return Compared(reading=reading, lowered=lowered, worst=worst)
 
 
-def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowered) -> None:
-    """Routes, weights summed per kernel, advantages, and what is derived from them."""
+def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowered) -> float:
+    """Routes, weights summed per kernel, advantages, latches, and what is derived from them. The worst difference."""
+    worst = 0.0
     routing = lowered.routing
     count = len(reading.route)
     assert lowered.route_of_T.tolist() == [-1 if index is None else index for index in reading.route]
@@ -66,15 +98,20 @@ def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowere
         sizes = [sum(abs(reading.weight[pair][t]) for pair in pairs) for t in range(count)]
         for t in range(count):
             assert abs(weight_T[t] - wanted[t]) <= TOLERANCE * sizes[t] + LEFTOVER, (kernel, t, weight_T[t], wanted[t])
+            worst = max(worst, relative(weight_T[t], wanted[t], sizes[t]))
             for pair in pairs:
                 if reading.weight[pair][t] != 0 and reading.advantage[pair][t] is not None:
-                    assert close(advantage_T[t], reading.advantage[pair][t]), (kernel, pair, t)
+                    advantage = reading.advantage[pair][t]
+                    assert close(advantage_T[t], advantage), (kernel, pair, t, advantage_T[t], advantage)
+                    worst = max(worst, relative(advantage_T[t], advantage, abs(advantage)))
         if not isinstance(kernel, PolicyGradientKernel):
             assert advantage_T == [0.0] * count
     for pair, weights in reading.weight.items():
         assert lowered.tokens_of_loss.get(pair, 0) == sum(1 for weight in weights if weight != 0), pair
     for teacher in spec.teachers:
         assert routing.teacher_tokens(teacher.name).tolist() == teacher_tokens(spec, reading, teacher.name)
+    assert lowered.latches == {text_of(latch): state for latch, state in reading.latches.items()}
+    return worst
 
 
 def teacher_tokens(spec: Spec, reading: Reading, teacher: str) -> list[int]:
@@ -103,6 +140,11 @@ def is_fused(kernel: Kernel, fused: FusedKernel) -> bool:
             return True
         case _:
             return False
+
+
+def relative(found: float, wanted: float, size: float) -> float:
+    """A difference relative to a size, 0 where it is no more than what rounding may leave."""
+    return 0.0 if abs(found - wanted) <= LEFTOVER else abs(found - wanted) / size
 
 
 def close(found: float, wanted: float) -> bool:

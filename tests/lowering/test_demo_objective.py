@@ -18,7 +18,7 @@ from torch import Tensor
 
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
 from tests.lowering.cases import facts_of, random_batch, spec_of, tensors_of
-from tests.lowering.reading import PlainBatch
+from tests.lowering.plain import PlainBatch
 from trace_dsl.lowering import lower
 from trace_dsl.plan import compile_plan
 
@@ -48,11 +48,11 @@ def kl_weight(step: int) -> float:
     return max(0.5 * (1 - (step - 10) / 30), 0.0)
 
 
-def error_tokens(batch: PlainBatch, row: int) -> set[int]:
-    """E_y: the first quarter of the response's length of tokens inside error spans, on a wrong rollout."""
-    if batch.correct[row]:
+def span_tokens(batch: PlainBatch, row: int, label: str) -> set[int]:
+    """E_y of a wrong or K_y of a correct rollout: the first quarter of its length of tokens inside such spans."""
+    if batch.correct[row] != (label == "key"):
         return set()
-    inside = sorted({t for s in batch.spans if s.row == row and s.label == "error" for t in range(s.start, s.end)})
+    inside = sorted({t for s in batch.spans if s.row == row and s.label == label for t in range(s.start, s.end)})
     return set(inside[: batch.length(row) // 4])
 
 
@@ -72,7 +72,8 @@ def paper_loss(batch: PlainBatch, given: Tensors, hidden_TH: Tensor, weight_VH: 
     total = torch.zeros((), dtype=torch.float64)
     at = 0
     for row in range(len(batch.reward)):
-        length, in_error, a = batch.length(row), error_tokens(batch, row), advantage(batch, row)
+        length, a = batch.length(row), advantage(batch, row)
+        in_error, in_key = span_tokens(batch, row, "error"), span_tokens(batch, row, "key")
         for t in range(length):
             student = torch.log_softmax(weight_VH @ hidden_TH[at], dim=0)
             ratio = torch.exp(student[given.target_T[at]] - batch.old_logp[row][t])
@@ -85,6 +86,8 @@ def paper_loss(batch: PlainBatch, given: Tensors, hidden_TH: Tensor, weight_VH: 
                     teacher_logits = given.teacher_weight_VH.double() @ given.teacher_hidden_TH[at].double()
                     teacher = torch.log_softmax(teacher_logits, dim=0)
                     value = value + lam * (student.exp() * (student - teacher)).sum()
+            elif t in in_key:
+                value = rho * gradient
             else:
                 value = gradient
             total = total + value / length / len(batch.reward)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.lowering.cases import facts_of, spec_of, tensors_of
-from tests.lowering.reading import PlainBatch, PlainSpan
+from tests.lowering.plain import PlainBatch, PlainSpan
 from trace_dsl.lowering import Lowered, RolloutBatch, TokenSpan, lower
 from trace_dsl.lowering.fused import DivergenceKernel, PolicyGradientKernel
 from trace_dsl.plan import compile_plan

@@ -36,8 +36,8 @@ def reference_gradients(
             continue
         logp_tv = response_logp(model, rollout.prompt_ids, rollout.token_ids)
         advantage = _advantage(rollout, rollouts)
-        marked = _error_tokens(rollout)
-        if marked and weight > 0:
+        taught, marked = _span_tokens(rollout, "error"), _span_tokens(rollout, "key")
+        if taught and weight > 0:
             prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=rollout.annotation.diagnosis)
             with torch.no_grad():
                 teacher_tv = response_logp(model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
@@ -46,9 +46,9 @@ def reference_gradients(
             ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
             clipped = torch.clamp(ratio, 1 - CLIP_LOW, 1 + CLIP_HIGH)
             gradient = -torch.minimum(ratio * advantage, clipped * advantage)
-            if t in marked:
+            if t in taught or t in marked:
                 loss = loss + rho * gradient
-                if weight > 0:
+                if t in taught and weight > 0:
                     student_v = logp_tv[t]
                     loss = loss + weight * (student_v.exp() * (student_v - teacher_tv[t])).sum()
             else:
@@ -73,13 +73,13 @@ def _advantage(rollout: Rollout, rollouts: Sequence[Rollout]) -> float:
     return (rollout.reward - statistics.fmean(rewards)) / statistics.stdev(rewards)
 
 
-def _error_tokens(rollout: Rollout) -> set[int]:
-    """Tokens of the error spans of a wrong rollout, at most a quarter of the response, counted from its start."""
-    if rollout.correct:
+def _span_tokens(rollout: Rollout, label: str) -> set[int]:
+    """E_y of a wrong or K_y of a correct rollout: at most a quarter of the response, counted from its start."""
+    if rollout.correct != (label == "key"):
         return set()
     marked: list[int] = []
     for span in rollout.annotation.spans:
-        if span.label == "error":
+        if span.label == label:
             for t, (start, end) in enumerate(rollout.aligned.intervals):
                 if start < span.end and span.start < end and t not in marked:
                     marked.append(t)

@@ -67,7 +67,7 @@ def test_summary_says_what_happened(tp1: Path) -> None:
     found = summary(tp1.parent, "tp1")
     assert found["steps"] == STEPS
     assert found["tensor_parallel"] == 1
-    assert set(found["routed_fraction"]) == {"error/rkl", "error/grpo", "rest/grpo"}
+    assert set(found["routed_fraction"]) == {"error/rkl", "error/grpo", "key/grpo", "rest/grpo"}
     assert found["routed_fraction"]["error/grpo"] == 0.0  # rho is zero while the KL is held
     assert found["teacher_forwards"]["teacher"]["last_step"] == STEPS - 1
     assert found["seconds"] > 0

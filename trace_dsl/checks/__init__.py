@@ -9,19 +9,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trace_dsl.checks import (
+    advantage_whitened_after_kl,
     anneal_never_reached,
     cap_exceeds_one,
     dead_advantage,
+    direction_vs_condition,
     hard_pclip,
     jsd_near_endpoint,
+    mixed_denominator,
     negative_kl_weight,
     no_default_route,
+    payload_too_weak,
     rkl_on_teacher_topk,
     schedule_exceeds_run,
     self_teacher_no_op,
     shadowed_route,
     span_never_annotated,
+    state_only_advantage,
+    stop_token_untrained,
     teacher_context_missing,
+    teacher_independent_gradient,
     teacher_unused,
     topk_without_tail,
     unbounded_privileged_exposure,
@@ -29,11 +36,13 @@ from trace_dsl.checks import (
     unreachable_predicate,
     unused_let,
     unused_suppression,
+    vocab_mismatch,
+    zero_variance_groups_kept,
     zero_weight,
 )
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Spec
-from trace_dsl.rules import LANGUAGE_RULES, RuleInfo
+from trace_dsl.rules import DEFAULT_RULES, LANGUAGE_RULES, RuleInfo, RuleSelection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +74,15 @@ CHECKS: tuple[Check, ...] = tuple(
         rkl_on_teacher_topk,
         hard_pclip,
         jsd_near_endpoint,
+        state_only_advantage,
+        advantage_whitened_after_kl,
+        teacher_independent_gradient,
+        vocab_mismatch,
+        payload_too_weak,
+        stop_token_untrained,
+        mixed_denominator,
+        direction_vs_condition,
+        zero_variance_groups_kept,
     )
 )
 
@@ -73,12 +91,17 @@ RULES: dict[str, RuleInfo] = {
 }
 
 
-def check(spec: Spec, facts: RunFacts | None = None) -> tuple[Diagnostic, ...]:
-    """Every finding of every rule, in the order of the file. Rules that need the facts of a run are silent without."""
+def check(
+    spec: Spec, facts: RunFacts | None = None, selection: RuleSelection = DEFAULT_RULES
+) -> tuple[Diagnostic, ...]:
+    """Every finding of the selected rules, in the order of the file.
+
+    Rules that need the facts of a run are silent without.
+    """
     found = [
         diagnostic
         for one in CHECKS
-        if facts is not None or not one.info.needs_facts
+        if selection.takes(one.info) and (facts is not None or not one.info.needs_facts)
         for diagnostic in one.run(spec, facts)
     ]
     return tuple(sorted(found, key=lambda diagnostic: (diagnostic.place, diagnostic.rule)))

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.expressions import schedules_of
+from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Channel, Cispo, Diagnostic, Divergence, OtherPlace, Place, PolicyGradient, Route, Sees, Spec
+from trace_dsl.model import (
+    Channel,
+    Cispo,
+    Diagnostic,
+    Divergence,
+    Ema,
+    OtherPlace,
+    Place,
+    PolicyGradient,
+    Route,
+    Sees,
+    SelfTeacher,
+    Spec,
+    Sync,
+    Teacher,
+)
 from trace_dsl.rules import RuleInfo
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr, Length, Rank, Steps, Tokens
@@ -81,6 +96,15 @@ def is_privileged(sees: Sees) -> bool:
     return sees not in (Sees.NOTHING, Sees.MISMATCHED)
 
 
+def equals_student(teacher: Teacher) -> bool:
+    """Whether a teacher has the student's weights at every step and sees what the student sees."""
+    match teacher.source:
+        case SelfTeacher(update=Sync(every=1) | Ema(rate=1.0)):
+            return teacher.sees is Sees.NOTHING
+        case _:
+            return False
+
+
 # ------------------------------------------------------------------------------------------------------ points of a run
 
 
@@ -112,3 +136,13 @@ def end_of_run(expr: Expr, facts: RunFacts | None) -> Progress:
     """The point after the last step; without facts, one that every schedule has reached."""
     steps, tokens = _totals(expr, facts)
     return Progress(step=steps, total_steps=steps, tokens=2 * tokens)
+
+
+def is_zero_throughout(weight: Expr, facts: RunFacts | None) -> bool:
+    """Whether a weight is surely 0 at every step of the run; a measured weight never is."""
+    if not is_known_before_run(weight):
+        return False
+    try:
+        return all(weight_at_step(weight, at) == 0 for at in points_to_try(weight, facts))
+    except ValueError:
+        return False  # undefined at some step: the rule undefined-weight speaks of it

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.reading import divergences_of, finding
+from trace_dsl.checks.reading import divergences_of, equals_student, finding
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, Ema, OtherPlace, Sees, SelfTeacher, Severity, Spec, Sync, Teacher
+from trace_dsl.model import Diagnostic, OtherPlace, Severity, Spec
 from trace_dsl.rules import RuleInfo
 
 RULE = RuleInfo(
@@ -19,7 +19,7 @@ RULE = RuleInfo(
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for channel, divergence in divergences_of(spec):
         teacher = spec.teacher(divergence.teacher)
-        if teacher is None or not _equals_student(teacher):
+        if teacher is None or not equals_student(teacher):
             continue
         yield finding(
             RULE,
@@ -29,11 +29,3 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             fix="show it something (sees=diagnosis), or sync it more rarely (sync=10)",
             others=(OtherPlace(place=teacher.place, note=f"the teacher `{teacher.name}`"),),
         )
-
-
-def _equals_student(teacher: Teacher) -> bool:
-    match teacher.source:
-        case SelfTeacher(update=Sync(every=1) | Ema(rate=1.0)):
-            return teacher.sees is Sees.NOTHING
-        case _:
-            return False

@@ -22,3 +22,8 @@ def unused(rule: str, place: Place) -> Diagnostic:
         consequence="the comment would silence a later mistake here",
         fix=f"take `{rule}` out of the comment",
     )
+
+
+def rule_of(diagnostic: Diagnostic) -> str:
+    """The rule that a warning of `unused` speaks of."""
+    return diagnostic.message.split("`")[1]

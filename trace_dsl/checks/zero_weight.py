@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.reading import channels_of, finding, points_to_try
-from trace_dsl.expressions import is_known_before_run, weight_at_step
+from trace_dsl.checks.reading import channels_of, finding, is_zero_throughout
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
 from trace_dsl.rules import RuleInfo
-from trace_dsl.terms import Expr
 
 RULE = RuleInfo(
     name="zero-weight",
@@ -20,7 +18,7 @@ RULE = RuleInfo(
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for _, channel in channels_of(spec):
-        if not is_known_before_run(channel.weight) or not _is_zero(channel.weight, facts):
+        if not is_zero_throughout(channel.weight, facts):
             continue
         yield finding(
             RULE,
@@ -29,10 +27,3 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             consequence="it trains nothing, and its tokens still belong to this route",
             fix="give it a weight, or write `none` if these tokens are to feed no loss",
         )
-
-
-def _is_zero(weight: Expr, facts: RunFacts | None) -> bool:
-    try:
-        return all(weight_at_step(weight, at) == 0 for at in points_to_try(weight, facts))
-    except ValueError:
-        return False  # undefined at some step: the rule undefined-weight speaks of it

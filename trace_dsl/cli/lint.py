@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import StrEnum
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, assert_never
 
 import typer
-from rich.console import Console
 
+from trace_dsl.cli.terminal import STDIN, console, specs_below
+from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
-from trace_dsl.lint import LintResult, lint_file, lint_text
-from trace_dsl.report import as_json, concise, print_full, summary
-
-STDIN = "-"
+from trace_dsl.format.files import read_spec_bytes, replace_file
+from trace_dsl.lint import LintResult, fix_text, lint_file, lint_text
+from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
+from trace_dsl.rules import RuleSelection
 
 
 class LintFormat(StrEnum):
     FULL = "full"
     CONCISE = "concise"
     JSON = "json"
+    GITHUB = "github"
+    SARIF = "sarif"
 
 
 class ExitCode:
-    """Warnings alone are clean; the output format changes nothing."""
+    """What counts as a finding is for --fail-level to say; the output format changes nothing."""
 
     CLEAN = 0
     ERRORS_FOUND = 1
@@ -46,21 +49,51 @@ def lint(
     ] = None,
     output: Annotated[
         LintFormat,
-        typer.Option("--format", help="full for people, concise for editors, json for programs."),
+        typer.Option(
+            "--format",
+            help="full for people, concise for editors, json and sarif for programs, github for its workflows.",
+        ),
     ] = LintFormat.FULL,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE[,RULE]", help="Only these rules; errors of the language are always found."),
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="RULE[,RULE]", help="Not these rules.")] = None,
+    pedantic: Annotated[
+        bool | None, typer.Option("--pedantic/--no-pedantic", help="Also the rules that are a matter of taste.")
+    ] = None,
+    fail_level: Annotated[
+        FailLevel | None, typer.Option(help="From which severity on to exit with 1. Default: error.")
+    ] = None,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Take out unused lets, teachers and ignore comments where nothing else changes."),
+    ] = False,
 ) -> None:
     """Check specs. Exits with 0 when there are no errors, 1 when there are, 2 when a file could not be read.
+
+    Settings come from [tool.trace-dsl] of the nearest pyproject.toml: select, ignore, pedantic, fail-level.
 
     Example: trace-dsl lint specs/ --run specs/demo/run.yaml
     """
     try:
+        settings = nearest_configuration(Path.cwd()).overridden(
+            select=_rules(select, "--select"),
+            ignore=_rules(ignore, "--ignore"),
+            pedantic=pedantic,
+            fail_level=fail_level,
+        )
         facts = None if run is None else _facts(run)
-        results = tuple(_lint_one(path, facts) for path in _specs(paths or ["."]))
+        specs = specs_below(paths or ["."])
+        if fix:
+            for path in specs:
+                _fix_one(path, facts, settings.rules)
+        results = tuple(_lint_one(path, facts, settings.rules) for path in specs)
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.COULD_NOT_RUN) from error
     _show(results, output)
-    if any(result.errors for result in results):
+    if _fails(results, settings):
         raise typer.Exit(ExitCode.ERRORS_FOUND)
 
 
@@ -72,37 +105,41 @@ def _facts(run: Path) -> RunFacts:
     return facts
 
 
-def _specs(paths: list[str]) -> list[str]:
-    """Files as they are named, folders as the specs below them."""
-    found: list[str] = []
-    for path in paths:
-        if path == STDIN or not Path(path).is_dir():
-            found.append(path)
-            continue
-        below = sorted(str(spec) for spec in Path(path).rglob("*.trace"))
-        if not below:
-            raise SpecError(f"there is no *.trace file in {path}")
-        found.extend(below)
-    return list(dict.fromkeys(found))
+def _rules(given: list[str] | None, option: str) -> frozenset[str] | None:
+    """The rules that an option names, which may stand several times; None when it is not there."""
+    if given is None:
+        return None
+    names = (name.strip() for item in given for name in item.split(","))
+    return rule_names((name for name in names if name), where=option, ignoring=option == "--ignore")
 
 
-def _lint_one(path: str, facts: RunFacts | None) -> LintResult:
+def _lint_one(path: str, facts: RunFacts | None, rules: RuleSelection) -> LintResult:
     if path != STDIN:
-        return lint_file(path, facts)
+        return lint_file(path, facts, selection=rules)
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise SpecError("standard input is not UTF-8 text") from error
-    return lint_text(text, facts, path="<stdin>")
+    return lint_text(text, facts, path="<stdin>", selection=rules)
+
+
+def _fails(results: tuple[LintResult, ...], settings: Configuration) -> bool:
+    match settings.fail_level:
+        case FailLevel.ERROR:
+            return any(result.errors for result in results)
+        case FailLevel.WARNING:
+            return any(result.diagnostics for result in results)
+        case FailLevel.NEVER:
+            return False
+        case _:
+            assert_never(settings.fail_level)
 
 
 def _show(results: tuple[LintResult, ...], output: LintFormat) -> None:
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A terminal that cannot show a character of a spec shows its code instead.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    screen = console()
     match output:
         case LintFormat.FULL:
-            print_full(results, Console())
+            print_full(results, screen)
         case LintFormat.CONCISE:
             for result in results:
                 for line in concise(result):
@@ -110,5 +147,41 @@ def _show(results: tuple[LintResult, ...], output: LintFormat) -> None:
             print(summary(results))
         case LintFormat.JSON:
             print(as_json(results))
+        case LintFormat.GITHUB:
+            for line in github(results):
+                print(line)
+            print(summary(results))
+        case LintFormat.SARIF:
+            print(sarif(results))
         case _:
             assert_never(output)
+
+
+# --------------------------------------------------------------------------------------------------------------- fixes
+
+
+def _fix_one(path: str, facts: RunFacts | None, rules: RuleSelection) -> None:
+    """Fix one file in its place and say what was done; a spec that others extend is left alone."""
+    if path == STDIN:
+        raise SpecError("--fix changes files, and standard input is none; name the file instead of -")
+    spec = read_spec_bytes(path)
+    fixed = fix_text(spec.text, facts, path=path, selection=rules)
+    if not fixed.removed:
+        return
+    child = _extended_by(Path(path))
+    if child is not None:
+        print(f"left alone {path}: {child} extends it and may use what looks unused here", file=sys.stderr)
+        return
+    replace_file(path, spec.encoded(fixed.text))
+    for removed in fixed.removed:
+        print(f"fixed {path}: took out {removed}", file=sys.stderr)
+
+
+def _extended_by(path: Path) -> Path | None:
+    """A spec of the same folder or below it that extends this one."""
+    for other in sorted(path.parent.rglob("*.trace")):
+        text = read_spec_bytes(str(other)).text if other.is_file() else ""
+        for target in re.findall(r'^\s*extends\s*"([^"\n]+)"', text, flags=re.MULTILINE):
+            if (other.parent / target).resolve() == path.resolve():
+                return other
+    return None

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
+from trace_dsl.cli.diff import diff
+from trace_dsl.cli.explain import explain
+from trace_dsl.cli.fmt import fmt
 from trace_dsl.cli.lint import lint
 from trace_dsl.cli.plan import plan
 from trace_dsl.cli.summary import summary
@@ -17,14 +23,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("lint")(lint)
+app.command("fmt")(fmt)
 app.command("plan")(plan)
+app.command("diff")(diff)
+app.command("explain")(explain)
 app.command("train")(train)
 app.command("summary")(summary)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"trace-dsl {version('trace-dsl')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:
-    """Keeps `lint` a command of its own while it is the only one."""
+def _commands(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Say token by token which loss trains a language model: check a spec, see its plan, train."""
 
 
 def run() -> None:

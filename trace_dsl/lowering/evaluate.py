@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trace_dsl.errors import LoweringError
-from trace_dsl.expressions import is_known_before_run, text_of, walk, weight_at_step
+from trace_dsl.expressions import is_known_before_run, text_of, weight_at_step
 from trace_dsl.lowering.batch import RolloutBatch
 from trace_dsl.lowering.elementwise import apply, operate
 from trace_dsl.lowering.reductions import random_keys, reduce_per_element, reduce_to_scope
@@ -173,21 +173,16 @@ def _reduce(expr: Reduce, env: Environment) -> Tensor:
     by_token = expr.value.rank is Rank.TOKEN
     value_N = evaluate_at(expr.value, Rank.TOKEN if by_token else Rank.ROW, env)
     scope_N = scope_R[env.batch.row_of_T] if by_token else scope_R
-    counts_N = torch.ones_like(value_N, dtype=torch.bool)
-    if not by_token and any(isinstance(part, Reduce) and _needs_a_token(part) for part in walk(expr.value)):
-        counts_N = env.batch.length_R > 0
+    # an empty response gives a mean, maximum or quantile of its tokens no value: NaN, which is left out here
+    counts_N = (
+        torch.ones_like(value_N, dtype=torch.bool) if by_token else ~(value_N.isnan() & (env.batch.length_R == 0))
+    )
     if expr.reduction in (Reduction.SOFTMAX, Reduction.TOP):
         result_N = torch.zeros_like(value_N)
         result_N[counts_N] = reduce_per_element(expr.reduction, value_N[counts_N], scope_N[counts_N], expr.amount)
         return result_N
     scopes = int(scope_R.max()) + 1 if len(scope_R) else 0
     return reduce_to_scope(expr.reduction, value_N[counts_N], scope_N[counts_N], scopes, expr.amount)[scope_R]
-
-
-def _needs_a_token(expr: Reduce) -> bool:
-    """Whether a reduction has no value on an empty response, as a mean has none and a sum has."""
-    over_tokens = expr.value is not None and expr.value.rank is Rank.TOKEN
-    return over_tokens and expr.reduction is not Reduction.SUM
 
 
 def _scopes(over: Scope, env: Environment) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trace_dsl.model import DivergenceKind, RatioLevel
+from trace_dsl.model import DivergenceKind, MixAnchor, RatioLevel, TopK
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,39 @@ class PolicyGradientKernel:
     clip_high: float
     dual: float | None = None
     level: RatioLevel = RatioLevel.TOKEN
+    anchor: MixAnchor | None = None  # None: the policy that wrote the rollout
+    tis: float | None = None
     index: int = 0  # tells two policy gradients of one route apart
 
 
 @dataclass(frozen=True, slots=True)
 class DivergenceKernel:
-    """fkl = KL(teacher || student), rkl = KL(student || teacher), jsd with beta = `parameter`; full vocabulary."""
+    """fkl = KL(teacher || student), rkl = KL(student || teacher), jsd with beta = `parameter`.
+
+    `top_k` None is the full vocabulary, `temperature` None the one of the call.
+    """
 
     kind: DivergenceKind
     teacher: str
     parameter: float | None = None
+    top_k: TopK | None = None
+    temperature: float | None = None
+    pclip: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CispoKernel:
+    """-stopgrad(min(ratio, 1 + high)) A logp."""
+
+    high: float
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class K3Kernel:
+    """exp(d) - d - 1, d = log-prob under `to` minus logp."""
+
+    to: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +69,7 @@ class EntropyKernel:
     """-H(student)."""
 
 
-FusedKernel = PolicyGradientKernel | DivergenceKernel | NllKernel | EntropyKernel
+FusedKernel = PolicyGradientKernel | CispoKernel | DivergenceKernel | NllKernel | EntropyKernel | K3Kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

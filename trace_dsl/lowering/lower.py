@@ -21,15 +21,31 @@ from trace_dsl.lowering.advantage import estimate_advantage, group_ids
 from trace_dsl.lowering.batch import RolloutBatch
 from trace_dsl.lowering.evaluate import Environment, evaluate_at, latch_state
 from trace_dsl.lowering.fused import (
+    CispoKernel,
     DivergenceKernel,
     EntropyKernel,
     FusedKernel,
     FusedRouting,
+    K3Kernel,
     NllKernel,
     PolicyGradientKernel,
 )
 from trace_dsl.lowering.labels import label_masks
-from trace_dsl.model import REST, Channel, Divergence, EntropyBonus, Kernel, Nll, PerKind, PolicyGradient, Route, Sees
+from trace_dsl.model import (
+    K3,
+    REST,
+    Channel,
+    Cispo,
+    Divergence,
+    EntropyBonus,
+    Kernel,
+    MixAnchor,
+    Nll,
+    PerKind,
+    PolicyGradient,
+    Route,
+    Sees,
+)
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of, teacher_of
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Rank
@@ -87,7 +103,7 @@ def lower(
         gradients = 0
         for c, channel in enumerate(planned.route.channels):
             kernel = fuse(channel.kernel, gradients)
-            gradients += isinstance(channel.kernel, PolicyGradient)
+            gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
             weight_T = _weights(plan, channel, planned.route, selected_T, env)
             counts[r, c] = int((weight_T != 0).sum())
             weights[kernel] = weights.get(kernel, 0) + weight_T
@@ -116,9 +132,9 @@ def lower(
 
 
 def fuse(kernel: Kernel, index: int) -> FusedKernel:
-    """The kernel as the loss evaluates it; `index` tells the policy gradients of one route apart.
+    """The kernel with every constant the loss needs; `index` tells the policy gradients of one route apart.
 
-    Raises ValueError for a kernel or option the engine does not run; `plan.support` reports those before a run.
+    Nothing is left out: what the loss does not run it refuses by name, and `plan.support` says so before a run.
     """
     match kernel:
         case PolicyGradient():
@@ -127,16 +143,29 @@ def fuse(kernel: Kernel, index: int) -> FusedKernel:
                 clip_high=kernel.clip_high,
                 dual=kernel.dual,
                 level=kernel.level,
+                anchor=kernel.anchor if isinstance(kernel.anchor, MixAnchor) else None,
+                tis=kernel.tis,
                 index=index,
             )
+        case Cispo(high=high):
+            return CispoKernel(high=high, index=index)
         case Divergence():
-            return DivergenceKernel(kind=kernel.kind, teacher=kernel.teacher, parameter=kernel.parameter)
+            return DivergenceKernel(
+                kind=kernel.kind,
+                teacher=kernel.teacher,
+                parameter=kernel.parameter,
+                top_k=kernel.top_k,
+                temperature=kernel.temperature,
+                pclip=kernel.pclip,
+            )
         case Nll():
             return NllKernel()
         case EntropyBonus():
             return EntropyKernel()
+        case K3(to=to):
+            return K3Kernel(to=to)
         case _:
-            raise ValueError(f"the engine does not run {type(kernel).__name__}")
+            assert_never(kernel)
 
 
 def _first_match(plan: Plan, env: Environment) -> Tensor:
@@ -188,7 +217,8 @@ def _check_finite(value_T: Tensor, what: str, channel: Channel) -> None:
     if bad:
         raise LoweringError(
             f"line {channel.place.line}: the {what} of {channel.text} is not a finite float32 number at {bad} tokens "
-            "of this batch: bound it with clip(x, lo, hi), or keep zero out of a division"
+            "of this batch: bound it with clip(x, lo, hi), keep zero out of a division, and read a teacher's signals "
+            "only where there is what it sees, `when has(...)`"
         )
 
 

@@ -16,8 +16,11 @@ from trace_dsl.terms import Reduction
 def reduce_to_scope(
     reduction: Reduction, value_N: Tensor, scope_N: Tensor, scopes: int, amount: float | None
 ) -> Tensor:
-    """float64 [S]: one value a scope, 0 for a scope without elements. scope_N: int64, the scope of each element."""
-    result_S = torch.zeros(scopes, dtype=torch.float64)
+    """float64 [S]: one value a scope; without elements a sum is 0, the others are NaN.
+
+    scope_N: int64, the scope of each element.
+    """
+    result_S = torch.full((scopes,), 0.0 if reduction is Reduction.SUM else torch.nan, dtype=torch.float64)
     for scope in sorted(set(scope_N.tolist())):
         result_S[scope] = _to_scalar(reduction, value_N[scope_N == scope], amount)
     return result_S

@@ -31,7 +31,7 @@ RULE = "engine-unsupported"
 ROW_SIGNALS = frozenset({"reward", "correct", "wrong", "len", "A"})
 GROUP_SIGNALS = frozenset({"all_correct", "all_wrong", "mixed", "group_size"})
 TOKEN_SIGNALS = frozenset({"pos", "old_logp", "source"})
-KNOWN_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS | MEASURED
+KNOWN_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS | MEASURED | {"step"}
 
 
 def unsupported(spec: Spec, facts: RunFacts) -> Iterator[Diagnostic]:
@@ -77,11 +77,9 @@ def _in_channel(channel: Channel, facts: RunFacts) -> Iterator[Diagnostic]:
                 yield _finding(place, "anchor=mix(...) is not run", "use anchor=old")
             if kernel.tis is not None:
                 yield _finding(place, f"tis={kernel.tis:g} is not run", "remove tis")
-        case Cispo():
-            yield _finding(place, "cispo is not run", "use grpo(clip=(lo, hi))")
         case K3():
             yield _finding(place, "k3 is not run", "use rkl with a frozen self teacher")
-        case Nll() | EntropyBonus():
+        case Cispo() | Nll() | EntropyBonus():
             pass
         case _:
             assert_never(kernel)

@@ -1,11 +1,7 @@
-"""How findings are shown: `full` for people, `concise` for editors and grep, `json` for programs.
-
-The format never changes what is found nor the exit code.
-"""
+"""Findings for people: blocks with the line they are about, single lines, and a summary."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -43,19 +39,18 @@ def concise(result: LintResult) -> Iterator[str]:
         yield f"{_where(result, found.place)}: {found.severity.value}[{found.rule}] {_printable(found.message)}"
 
 
-def as_json(results: Iterable[LintResult]) -> str:
-    """All findings as a JSON array, one object a finding."""
-    return json.dumps([_as_object(result, found) for result in results for found in result.diagnostics], indent=2)
-
-
 def summary(results: tuple[LintResult, ...]) -> str:
-    """One line: how many files were read and what was found in them."""
+    """One line: how many files were read, what was found in them, and which rules could not judge them."""
     found = [diagnostic for result in results for diagnostic in result.diagnostics]
     errors = sum(diagnostic.severity is Severity.ERROR for diagnostic in found)
     files = _counted(len(results), "spec")
-    if not found:
-        return f"{files} checked, nothing found"
-    return f"{files} checked: {_counted(errors, 'error')}, {_counted(len(found) - errors, 'warning')}"
+    text = f"{files} checked, nothing found"
+    if found:
+        text = f"{files} checked: {_counted(errors, 'error')}, {_counted(len(found) - errors, 'warning')}"
+    silent = len({rule for result in results for rule in result.not_evaluated})
+    if silent:
+        text += f" ({_counted(silent, 'rule')} not evaluated: no run given, see --run)"
+    return text
 
 
 def print_full(results: tuple[LintResult, ...], console: Console) -> None:
@@ -132,27 +127,3 @@ def _append_excerpt(text: Text, result: LintResult, place: Place, margin: str, c
     text.append(line.rstrip())
     text.append(f"\n{margin} | ", style="blue")
     text.append(_underline(line, place), style=colour)
-
-
-def _as_object(result: LintResult, found: Diagnostic) -> dict[str, object]:
-    return {
-        "path": found.place.path or result.path,
-        "line": found.place.line,
-        "column": found.place.column,
-        "end_line": found.place.end_line,
-        "end_column": found.place.end_column,
-        "severity": found.severity.value,
-        "rule": found.rule,
-        "message": found.message,
-        "consequence": found.consequence,
-        "fix": found.fix,
-        "others": [
-            {
-                "path": other.place.path or result.path,
-                "line": other.place.line,
-                "column": other.place.column,
-                "note": other.note,
-            }
-            for other in found.others
-        ],
-    }

@@ -1,0 +1,47 @@
+"""A spec in which nothing trains where a response ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trace_dsl.checks.outcomes import outcomes, takes
+from trace_dsl.checks.reading import finding, is_zero_throughout
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import REST, Diagnostic, Route, Severity, Spec
+from trace_dsl.rules import RuleInfo
+from trace_dsl.vocabulary import SOURCES
+
+RULE = RuleInfo(
+    name="stop-token-untrained",
+    severity=Severity.WARNING,
+    summary="no loss reaches the last token of a response",
+    needs_facts=True,
+)
+
+
+def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    trained = [route for route in spec.routes if _trains(route, facts)]
+    if facts is None or not trained or spec.mentioned:
+        return
+    if any(route.is_rest and _takes_what_the_model_wrote(route) for route in trained):
+        return
+    rests = [route for route in spec.routes if route.is_rest]
+    message = "`rest` has no weight" if rests else "there is no `rest` route"
+    yield finding(
+        RULE,
+        rests[-1].place if rests else trained[-1].place,
+        f"{message}, so the token that ends a response is trained only if an annotated span happens to hold it",
+        consequence="the policy can forget how to stop, and responses grow to their limit (trl#7230)",
+        fix=f"add `{REST}: grpo()`, or a small loss that keeps the rest where it is",
+    )
+
+
+def _trains(route: Route, facts: RunFacts | None) -> bool:
+    return any(not is_zero_throughout(channel.weight, facts) for channel in route.channels)
+
+
+def _takes_what_the_model_wrote(route: Route) -> bool:
+    everything = outcomes([route.when])
+    return everything is None or any(
+        takes(route, outcome) for outcome in everything if outcome.source == SOURCES["model"]
+    )

@@ -1,0 +1,117 @@
+"""`trace-dsl diff`: what two specs do differently."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from trace_dsl.cli.terminal import STDIN, console
+from trace_dsl.errors import SpecError, TraceError
+from trace_dsl.facts import RunFacts
+from trace_dsl.format.files import decode_spec
+from trace_dsl.lint import LintResult, SourceFile, parse_spec, read_spec
+from trace_dsl.model import Spec
+from trace_dsl.plan.difference import Change, Difference, difference
+from trace_dsl.plan.weights_over_run import WeightsOverRun
+from trace_dsl.report import full
+
+SHOWN_RANGES = 6
+
+
+def diff(
+    old: Annotated[str, typer.Argument(help="A spec; - reads it from standard input.")],
+    new: Annotated[str, typer.Argument(help="The spec to compare it with; - reads it from standard input.")],
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="The run file: with it, weights are compared at every step of that run."),
+    ] = None,
+) -> None:
+    """Show what changes from one spec to another: routes, predicates, losses, weights, denominators, teachers.
+
+    Comments, formatting and the names of lets do not count. Exits with 0 when both specs mean the same, 1 when they
+    differ, 2 when one of them cannot be read.
+
+    Example: git show HEAD:specs/demo/trace.trace | trace-dsl diff - specs/demo/trace.trace --run specs/demo/run.yaml
+    """
+    try:
+        if old == new == STDIN:
+            raise SpecError("standard input holds one spec: name a file for the other")
+        facts = None if run is None else _facts(run)
+        specs = _read(old), _read(new)
+    except TraceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    found = difference(*specs, facts)
+    screen = console()
+    for line in _lines(old, new, found, facts):
+        screen.print(line)
+    if found.changes:
+        raise typer.Exit(1)
+
+
+def _facts(run: Path) -> RunFacts:
+    # Reading a run file needs pydantic and yaml; comparing alone starts without them.
+    from megatron_bridge.run_file import load_run_facts
+
+    facts: RunFacts = load_run_facts(run)
+    return facts
+
+
+def _read(path: str) -> Spec:
+    """A spec without errors of the language; what the rules say about it does not matter here."""
+    text = decode_spec(sys.stdin.buffer.read(), "standard input").text if path == STDIN else read_spec(Path(path))
+    name = "<stdin>" if path == STDIN else path
+    spec, found = parse_spec(text, path=name)
+    if spec is None:
+        result = LintResult(path=name, spec=None, diagnostics=found, sources=(SourceFile(path="", text=text),))
+        blocks = "\n\n".join(block.plain for block in full(result))
+        raise SpecError(f"{name} has errors, so it cannot be compared:\n{blocks}")
+    return spec
+
+
+def _lines(old: str, new: str, found: Difference, facts: RunFacts | None) -> Iterator[Text]:
+    for where, changes in groupby(found.changes, key=lambda change: change.where):
+        yield Text(where, style="bold")
+        for change in changes:
+            yield from _change_lines(change)
+    for note in found.notes:
+        yield Text(f"note: {note}")
+    number = len(found.changes)
+    count = "the same in meaning" if not number else f"{number} difference{'' if number == 1 else 's'}"
+    yield Text(f"{old} -> {new}: {count}")
+    if facts is None:
+        return
+    if found.old_hash == found.new_hash:
+        yield Text(f"both have the plan {found.new_hash}: a checkpoint of one goes on under the other")
+    else:
+        yield Text(f"plan {found.old_hash} -> {found.new_hash}: a checkpoint of one does not go on under the other")
+
+
+def _change_lines(change: Change) -> Iterator[Text]:
+    what = f"{change.what}: " if change.what else ""
+    if change.old is None:
+        yield Text(f"  added {what}{change.new}", style="green")
+    elif change.new is None:
+        yield Text(f"  removed {what}{change.old}", style="red")
+    else:
+        line = Text(f"  {what}")
+        line.append(change.old, style="red").append(" -> ")
+        yield line.append(change.new, style="green")
+    if change.over_run is not None:
+        yield from _run_lines(change.over_run)
+
+
+def _run_lines(over_run: WeightsOverRun) -> Iterator[Text]:
+    ranges = [f"{a}" if a == b else f"{a}-{b}" for a, b in over_run.ranges]
+    more = f" and {len(ranges) - SHOWN_RANGES} more stretches" if len(ranges) > SHOWN_RANGES else ""
+    many = len(ranges) > 1 or "-" in ranges[0]
+    steps = f"step{'s' if many else ''} {', '.join(ranges[:SHOWN_RANGES])}{more}"
+    yield Text(f"    differs at {steps} of 0-{over_run.total_steps - 1}")
+    for sample in over_run.samples:
+        yield Text(f"    at step {sample.step}: {sample.old} -> {sample.new}")

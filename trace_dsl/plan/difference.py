@@ -1,0 +1,235 @@
+"""How two specs differ in what they do. Comments, formatting and the names of lets do not count: a spec has none.
+
+A spec's routes are an ordered list, so a route can also move; a route keeps its identity when its selector, or failing
+that its losses, stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from trace_dsl.expressions import text_of
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import Channel, Route, Spec
+from trace_dsl.plan.plan import content_hash
+from trace_dsl.plan.weights_over_run import WeightsOverRun, weights_over_run
+from trace_dsl.plan.wording import (
+    cap_text,
+    estimator_text,
+    kernel_arguments,
+    kernel_name,
+    loss_text,
+    losses_text,
+    per_text,
+    predicate_text,
+    rollouts_text,
+    route_name,
+    teacher_text,
+)
+from trace_dsl.terms import Expr
+
+T = TypeVar("T")
+
+# The length and groups of no run in particular: what a spec alone contributes to the hash of its plan.
+_ANY_RUN = RunFacts(
+    total_steps=1,
+    group_size=1,
+    annotator_labels=(),
+    teacher_contexts=(),
+    vocab_size=1,
+    max_response_tokens=1,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference. `where`: a route, teacher or statement; `what`: which part of it. `old` or `new` of None: the
+    thing is only in the other spec. `over_run` says at which steps two weights differ, when a run is known.
+    """
+
+    where: str
+    what: str
+    old: str | None
+    new: str | None
+    over_run: WeightsOverRun | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """`changes` are differences in meaning. `notes` are differences in writing that a plan's hash sees none the less:
+    losses in another order, weights that are the same at every step of the run.
+    """
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    old_hash: str
+    new_hash: str
+
+
+def difference(old: Spec, new: Spec, facts: RunFacts | None = None) -> Difference:
+    """What changed from `old` to `new`. With `facts`, weights are compared step by step over that run.
+
+    `old_hash` and `new_hash` are those of the plans for `facts`, and of the specs alone without.
+    """
+    found = (
+        *_declarations(old, new),
+        *_routes(old.routes, new.routes, facts),
+    )
+    changes = tuple(change for change in found if change.over_run is None or not change.over_run.same)
+    notes = tuple(
+        f"{change.where}: {change.what} is written in another way and the same at every step of this run"
+        for change in found
+        if change not in changes
+    )
+    hashes = _hash(old, facts or _ANY_RUN), _hash(new, facts or _ANY_RUN)
+    if hashes[0] != hashes[1] and not changes and not notes:
+        notes = ("labels, losses or declarations stand in another order, with the same meaning",)
+    return Difference(changes=changes, notes=notes, old_hash=hashes[0], new_hash=hashes[1])
+
+
+def _hash(spec: Spec, facts: RunFacts) -> str:
+    return content_hash(
+        facts=facts,
+        labels=spec.labels,
+        advantage=spec.advantage,
+        rollouts=spec.rollouts,
+        routes=spec.routes,
+        teachers=spec.teachers,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- declarations
+
+
+def _declarations(old: Spec, new: Spec) -> Iterator[Change]:
+    declared = old.spans_declared or new.spans_declared
+    labels = ({label.name: cap_text(label) for label in spec.labels} for spec in (old, new))
+    # Labels that no statement declares follow from the routes.
+    yield from _named("span", *labels) if declared else ()
+    yield from _named("teacher", *({t.name: teacher_text(t) for t in spec.teachers} for spec in (old, new)))
+    yield from _named("rollouts", *({r.name: rollouts_text(r) for r in spec.rollouts} for spec in (old, new)))
+    estimators = estimator_text(old.advantage), estimator_text(new.advantage)
+    if estimators[0] != estimators[1]:
+        yield Change(where="advantage", what="", old=estimators[0], new=estimators[1])
+
+
+def _named(kind: str, old: dict[str, str], new: dict[str, str]) -> Iterator[Change]:
+    for name in dict.fromkeys((*old, *new)):
+        if old.get(name) != new.get(name):
+            yield Change(where=f"{kind} `{name}`", what="", old=old.get(name), new=new.get(name))
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+
+def _routes(old: Sequence[Route], new: Sequence[Route], facts: RunFacts | None) -> Iterator[Change]:
+    pairs = _matched(
+        old,
+        new,
+        (
+            lambda route: (_selector(route), route.when, _losses(route)),
+            lambda route: (_selector(route), route.when),
+            lambda route: (_selector(route), _losses(route)),
+            _selector,
+            lambda route: (route.rows, route.when, _losses(route)),
+        ),
+    )
+    to_old = {j: i for i, j in pairs}
+    moved = _moved(pairs)
+    for i, route in enumerate(old):
+        if all(i != a for a, _ in pairs):
+            yield Change(where=f"route `{route_name(route)}`", what=f"route {i + 1}", old=losses_text(route), new=None)
+    for j, route in enumerate(new):
+        where = f"route `{route_name(route)}`"
+        if j not in to_old:
+            yield Change(where=where, what=f"route {j + 1}", old=None, new=losses_text(route))
+            continue
+        i = to_old[j]
+        if (i, j) in moved:
+            yield Change(where=where, what="place", old=f"route {i + 1}", new=f"route {j + 1}")
+        yield from _route(where, old[i], route, facts)
+
+
+def _selector(route: Route) -> object:
+    return frozenset(route.labels), route.rows
+
+
+def _losses(route: Route) -> object:
+    return frozenset(_content(channel) for channel in route.channels)
+
+
+def _content(channel: Channel) -> object:
+    return channel.kernel, channel.weight, channel.per
+
+
+def _matched(old: Sequence[T], new: Sequence[T], keys: Sequence[Callable[[T], object]]) -> tuple[tuple[int, int], ...]:
+    """Pairs (place in old, place in new) of what is the same by the first key that says so, in the order of `new`."""
+    pairs: list[tuple[int, int]] = []
+    left, right = list(range(len(old))), list(range(len(new)))
+    for key in keys:
+        for j in tuple(right):
+            i = next((i for i in left if key(old[i]) == key(new[j])), None)
+            if i is not None:
+                pairs.append((i, j))
+                left.remove(i)
+                right.remove(j)
+    return tuple(sorted(pairs, key=lambda pair: pair[1]))
+
+
+def _moved(pairs: Sequence[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+    """The fewest pairs without which the others are in the same order on both sides."""
+    best: list[tuple[tuple[int, int], ...]] = [()]  # the longest orderly chain that ends with each pair
+    for pair in pairs:
+        chains = [chain for chain in best if not chain or chain[-1][0] < pair[0]]
+        best.append((*_longest(chains), pair))
+    return frozenset(pairs) - frozenset(_longest(best))
+
+
+def _longest(chains: Sequence[tuple[tuple[int, int], ...]]) -> tuple[tuple[int, int], ...]:
+    return max(chains, key=lambda chain: len(chain))
+
+
+def _route(where: str, old: Route, new: Route, facts: RunFacts | None) -> Iterator[Change]:
+    if frozenset(old.labels) != frozenset(new.labels):
+        yield Change(where=where, what="labels", old=" | ".join(old.labels), new=" | ".join(new.labels))
+    if old.when != new.when:
+        yield Change(where=where, what="predicate", old=predicate_text(old), new=predicate_text(new))
+    pairs = _matched(
+        old.channels,
+        new.channels,
+        (
+            _content,
+            lambda channel: (channel.kernel, channel.per),
+            lambda channel: (kernel_name(channel.kernel), channel.weight),
+            lambda channel: kernel_name(channel.kernel),
+        ),
+    )
+    for i, channel in enumerate(old.channels):
+        if all(i != a for a, _ in pairs):
+            yield Change(where=where, what="loss", old=loss_text(channel), new=None)
+    for j, channel in enumerate(new.channels):
+        i = next((a for a, b in pairs if b == j), -1)
+        if i < 0:
+            yield Change(where=where, what="loss", old=None, new=loss_text(channel))
+        else:
+            yield from _channel(where, old.channels[i], channel, facts)
+
+
+def _channel(where: str, old: Channel, new: Channel, facts: RunFacts | None) -> Iterator[Change]:
+    name = kernel_name(new.kernel)
+    if old.weight != new.weight:
+        yield _weight(where, f"weight of {name}", old.weight, new.weight, facts)
+    if old.per != new.per:
+        yield Change(where=where, what=f"denominator of {name}", old=per_text(old.per), new=per_text(new.per))
+    if old.kernel != new.kernel:
+        given = kernel_arguments(old.kernel), kernel_arguments(new.kernel)
+        for argument in given[1]:
+            if given[0][argument] != given[1][argument]:
+                yield Change(where=where, what=f"{argument} of {name}", old=given[0][argument], new=given[1][argument])
+
+
+def _weight(where: str, what: str, old: Expr, new: Expr, facts: RunFacts | None) -> Change:
+    change = Change(where=where, what=what, old=text_of(old), new=text_of(new))
+    return change if facts is None else replace(change, over_run=weights_over_run(old, new, facts.total_steps))

@@ -1,0 +1,90 @@
+"""Two weights compared at every step of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trace_dsl.plan.compile import weight_known_at
+from trace_dsl.schedules import Progress
+from trace_dsl.terms import Expr
+
+# Weights that differ by rounding alone, as 1 - kl/0.5 and 1 - 2*kl do, are the same.
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Both weights at one step: a number, "set by the batch", or "undefined" where the formula has no value."""
+
+    step: int
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsOverRun:
+    """`ranges`: the steps at which the weights differ or may differ, first and last of each stretch."""
+
+    total_steps: int
+    ranges: tuple[tuple[int, int], ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def same(self) -> bool:
+        return not self.ranges
+
+
+def weights_over_run(old: Expr, new: Expr, total_steps: int) -> WeightsOverRun:
+    """Where two weights that are written in different ways differ, with a few of their values there."""
+    values = [
+        (_value(old, at), _value(new, at))
+        for at in (Progress(step=step, total_steps=total_steps) for step in range(total_steps))
+    ]
+    steps = [step for step, (a, b) in enumerate(values) if not _same(a, b)]
+    ranges: list[tuple[int, int]] = []
+    for step in steps:
+        if ranges and ranges[-1][1] == step - 1:
+            ranges[-1] = (ranges[-1][0], step)
+        else:
+            ranges.append((step, step))
+    return WeightsOverRun(
+        total_steps=total_steps,
+        ranges=tuple(ranges),
+        samples=tuple(
+            Sample(step=step, old=_text(values[step][0]), new=_text(values[step][1]))
+            for step in _telling(values, steps)
+        ),
+    )
+
+
+def _value(weight: Expr, at: Progress) -> float | None:
+    """The weight at a step; None when only the run can tell, not-a-number where the formula has no value."""
+    try:
+        return weight_known_at(weight, at)
+    except ValueError:
+        return math.nan
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return False
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=_CLOSE, abs_tol=_CLOSE)
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return "set by the batch"
+    return "undefined" if math.isnan(value) else f"{value:.4g}"
+
+
+def _telling(values: list[tuple[float | None, float | None]], steps: list[int]) -> tuple[int, ...]:
+    """The first step that differs, the one that differs most, the last."""
+    if not steps:
+        return ()
+
+    def apart(step: int) -> float:
+        a, b = values[step]
+        return 0.0 if a is None or b is None or math.isnan(a - b) else abs(a - b)
+
+    return tuple(sorted({steps[0], max(steps, key=apart), steps[-1]}))

@@ -1,0 +1,10 @@
+"""How findings are shown: `full` for people, `concise` for editors and grep, `json`, `github` and `sarif` for programs.
+
+The format never changes what is found nor the exit code.
+"""
+
+from trace_dsl.report._people import concise, full, print_full, render, summary
+from trace_dsl.report._programs import as_json, github
+from trace_dsl.report._sarif import sarif
+
+__all__ = ["as_json", "concise", "full", "github", "print_full", "render", "sarif", "summary"]

@@ -1,0 +1,92 @@
+"""Findings as SARIF 2.1.0, which code hosts and editors read: https://docs.oasis-open.org/sarif/sarif/v2.1.0/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import quote
+
+from trace_dsl.checks import RULES
+from trace_dsl.lint import LintResult
+from trace_dsl.model import Diagnostic, Place, Severity
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning"}
+_INDEX = {name: index for index, name in enumerate(RULES)}
+
+
+def sarif(results: Iterable[LintResult]) -> str:
+    """All findings as one SARIF log with one run. Paths are as they were given: relative ones stay relative."""
+    log = {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": _driver()},
+                "columnKind": "unicodeCodePoints",
+                "invocations": [{"executionSuccessful": True}],
+                "results": [_result(result, found) for result in results for found in result.diagnostics],
+            }
+        ],
+    }
+    return json.dumps(log, indent=2)
+
+
+def _driver() -> dict[str, object]:
+    driver: dict[str, object] = {
+        "name": "trace-dsl",
+        "rules": [
+            {
+                "id": rule.name,
+                "shortDescription": {"text": rule.summary},
+                "defaultConfiguration": {"level": _LEVELS[rule.severity], "enabled": not rule.pedantic},
+            }
+            for rule in RULES.values()
+        ],
+    }
+    with suppress(metadata.PackageNotFoundError):  # run from its source tree
+        driver["version"] = metadata.version("trace-dsl")
+    return driver
+
+
+def _result(result: LintResult, found: Diagnostic) -> dict[str, object]:
+    parts = [
+        found.message,
+        *(f"{word}: {text}" for word, text in (("cost", found.consequence), ("fix", found.fix)) if text),
+    ]
+    shown: dict[str, object] = {
+        "ruleId": found.rule,
+        "ruleIndex": _INDEX[found.rule],
+        "level": _LEVELS[found.severity],
+        "message": {"text": "\n".join(parts)},
+        "locations": [_location(result, found.place)],
+    }
+    if found.others:
+        shown["relatedLocations"] = [
+            {**_location(result, other.place), "id": number, "message": {"text": other.note}}
+            for number, other in enumerate(found.others, start=1)
+        ]
+    return shown
+
+
+def _location(result: LintResult, place: Place) -> dict[str, object]:
+    return {
+        "physicalLocation": {
+            "artifactLocation": {"uri": _uri(place.path or result.path)},
+            "region": {
+                "startLine": place.line,
+                "startColumn": place.column,
+                "endLine": place.end_line,
+                "endColumn": place.end_column,
+            },
+        }
+    }
+
+
+def _uri(path: str) -> str:
+    if Path(path).is_absolute():
+        return Path(path).as_uri()
+    return quote(Path(path).as_posix(), safe="/")
