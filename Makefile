@@ -34,6 +34,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy trace_dsl
+	$(BIN)/trace-dsl fmt --check specs
+	$(BIN)/trace-dsl lint specs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -21,7 +21,7 @@ STAGES = (
     ("trace_dsl.resolve",),
     ("trace_dsl.checks",),
     ("trace_dsl.lint", "trace_dsl"),
-    ("trace_dsl.report", "trace_dsl.format", "trace_dsl.reference", "trace_dsl.explain"),
+    ("trace_dsl.report", "trace_dsl.format", "trace_dsl.reference", "trace_dsl.explain", "trace_dsl.prove"),
     ("trace_dsl.plan",),
     ("trace_dsl.lowering",),
     ("megatron_bridge.losses", "megatron_bridge.tasks", "megatron_bridge.device"),

@@ -122,7 +122,7 @@ def fix_text(
         removed = False
         for removal in removals(now.result.diagnostics, parse_source(path, now.text)):
             after = lint_text(removal.text, facts, path=path, selection=selection)
-            if _means_the_same(now.result.spec, after.spec):
+            if len(removal.text) < len(now.text) and _means_the_same(now.result.spec, after.spec):
                 now = FixedText(text=removal.text, removed=(*now.removed, removal.removed), result=after)
                 removed = True
                 break

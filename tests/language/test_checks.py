@@ -263,6 +263,7 @@ CASES = (
             "key: pg(adv=overlap)\nrest: none",
             "rest: pg(adv=overlap, w=where(correct, 1, 0))",
             "rest: pg(adv=entropy, anchor=mix(old, teacher, 0.5))",
+            "rollouts r = policy(sees=solution)\nrest when rows == r: pg(adv=entropy)\nrest: none",
             "rest: grpo(w=exp(-teacher_entropy))",
             "rest: entropy(w=0.01)",
         ),
@@ -282,6 +283,7 @@ CASES = (
             "rest: pg(adv=gap/5)",
             "rest: pg(adv=gap/max(abs(gap), over=row))",
             "rest: nll(w=gap/max(abs(gap), over=group))",
+            "rest: pg(adv=A/max(abs(gap), over=group))",
         ),
     ),
     Case(
@@ -296,6 +298,7 @@ CASES = (
             "rest: pg(adv=A*clip(exp(gap), 1, 1))",
             "let a = teacher_logp - logp\nrest: pg(adv=A + (a - a))",
             "rest: pg(adv=A*where(correct, gap/gap, 1))",
+            "rest: pg(adv=where(1 > 2, gap, A))",
             "rest: nll(w=where(min(teacher_entropy, teacher_entropy) > teacher_entropy, 1, 0))",
             "teacher = self(sync=1)\nrest: pg(adv=gap)",
             "teacher = self(sync=1)\nrest: grpo(w=exp(-teacher_entropy))",
@@ -487,6 +490,10 @@ def test_selected_and_ignored_rules() -> None:
     assert found() == ["zero-weight", "unknown-name"]
     assert found(select=frozenset({"no-default-route"})) == ["unknown-name"]
     assert found(ignore=frozenset({"zero-weight"})) == ["unknown-name"]
+    left_over = "rest: grpo()  # trace: ignore[zero-weight] left over"
+    assert rules_of(left_over) == ["unused-suppression"]
+    chosen = RuleSelection(ignore=frozenset({"unused-suppression"}))
+    assert lint_text(left_over, selection=chosen).diagnostics == ()
     assert found(select=frozenset({"zero-weight"}), ignore=frozenset({"zero-weight"})) == ["unknown-name"]
 
 

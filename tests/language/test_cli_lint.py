@@ -41,6 +41,23 @@ def test_exit_codes_are_those_of_the_findings_in_every_format(folder: Path, spec
     assert lint(f"{spec}.trace", "--format", output).exit_code == code
 
 
+def test_a_file_that_cannot_be_read_hides_nothing_of_the_others(folder: Path) -> None:
+    (folder / "binary.trace").write_bytes(b"\xff\xfe")
+    found = lint("binary.trace", "wrong.trace", "gone.trace", "--format", "concise")
+    assert found.exit_code == 2
+    assert "wrong.trace:2:1: error[shadowed-route]" in found.stdout
+    assert found.stderr.count("error: ") == 2
+    assert json.loads(lint("binary.trace", "--format", "json").stdout) == []
+
+
+def test_with_a_run_it_says_what_train_would_refuse() -> None:
+    spec = "rest: k3(w=0.1) + grpo(level=sequence)\n"
+    assert lint("-", stdin=spec).exit_code == 0
+    found = lint("-", "--run", str(ROOT / "specs/demo/run.yaml"), "--format", "concise", stdin=spec)
+    assert found.exit_code == 1
+    assert found.stdout.count("error[engine-unsupported]") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -65,7 +82,7 @@ def test_what_cannot_be_read_is_one_line_on_stderr_and_2(
     assert result.exit_code == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
+    assert "Traceback" not in result.stdout
 
 
 def test_an_unknown_option_is_2(folder: Path) -> None:

@@ -231,6 +231,8 @@ def test_a_weight_without_a_value_is_undefined_not_a_crash() -> None:
         ("w=schedule(1, anneal=cos) + 0", "w=1, anneal=cos"),
         ("w=1 - schedule(0.5, anneal=linear(30))/0.3", "w=1 - schedule(0.5, anneal=linear(30))*(1/0.3)"),
         ("w=1, start=200", "w=0"),
+        ("w=0.3*step", "w=step*0.1*3"),
+        ("w=1/(step - 3)", "w=1/(step - 3)*(1 + 0*step)"),
     ],
 )
 def test_weights_that_are_the_same_in_this_run_are_a_note(old: str, new: str) -> None:
@@ -352,7 +354,7 @@ def test_equal_specs_are_0(folder: Path) -> None:
     ("arguments", "words"),
     [
         (["old.trace", "gone.trace"], "gone.trace cannot be read: no such file"),
-        (["broken.trace", "old.trace"], "broken.trace has errors, so it cannot be compared:\nerror[unknown-name]"),
+        (["broken.trace", "old.trace"], "broken.trace has errors:\nerror[unknown-name]"),
         (["-", "-"], "standard input holds one spec"),
         (["old.trace", "new.trace", "--run", "gone.yaml"], "gone.yaml"),
     ],

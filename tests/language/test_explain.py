@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -10,10 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from trace_dsl.checks import RULES
 from trace_dsl.cli.main import app
+from trace_dsl.cli.terminal import print_wrapped
 from trace_dsl.explain import Kind, entries, find, rule_pages
 from trace_dsl.explain.pages import Example, rules_text
 from trace_dsl.lint import parse_spec
@@ -223,6 +227,13 @@ def test_all_lists_everything_section_by_section() -> None:
         assert listed == [entry.name for entry in entries() if entry.kind is kind]
         assert len(listed) <= 60, "a section fits on a screen"
     assert {*RULES, *SIGNALS, *LOSSES, *FUNCTIONS} <= {line.split()[0] for line in result.stdout.split("\n") if line}
+
+
+def test_a_narrow_terminal_breaks_lines_between_words() -> None:
+    page = io.StringIO()
+    screen = Console(file=page, width=40, force_terminal=True, color_system=None, soft_wrap=True)
+    print_wrapped(screen, Text("  kl  one two three four five six seven eight nine ten"))
+    assert page.getvalue() == "  kl  one two three four five six\n      seven eight nine ten\n"
 
 
 def test_help_teaches_with_an_example() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.language import SHORTEST, TRACE, facts
@@ -151,6 +151,8 @@ def test_an_ignore_comment_keeps_the_lines_it_speaks_to() -> None:
 
 # --------------------------------------------------------------------------------------------------------- properties
 
+# Whole files are rewritten character by character: many draws an example, on purpose.
+_LONG_TEXTS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 _COMMENTS = ["# why", "#", "# trace: ignore[zero-weight] an ablation", '# a "quoted" word', "## ) ,"]
 _BREAKS = ["  ", "\n    ", " # why\n      ", "\n\n  # ab, (c\n  ", " # x\n # y\n\n  "]
 _SPECS = [
@@ -191,7 +193,7 @@ def comments_of(text: str) -> list[str]:
     return [comment.text for comment in split_lines(text).comments]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250, deadline=None, suppress_health_check=_LONG_TEXTS)
 @given(rewritten())
 def test_formatting_says_the_same_keeps_comments_and_is_stable(text: str) -> None:
     parsed = parse_source("x.trace", text)
@@ -207,7 +209,7 @@ def test_formatting_says_the_same_keeps_comments_and_is_stable(text: str) -> Non
     assert "\n\n\n" not in once
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=_LONG_TEXTS)
 @given(rewritten(), st.sampled_from([" # trace: ignore[no-default-route, zero-weight] meant", ""]))
 def test_formatting_changes_no_finding(text: str, comment: str) -> None:
     """Ignore comments included: they silence the same findings before and after."""

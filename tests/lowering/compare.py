@@ -109,18 +109,24 @@ def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowere
     for pair, weights in reading.weight.items():
         assert lowered.tokens_of_loss.get(pair, 0) == sum(1 for weight in weights if weight != 0), pair
     for teacher in spec.teachers:
-        assert routing.teacher_tokens(teacher.name).tolist() == teacher_tokens(spec, reading, teacher.name)
+        needed = teacher_tokens(spec, reading, lowered.loss_of_C, teacher.name)
+        assert routing.teacher_tokens(teacher.name).tolist() == needed
     assert lowered.latches == {text_of(latch): state for latch, state in reading.latches.items()}
     return worst
 
 
-def teacher_tokens(spec: Spec, reading: Reading, teacher: str) -> list[int]:
-    """Tokens at which some divergence to a teacher has weight."""
+def teacher_tokens(
+    spec: Spec, reading: Reading, losses: tuple[tuple[tuple[int, int], ...], ...], name: str
+) -> list[int]:
+    """Tokens at which some divergence to a teacher has weight; losses that add up to nothing at a token need none."""
     needed = set()
-    for (r, c), weights in reading.weight.items():
-        kernel = spec.routes[r].channels[c].kernel
-        if isinstance(kernel, Divergence) and kernel.teacher == teacher:
-            needed |= {t for t, weight in enumerate(weights) if weight != 0}
+    for pairs in losses:
+        kernel = spec.routes[pairs[0][0]].channels[pairs[0][1]].kernel
+        if isinstance(kernel, Divergence) and kernel.teacher == name:
+            columns = zip(*(reading.weight[pair] for pair in pairs), strict=True)
+            needed |= {
+                t for t, weights in enumerate(columns) if abs(math.fsum(weights)) > 1e-12 * max(map(abs, weights))
+            }
     return sorted(needed)
 
 

@@ -11,8 +11,9 @@ from types import MappingProxyType, TracebackType
 
 import torch
 
-from tests.lowering.cases import PHASES, facts_of, random_batch, random_spec, spec_of
+from tests.lowering.cases import PHASES, facts_of, random_batch, spec_of
 from tests.lowering.compare import compare
+from tests.lowering.random_specs import random_spec
 from tests.lowering.reading_expressions import Latches
 
 TOKENS_TRAINED = (0.0, 300.0, 500.0, 1500.0, 9000.0)

@@ -161,12 +161,17 @@ class Values:
         if any(arg is None for arg in args):
             if expr.op not in _COMPARISONS:
                 return None
-            self.contested.add("a comparison with no value")
             return expr.op is Operator.NE
         if expr.op in _COMPARISONS:
             if _close(*args) and not all(_is_exact(arg) for arg in expr.args):
                 self.fragile = True
             return _COMPARISONS[expr.op](*args)
+        if (
+            expr.op in (Operator.ADD, Operator.SUB)
+            and expr.rank > Rank.STEP
+            and not all(_is_exact(arg) for arg in expr.args)
+        ):
+            self.total([args[0], args[1] if expr.op is Operator.ADD else -args[1]])
         match expr.op:
             case Operator.AND:
                 return bool(args[0]) and bool(args[1])
@@ -226,23 +231,21 @@ class Values:
     def reduce(self, expr: Reduce, place: Place) -> Value:
         rank = expr.value.rank
         found = [(there, self.at(expr.value, there)) for there in self.elements(rank, expr.over, place)]
-        of_empty = any(value is not None and self.batch.length(there.row) == 0 for there, value in found)
-        if rank is not Rank.TOKEN and of_empty and _has_token_reduction(expr.value):
-            self.contested.add("a value of an empty response beside a reduction over tokens")
         found = [(there, float(value)) for there, value in found if value is not None]
         elements, values = [there for there, _ in found], [value for _, value in found]
         if any(math.isnan(value) for value in values):
-            self.contested.add("a reduction where a teacher lacks the context")
+            if expr.reduction is Reduction.TOP:
+                self.contested.add("the top where a teacher lacks the context")
             return math.nan
         match expr.reduction:
             case Reduction.SUM:
-                return math.fsum(values)
+                return self.total(values)
             case Reduction.TOP:
                 return self.is_top(elements, values, expr.amount, coarsen(place, rank))
             case _ if not values:
                 return None
             case Reduction.MEAN:
-                return math.fsum(values) / len(values)
+                return self.total(values) / len(values)
             case Reduction.MAX:
                 return max(values)
             case Reduction.QUANTILE:
@@ -253,6 +256,14 @@ class Values:
                     return None
                 return math.exp(mine - max(values)) / math.fsum(math.exp(value - max(values)) for value in values)
         raise NotImplementedError(expr.reduction)
+
+    def total(self, values: list[float]) -> float:
+        """The sum. Where the terms cancel, rounding decides whether anything is left."""
+        if not all(math.isfinite(value) for value in values):
+            return sum(values)
+        total = math.fsum(values)
+        self.fragile |= abs(total) <= 1e-12 * max((abs(value) for value in values), default=0.0) != 0
+        return total
 
     def is_top(self, elements: list[Place], values: list[float], share: float, place: Place) -> bool:
         """The largest elements, as many as the share rounds up to; earlier ones first where values are equal."""
@@ -292,13 +303,13 @@ class Values:
             case Scan.UNTIL:
                 return not any(along(0, pos + 1))
             case Scan.REWARD_TO_GO:
-                return math.fsum(expr.amount**k * value for k, value in enumerate(along(pos, length)))
+                return self.total([expr.amount**k * value for k, value in enumerate(along(pos, length))])
         window = along(max(0, pos + 1 - int(expr.amount)), pos + 1)
         match expr.scan:
             case Scan.WINDOW_MIN:
                 return math.nan if any(math.isnan(value) for value in window) else min(window)
             case Scan.WINDOW_MEAN:
-                return math.fsum(window) / len(window)
+                return self.total(window) / len(window)
         raise NotImplementedError(expr.scan)
 
     def latch(self, expr: Scanned) -> bool:
@@ -325,11 +336,6 @@ def parts_of(expr: Expr) -> Iterator[Expr]:
         case Reduce():
             if expr.value is not None:
                 yield from parts_of(expr.value)
-
-
-def _has_token_reduction(expr: Expr) -> bool:
-    reductions = [part for part in parts_of(expr) if isinstance(part, Reduce) and part.value is not None]
-    return any(part.value.rank is Rank.TOKEN and part.reduction is not Reduction.SUM for part in reductions)
 
 
 def divide(left: float, right: float) -> float:

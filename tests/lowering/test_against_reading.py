@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,11 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.lowering.cases import PHASES, facts_of, random_batch, random_spec, spec_of, tensors_of
+from tests.lowering.cases import PHASES, facts_of, random_batch, spec_of, tensors_of
 from tests.lowering.compare import compare
+from tests.lowering.many import TOKENS_TRAINED, Tally, run
+from tests.lowering.random_specs import random_spec
+from tests.lowering.reading_expressions import Latches
 from trace_dsl.lowering import lower
 from trace_dsl.plan import compile_plan
 
@@ -20,7 +27,6 @@ torch.set_num_threads(1)
 
 DEMO = Path(__file__).resolve().parents[2] / "specs" / "demo"
 DEMO_SPECS = ("trace", "trace_fkl", "all_token", "grpo")
-TOKENS_TRAINED = (0.0, 300.0, 500.0, 1500.0, 9000.0)
 QUICK = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 # One feature a spec, so that a disagreement names what it is about.
@@ -50,6 +56,32 @@ FEATURES = {
     "over batch": "rest: nll(w=mean(reward, over=batch)) + entropy(w=sum(pos, over=batch) / 100)\n",
     "quantile over batch": "rest when old_logp > quantile(old_logp, 80%, over=batch): nll()\n",
     "top": "rest when top(old_logp, 30%, over=row): nll(per=selected)\nrest when top(reward, 50%, over=batch): nll()\n",
+    "measured": (
+        "teacher = self(frozen)\n"
+        "rest when entropy > 1: nll(w=exp(logp))\nrest: pg(adv=clip(gap, -1, 1)) + entropy(w=ratio)\n"
+    ),
+    "two teachers' signals": (
+        "teacher = self(frozen, sees=solution)\nteacher old = self(frozen)\n"
+        "rest when has(solution) and gap > gap(old): nll(w=teacher_entropy)\n"
+        "rest: pg(adv=gap(old)) + entropy(w=teacher_logp(old))\n"
+    ).replace("old", "other"),
+    "a teacher without its context": (
+        "teacher = self(frozen, sees=solution)\nrest when gap > 0: nll()\nrest when not (gap > 0): grpo()\n"
+    ),
+    "scans": (
+        "teacher other = self(frozen)\n"
+        "rest: nll(w=cumcount(entropy > 1.3)) + entropy(w=window_min(logp, 3)) "
+        "+ grpo(w=window_mean(ratio, 4)) + pg(adv=reward_to_go(teacher_logp(other) - logp, 0.9))\n"
+    ),
+    "until": "rest when until(entropy > 2.3): nll(per=selected)\nrest when pos > 4: grpo()\n",
+    "reduced scans": (
+        "rest when max(cumcount(entropy > 2), over=row) > 1.5: nll(w=softmax(window_mean(entropy, 2), over=row))\n"
+        "rest: entropy(w=mean(max(window_min(entropy, 2), over=row), over=group))\n"
+    ),
+    "empty responses": (
+        "rest: nll(w=mean(max(pos, over=row), over=batch)) + entropy(w=mean(where(len > 0, max(pos, over=row), 3), "
+        "over=group)) + grpo(w=mean(reward - mean(entropy, over=batch), over=group))\n"
+    ),
     "step": "rest when step < 24: nll(w=step)\nrest: grpo()\n",
     "share of the run": "rest: nll(w=1, start=7%, ramp=7%, warmup=10%, anneal=cos) + entropy(w=2, anneal=step(14%))\n",
     "tokens": "rest: nll(w=1, start=300 tokens, ramp=1e3 tokens, anneal=exp(5000 tokens), floor=0.1)\n",
@@ -125,6 +157,58 @@ def test_random_specs(seed: int) -> None:
             raise AssertionError(f"step {step}, tokens {tokens}, {batch}\n{text}") from error
         compared += found.lowered is not None
     assert compared >= 25
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_specs_over_several_steps(seed: int) -> None:
+    """Latches go from one step to the next; each step has a batch of its own."""
+    rng, tally = random.Random(seed), Tally()
+    while sum(tally.outcome.values()) < 80:
+        run(rng, tally)
+    assert tally.outcome["equal"] >= 60, tally
+
+
+def test_latches_over_a_run() -> None:
+    """Two latches over 100 batches: both turn on and off, and every state is the reading's."""
+    spec = spec_of(
+        "teacher = self(frozen)\n"
+        "let high = latch(mean(reward, over=batch) > 0.61, mean(reward, over=batch) < 0.33)\n"
+        "let sure = latch(mean(entropy, over=batch) < 1.49, quantile(gap, 80%, over=batch) > 0.57)\n"
+        "rest when high: nll(w=where(sure, 1, 0.25))\nrest: grpo()\n"
+    )
+    rng = random.Random(1)
+    latches: Latches = {}
+    states = []
+    for step in range(100):
+        latches = compare(spec, facts_of(), random_batch(rng), step, latches=latches).reading.latches
+        states.append(tuple(latches.values()))
+    for latch in zip(*states, strict=True):
+        assert {(False, True), (True, False)} <= set(pairwise(latch)), latch
+
+
+@pytest.mark.parametrize("over", ["row", "group", "batch"])
+def test_random_takes_its_share_of_every_scope(over: str) -> None:
+    """Rounded up, of all response tokens; the same again for the same seed and step, whatever else changes."""
+    plan = compile_plan(spec_of(f"rest when random(30%, over={over}): nll()\nrest: none\n"), facts_of())
+    rng = random.Random(3)
+    changed = 0
+    for step in range(40):
+        batch = replace(random_batch(rng, longest=9), spans=[])
+        batch = replace(batch, from_model=[[True] * len(row) for row in batch.from_model])
+        drawn = lower(plan, tensors_of(batch), step, seed=5).route_of_T
+        places = batch.tokens()
+        scope_of = {"row": lambda p: p.row, "group": lambda p: p.group, "batch": lambda p: 0}[over]
+        size = Counter(map(scope_of, places))
+        taken = Counter(scope_of(p) for p, route in zip(places, drawn.tolist(), strict=True) if route == 0)
+        assert taken == {scope: math.ceil(Fraction(3, 10) * count) for scope, count in size.items()}
+        torch.manual_seed(step)
+        before = torch.get_rng_state()
+        other = replace(batch, reward=[7.0] * len(batch.reward), old_logp=[[-1.0] * len(row) for row in batch.old_logp])
+        assert torch.equal(lower(plan, tensors_of(other), step, seed=5).route_of_T, drawn)
+        assert torch.equal(torch.get_rng_state(), before), "the trainer's own random numbers are left alone"
+        changed += not torch.equal(lower(plan, tensors_of(batch), step, seed=6).route_of_T, drawn)
+        changed += not torch.equal(lower(plan, tensors_of(batch), step + 1, seed=5).route_of_T, drawn)
+    assert changed > 40
 
 
 @settings(QUICK, max_examples=40)

@@ -11,15 +11,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from trace_dsl.cli.specs import read_meaning
 from trace_dsl.cli.terminal import STDIN, console
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
-from trace_dsl.format.files import decode_spec
-from trace_dsl.lint import LintResult, SourceFile, parse_spec, read_spec
-from trace_dsl.model import Spec
 from trace_dsl.plan.difference import Change, Difference, difference
 from trace_dsl.plan.weights_over_run import WeightsOverRun
-from trace_dsl.report import full
 
 SHOWN_RANGES = 6
 
@@ -43,7 +40,7 @@ def diff(
         if old == new == STDIN:
             raise SpecError("standard input holds one spec: name a file for the other")
         facts = None if run is None else _facts(run)
-        specs = _read(old), _read(new)
+        specs = read_meaning(old), read_meaning(new)
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
@@ -61,18 +58,6 @@ def _facts(run: Path) -> RunFacts:
 
     facts: RunFacts = load_run_facts(run)
     return facts
-
-
-def _read(path: str) -> Spec:
-    """A spec without errors of the language; what the rules say about it does not matter here."""
-    text = decode_spec(sys.stdin.buffer.read(), "standard input").text if path == STDIN else read_spec(Path(path))
-    name = "<stdin>" if path == STDIN else path
-    spec, found = parse_spec(text, path=name)
-    if spec is None:
-        result = LintResult(path=name, spec=None, diagnostics=found, sources=(SourceFile(path="", text=text),))
-        blocks = "\n\n".join(block.plain for block in full(result))
-        raise SpecError(f"{name} has errors, so it cannot be compared:\n{blocks}")
-    return spec
 
 
 def _lines(old: str, new: str, found: Difference, facts: RunFacts | None) -> Iterator[Text]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.terminal import console
+from trace_dsl.cli.terminal import console, print_wrapped
 from trace_dsl.explain import Entry, Kind, RulePage, entries, find, rule_pages
 from trace_dsl.explain.pages import Example, Paragraph
 from trace_dsl.vocabulary import closest
@@ -47,7 +47,7 @@ def explain(
         raise typer.Exit(2)
     screen = console()
     for line in _all() if everything else _several(names or []):
-        screen.print(line)
+        print_wrapped(screen, line)
 
 
 def _unknown(name: str) -> str:

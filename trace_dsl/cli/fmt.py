@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.terminal import STDIN, console, specs_below
+from trace_dsl.cli.specs import STDIN_NAME, read_bytes
+from trace_dsl.cli.terminal import console, specs_below
 from trace_dsl.errors import TraceError
 from trace_dsl.format import format_source
-from trace_dsl.format.files import SpecBytes, decode_spec, read_spec_bytes, replace_file
+from trace_dsl.format.files import SpecBytes, replace_file
 from trace_dsl.lint import LintResult, SourceFile
 from trace_dsl.report import full
 from trace_dsl.rules import LanguageRule
@@ -71,7 +72,7 @@ def fmt(
 
 
 def _format_one(path: str) -> Formatted:
-    spec = decode_spec(sys.stdin.buffer.read(), "<stdin>") if path == STDIN else read_spec_bytes(path)
+    spec = read_bytes(path)
     parsed = parse_source(spec.path, spec.text)
     errors = tuple(found for found in parsed.diagnostics if found.rule == LanguageRule.SYNTAX.value)
     if not errors:
@@ -95,7 +96,7 @@ def _show_or_write(result: Formatted, *, write: bool, diff: bool) -> None:
     assert result.text is not None
     if diff and result.changes:
         _show_diff(result, result.text)
-    if write and spec.path == "<stdin>":
+    if write and spec.path == STDIN_NAME:
         typer.echo(spec.encoded(result.text), nl=False)
     elif write and result.changes:
         replace_file(spec.path, spec.encoded(result.text))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, assert_never
@@ -16,6 +18,7 @@ from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
 from trace_dsl.format.files import read_spec_bytes, replace_file
 from trace_dsl.lint import LintResult, fix_text, lint_file, lint_text
+from trace_dsl.plan.support import unsupported
 from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
 from trace_dsl.rules import RuleSelection
 
@@ -70,9 +73,9 @@ def lint(
         typer.Option("--fix", help="Take out unused lets, teachers and ignore comments where nothing else changes."),
     ] = False,
 ) -> None:
-    """Check specs. Exits with 0 when there are no errors, 1 when there are, 2 when a file could not be read.
+    """Check specs. Exits with 0 when there are no errors, 1 when there are (see --fail-level), 2 when it could not run.
 
-    Settings come from [tool.trace-dsl] of the nearest pyproject.toml: select, ignore, pedantic, fail-level.
+    Settings come from the table tool.trace-dsl of the nearest pyproject.toml: select, ignore, pedantic, fail-level.
 
     Example: trace-dsl lint specs/ --run specs/demo/run.yaml
     """
@@ -88,13 +91,39 @@ def lint(
         if fix:
             for path in specs:
                 _fix_one(path, facts, settings.rules)
-        results = tuple(_lint_one(path, facts, settings.rules) for path in specs)
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.COULD_NOT_RUN) from error
-    _show(results, output)
+    results, unread = _lint_all(specs, facts, settings.rules)
+    if results or output in (LintFormat.JSON, LintFormat.SARIF):
+        _show(results, output)
+    for complaint in unread:
+        print(f"error: {complaint}", file=sys.stderr)
+    if unread:
+        raise typer.Exit(ExitCode.COULD_NOT_RUN)
     if _fails(results, settings):
         raise typer.Exit(ExitCode.ERRORS_FOUND)
+
+
+def _lint_all(
+    specs: Sequence[str], facts: RunFacts | None, rules: RuleSelection
+) -> tuple[tuple[LintResult, ...], list[SpecError]]:
+    """The result of every spec that can be read, and why the others cannot."""
+    results, unread = [], []
+    for path in specs:
+        try:
+            results.append(_with_engine(_lint_one(path, facts, rules), facts))
+        except SpecError as error:
+            unread.append(error)
+    return tuple(results), unread
+
+
+def _with_engine(result: LintResult, facts: RunFacts | None) -> LintResult:
+    """With a run, also what `train` would refuse: kernels, options and signals this version does not run."""
+    if facts is None or result.spec is None:
+        return result
+    found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
+    return replace(result, diagnostics=tuple(found))
 
 
 def _facts(run: Path) -> RunFacts:

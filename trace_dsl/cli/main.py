@@ -12,6 +12,7 @@ from trace_dsl.cli.explain import explain
 from trace_dsl.cli.fmt import fmt
 from trace_dsl.cli.lint import lint
 from trace_dsl.cli.plan import plan
+from trace_dsl.cli.prove import prove
 from trace_dsl.cli.summary import summary
 from trace_dsl.cli.train import train
 
@@ -27,6 +28,7 @@ app.command("fmt")(fmt)
 app.command("plan")(plan)
 app.command("diff")(diff)
 app.command("explain")(explain)
+app.command("prove")(prove)
 app.command("train")(train)
 app.command("summary")(summary)
 

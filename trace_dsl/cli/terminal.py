@@ -1,4 +1,4 @@
-"""What commands share: which files a path means, and a console that never fails on a character."""
+"""What commands share: which files a path means; printing that is plain when piped and wraps between words."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from trace_dsl.errors import SpecError
 
 STDIN = "-"
+_HANG = 4
 
 
 def specs_below(paths: list[str]) -> list[str]:
@@ -33,3 +35,14 @@ def console(*, stderr: bool = False) -> Console:
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_wrapped(screen: Console, line: Text) -> None:
+    """A line of prose: whole when piped, on a terminal wrapped between words with what follows indented further."""
+    if not screen.is_terminal:
+        screen.print(line)
+        return
+    indent = len(line.plain) - len(line.plain.lstrip()) + _HANG
+    for number, part in enumerate(line.wrap(screen, max(screen.width - indent, 2 * _HANG)) or [line]):
+        part.rstrip()
+        screen.print(part if number == 0 else Text(" " * indent).append_text(part))
