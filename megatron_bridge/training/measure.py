@@ -12,7 +12,7 @@ from trace_dsl.lowering import Lowered
 from trace_dsl.lowering.fused import DivergenceKernel
 from trace_dsl.model import Divergence
 from trace_dsl.plan import Plan
-from trace_dsl.plan.compile import weight_known_at
+from trace_dsl.plan.certainty import weight_known_at
 from trace_dsl.plan.plan import loss_names
 from trace_dsl.schedules import Progress
 

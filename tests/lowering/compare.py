@@ -13,9 +13,9 @@ from tests.lowering.plain import PlainBatch
 from tests.lowering.reading import Reading, read, signals_to_measure
 from tests.lowering.reading_expressions import Latches
 from trace_dsl.errors import LoweringError
-from trace_dsl.expressions import text_of
 from trace_dsl.facts import RunFacts
 from trace_dsl.lowering import Lowered, lower
+from trace_dsl.lowering.evaluate import latch_key
 from trace_dsl.lowering.fused import (
     DivergenceKernel,
     EntropyKernel,
@@ -52,7 +52,7 @@ def compare(
     step: int,
     tokens: float = 0.0,
     latches: Latches = NO_LATCHES,
-    only_asked: bool = False,
+    only_asked: bool = True,
 ) -> Compared:
     """Read and lower one batch and assert that they agree.
 
@@ -66,7 +66,7 @@ def compare(
     plan = compile_plan(spec, facts)
     wanted = measurements(plan, step) if only_asked else signals_to_measure(spec)
     tensors = tensors_of(batch, measured_of(batch, spec, wanted))
-    before = {text_of(latch): state for latch, state in latches.items()}
+    before = {latch_key(latch): state for latch, state in latches.items()}
     if reading.refused:
         with pytest.raises(LoweringError, match=r"line \d+: "):
             lower(plan, tensors, step, tokens=tokens, latches=before)
@@ -111,7 +111,7 @@ def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowere
     for teacher in spec.teachers:
         needed = teacher_tokens(spec, reading, lowered.loss_of_C, teacher.name)
         assert routing.teacher_tokens(teacher.name).tolist() == needed
-    assert lowered.latches == {text_of(latch): state for latch, state in reading.latches.items()}
+    assert lowered.latches == {latch_key(latch): state for latch, state in reading.latches.items()}
     return worst
 
 

@@ -14,10 +14,22 @@ from types import MappingProxyType
 
 from tests.lowering.plain import Place, PlainBatch
 from tests.lowering.reading_expressions import Latches, Values, divide, parts_of, teacher_can_see
-from tests.lowering.reading_schedules import decimal
+from tests.lowering.reading_schedules import decimal, in_tokens
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Channel, Cispo, Divergence, PerKind, PolicyGradient, Route, Spec
-from trace_dsl.terms import Expr, Rank, Scan, Scanned, Signal
+from trace_dsl.terms import (
+    Apply,
+    Expr,
+    Function,
+    Operation,
+    Operator,
+    Rank,
+    Reduce,
+    Scan,
+    Scanned,
+    Scheduled,
+    Signal,
+)
 
 LARGEST_FLOAT32 = 3.4028234e38
 WINDOWS = (Scan.WINDOW_MIN, Scan.WINDOW_MEAN)
@@ -67,8 +79,6 @@ def read(
                 one, two = reader.trained(channel, route, place, taken) if index == r else (0.0, None)
                 weight[r, c].append(one)
                 advantage[r, c].append(two)
-    if not places and any(isinstance(p, Scanned) and p.scan in WINDOWS for p in _parts(spec)):
-        values.contested.add("a window in a batch without tokens")
     return Reading(
         route=chosen,
         weight=weight,
@@ -161,12 +171,34 @@ class _Reader:
         kernel = channel.kernel
         if isinstance(kernel, Divergence) and not teacher_can_see(self.spec, self.batch, kernel.teacher, place.row):
             return 0.0, None
+        if self.is_off(channel.weight, place):
+            return 0.0, None
         weight = float(self.values.at(channel.weight, place))
         advantage = None
         if isinstance(kernel, PolicyGradient | Cispo):
             advantage = float(self.values.at(kernel.advantage, place))
         self.refused |= any(x is not None and not abs(x) <= LARGEST_FLOAT32 for x in (weight, advantage))
         return divide(weight, divisor), advantage
+
+    def is_off(self, weight: Expr, place: Place) -> bool:
+        """Whether the step alone makes a weight zero, so that nothing measured is read for it."""
+        parts = list(parts_of(weight))
+        measured = [p for p in parts if isinstance(p, Signal) and p.name != "step"]
+        told = not measured and not any(isinstance(p, Reduce | Scanned) for p in parts)
+        if told and not any(isinstance(p, Scheduled) and in_tokens(p.schedule) for p in parts):
+            return self.values.at(weight, place) == 0
+        match weight:
+            case Operation(op=Operator.MUL, args=args):
+                return any(self.is_off(arg, place) for arg in args)
+            case Operation(op=Operator.DIV, args=args):
+                return self.is_off(args[0], place)
+            case Operation(op=Operator.ADD | Operator.SUB | Operator.NEG, args=args):
+                return all(self.is_off(arg, place) for arg in args)
+            case Apply(function=Function.WHERE, args=(_, one, other)):
+                return self.is_off(one, place) and self.is_off(other, place)
+            case Apply(function=Function.ABS | Function.SIGN | Function.SQRT, args=(arg,)):
+                return self.is_off(arg, place)
+        return False
 
     def denominator(self, channel: Channel, route: Route, place: Place, taken: int) -> float:
         rows = [row for row in range(len(self.batch.reward)) if self.batch.source_of(row) == route.rows]

@@ -197,8 +197,6 @@ class Values:
         if any(arg is None for arg in args):
             return None
         if any(math.isnan(arg) for arg in args):
-            if function is Function.SIGN:
-                self.contested.add("the sign of what is no number")
             return math.nan
         x = float(args[0])
         match function:
@@ -233,9 +231,10 @@ class Values:
         found = [(there, self.at(expr.value, there)) for there in self.elements(rank, expr.over, place)]
         found = [(there, float(value)) for there, value in found if value is not None]
         elements, values = [there for there, _ in found], [value for _, value in found]
+        if expr.reduction is Reduction.TOP:
+            there_is = [i for i, value in enumerate(values) if not math.isnan(value)]
+            elements, values = [elements[i] for i in there_is], [values[i] for i in there_is]
         if any(math.isnan(value) for value in values):
-            if expr.reduction is Reduction.TOP:
-                self.contested.add("the top where a teacher lacks the context")
             return math.nan
         match expr.reduction:
             case Reduction.SUM:

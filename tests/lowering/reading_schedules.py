@@ -9,6 +9,12 @@ from trace_dsl.facts import RunFacts
 from trace_dsl.terms import Length, RunFraction, Schedule, Shape, Steps, Tokens
 
 
+def in_tokens(schedule: Schedule) -> bool:
+    """Whether some length counts trained tokens."""
+    lengths = [schedule.start, schedule.ramp, schedule.warmup, getattr(schedule.anneal, "length", None)]
+    return any(isinstance(length, Tokens) for length in lengths)
+
+
 def schedule_weight(schedule: Schedule, facts: RunFacts, step: float, tokens: float) -> float:
     """Zero before start; linear from 0 to the weight during ramp; held during warmup; then down to the floor."""
     lengths = [schedule.start, schedule.ramp, schedule.warmup]

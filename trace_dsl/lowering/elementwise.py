@@ -53,7 +53,7 @@ def apply(function: Function, args: list[Tensor]) -> Tensor:
         case Function.ABS:
             return args[0].abs()
         case Function.SIGN:
-            return args[0].sign()
+            return torch.where(args[0].isnan(), args[0], args[0].sign())  # torch gives 0 for what is no number
         case Function.SQRT:
             return args[0].sqrt()
         case Function.SIGMOID:

@@ -7,6 +7,7 @@ weight.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
@@ -99,7 +100,12 @@ def latch_state(latch: Scanned, env: Environment) -> bool:
     on, off = (_one_value(arg, env) for arg in latch.args)
     if off:
         return False
-    return on or env.latches.get(text_of(latch), False)
+    return on or env.latches.get(latch_key(latch), False)
+
+
+def latch_key(latch: Scanned) -> str:
+    """What a latch's state is kept under in a checkpoint; two latches share it only when they are the same."""
+    return hashlib.sha256(repr(latch).encode()).hexdigest()[:16]
 
 
 def _one_value(expr: Expr, env: Environment) -> bool:

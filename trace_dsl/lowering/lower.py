@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from trace_dsl.errors import LoweringError
-from trace_dsl.expressions import signals_of, text_of
+from trace_dsl.expressions import signals_of
 from trace_dsl.lowering.advantage import estimate_advantage, group_ids
 from trace_dsl.lowering.batch import RolloutBatch
-from trace_dsl.lowering.evaluate import Environment, evaluate_at, latch_state
+from trace_dsl.lowering.evaluate import Environment, evaluate_at, latch_key, latch_state
 from trace_dsl.lowering.fused import (
     CispoKernel,
     DivergenceKernel,
@@ -46,6 +46,7 @@ from trace_dsl.model import (
     Route,
     Sees,
 )
+from trace_dsl.plan.certainty import surely_zero
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of, teacher_of
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Rank
@@ -98,23 +99,25 @@ def lower(
     advantages: dict[FusedKernel, Tensor] = {}
     losses: dict[FusedKernel, list[tuple[int, int]]] = {}
     counts: dict[tuple[int, int], int] = {}
+    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
     for r, planned in enumerate(plan.routes):
         selected_T = route_of_T == r
         gradients = 0
         for c, channel in enumerate(planned.route.channels):
             kernel = fuse(channel.kernel, gradients)
             gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
-            weight_T = _weights(plan, channel, planned.route, selected_T, env)
+            # a loss whose weight is zero whatever is measured is not evaluated: its signals are not measured any more
+            active = not surely_zero(channel.weight, env.at)
+            weight_T = _weights(plan, channel, planned.route, selected_T, env) if active else zeros_T
             counts[r, c] = int((weight_T != 0).sum())
             weights[kernel] = weights.get(kernel, 0) + weight_T
             losses.setdefault(kernel, []).append((r, c))
             advantage = advantage_of(channel)
-            if advantage is not None:
+            if advantage is not None and active:
                 value_T = torch.where(selected_T, evaluate_at(advantage, Rank.TOKEN, env), 0.0)
                 _check_finite(value_T, "advantage", channel)
                 advantages[kernel] = advantages.get(kernel, 0) + value_T
     kernels = tuple(weights)
-    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
     routing = FusedRouting(
         kernels=kernels,
         weight_CT=_stack([weights[k] for k in kernels], batch.tokens),
@@ -127,7 +130,7 @@ def lower(
         route_of_T=route_of_T,
         loss_of_C=tuple(tuple(losses[k]) for k in kernels),
         tokens_of_loss=counts,
-        latches={text_of(latch): latch_state(latch, env) for latch in latches_of(plan)},
+        latches={latch_key(latch): latch_state(latch, env) for latch in latches_of(plan)},
     )
 
 

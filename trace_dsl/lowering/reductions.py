@@ -60,6 +60,8 @@ def _per_element(reduction: Reduction, value_n: Tensor, amount: float | None) ->
     if reduction is Reduction.SOFTMAX:
         return value_n.softmax(0)
     assert amount is not None
-    count = math.ceil(round(amount * len(value_n), 9))  # at least the share: the top 20% of two elements is one
+    has_value_n = ~value_n.isnan()  # what has no value is never among the largest, and counts for no share
+    value_n = value_n.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    count = math.ceil(round(amount * int(has_value_n.sum()), 9))  # rounded up: the top 20% of two is one
     chosen = torch.sort(value_n, descending=True, stable=True).indices[:count]
     return torch.zeros_like(value_n).index_fill(0, chosen, 1.0)  # ties go to the earlier element

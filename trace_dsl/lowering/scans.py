@@ -20,10 +20,11 @@ def scan_responses(scan: Scan, value_T: Tensor, length_R: Tensor, amount: float 
     holds, and everywhere without one; window_min(x, n), window_mean(x, n): over this token and the n - 1 before it,
     as far as there are; reward_to_go(x, gamma): sum of gamma^k x over this token (k = 0) and those after it.
     """
+    if len(value_T) == 0:
+        return value_T
     row_T = torch.repeat_interleave(torch.arange(len(length_R)), length_R)
     at_T = torch.arange(len(value_T)) - (length_R.cumsum(0) - length_R)[row_T]
-    longest = int(length_R.max()) if len(length_R) else 0
-    value_RL = torch.zeros(len(length_R), longest, dtype=torch.float64)
+    value_RL = torch.zeros(len(length_R), int(length_R.max()), dtype=torch.float64)
     value_RL[row_T, at_T] = value_T
     return _scan(scan, value_RL, length_R, amount)[row_T, at_T]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from trace_dsl.expressions import is_known_before_run, schedules_of, signals_of, text_of, weight_at_step
+from trace_dsl.expressions import signals_of, text_of, walk, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
@@ -18,6 +18,7 @@ from trace_dsl.model import (
     PolicyGradient,
     Spec,
 )
+from trace_dsl.plan.certainty import follows_from_step, surely_zero
 from trace_dsl.plan.measurements import teachers_read
 from trace_dsl.plan.plan import (
     Plan,
@@ -28,10 +29,11 @@ from trace_dsl.plan.plan import (
     advantage_of,
     content_hash,
     expressions_of,
+    is_latch,
     teacher_of,
 )
-from trace_dsl.schedules import Progress, counts_tokens
-from trace_dsl.terms import Apply, Expr, Function, Operation, Operator
+from trace_dsl.schedules import Progress
+from trace_dsl.terms import Expr
 
 
 def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
@@ -69,10 +71,12 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
 
 
 def _last_step(teacher: str, routes: tuple[PlannedRoute, ...], total_steps: int) -> int:
-    """The last step at which a loss with weight, or a predicate, reads `teacher`; -1 for never."""
+    """The last step at which a loss with weight, or a predicate or a latch, reads `teacher`; -1 for never."""
     last = -1
     for planned in routes:
-        if planned.route.when is not None and teacher in teachers_read(planned.route.when):
+        always: list[Expr] = [part for expr in expressions_of(planned.route) for part in walk(expr) if is_latch(part)]
+        always += [] if planned.route.when is None else [planned.route.when]
+        if any(teacher in teachers_read(expr) for expr in always):
             return total_steps - 1
         for loss in planned.losses:
             read = {teacher_of(loss.channel), *teachers_read(loss.channel.weight)}
@@ -96,41 +100,10 @@ def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
     """Follow a weight over every step of the run."""
     steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
     last = max((at.step for at in steps if not surely_zero(weight, at)), default=-1)
-    if not _follows_from_step(weight):
+    if not follows_from_step(weight):
         return WeightTrack(total=None, total_squared=None, last_step=last)
     values = [weight_at_step(weight, at) for at in steps]
     return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
-
-
-def surely_zero(expr: Expr, at: Progress) -> bool:
-    """Whether `expr` is zero at `at` whatever its signals are. Exact where the step decides, safe elsewhere."""
-    if _follows_from_step(expr):
-        return weight_at_step(expr, at) == 0.0
-    match expr:
-        case Operation(op=Operator.MUL, args=args):
-            return any(surely_zero(arg, at) for arg in args)
-        case Operation(op=Operator.DIV, args=(numerator, _)):
-            return surely_zero(numerator, at)
-        case Operation(op=Operator.NEG | Operator.ADD | Operator.SUB, args=args):
-            return all(surely_zero(arg, at) for arg in args)
-        case Apply(function=Function.ABS | Function.SIGN | Function.SQRT, args=(value,)):
-            return surely_zero(value, at)
-        case Apply(function=Function.WHERE, args=(_, yes, no)):
-            return surely_zero(yes, at) and surely_zero(no, at)
-        case _:
-            return False
-
-
-def weight_known_at(weight: Expr, at: Progress) -> float | None:
-    """The weight at a step, or None when only the run can tell."""
-    if _follows_from_step(weight):
-        return weight_at_step(weight, at)
-    return 0.0 if surely_zero(weight, at) else None
-
-
-def _follows_from_step(expr: Expr) -> bool:
-    """Whether the step number alone gives the value: no measurement, no token-counted schedule."""
-    return is_known_before_run(expr) and not any(counts_tokens(s) for s in schedules_of(expr))
 
 
 _DIVERGENCE_FORMULAS = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from trace_dsl.expressions import walk
-from trace_dsl.plan.plan import Plan, advantage_of
+from trace_dsl.plan.certainty import surely_zero
+from trace_dsl.plan.plan import Plan, advantage_of, latches_of
+from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr, Rank, Signal
 
 # Signals that follow from log-probs and entropies; `gap` and `ratio` are computed from the others.
@@ -18,14 +20,16 @@ def teachers_read(expr: Expr) -> frozenset[str]:
 def measurements(plan: Plan, step: int) -> frozenset[Signal]:
     """The signals to measure at `step`: logp, entropy (teacher None), teacher_logp and teacher_entropy per teacher.
 
-    Predicates are always evaluated; weights and advantages only while their loss may have weight.
+    Predicates and latches, whose state goes on, are always evaluated; weights and advantages only while their loss may
+    have weight.
     """
-    expressions: list[Expr] = []
+    expressions: list[Expr] = list(latches_of(plan))
+    at = Progress(step=step, total_steps=plan.facts.total_steps)
     for planned in plan.routes:
         if planned.route.when is not None:
             expressions.append(planned.route.when)
         for loss in planned.losses:
-            if step <= loss.track.last_step:
+            if not surely_zero(loss.channel.weight, at):
                 advantage = advantage_of(loss.channel)
                 expressions += [loss.channel.weight, *([] if advantage is None else [advantage])]
     found: set[Signal] = set()

@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 from trace_dsl.expressions import walk
 from trace_dsl.facts import RunFacts
@@ -145,7 +145,11 @@ def expressions_of(route: Route) -> tuple[Expr, ...]:
 def latches_of(plan: Plan) -> tuple[Scanned, ...]:
     """The latches of a plan, each once, in the order they are read."""
     parts = (part for r in plan.routes for expr in expressions_of(r.route) for part in walk(expr))
-    return tuple(dict.fromkeys(p for p in parts if isinstance(p, Scanned) and p.scan is Scan.LATCH))
+    return tuple(dict.fromkeys(part for part in parts if is_latch(part)))
+
+
+def is_latch(expr: Expr) -> TypeGuard[Scanned]:
+    return isinstance(expr, Scanned) and expr.scan is Scan.LATCH
 
 
 def advantage_of(channel: Channel) -> Expr | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from trace_dsl.model import Ema, Frozen, ModelTeacher, Per, SelfTeacher, Sync, Teacher
-from trace_dsl.plan.compile import weight_known_at
+from trace_dsl.plan.certainty import weight_known_at
 from trace_dsl.plan.plan import Plan, PlannedLoss, PlannedRoute, loss_names
 from trace_dsl.schedules import Progress
 
