@@ -118,6 +118,21 @@ CASES = (
         ),
     ),
     Case(
+        rule="negative-weight",
+        fires=(
+            "rest: grpo(w=-1)",
+            "rest: entropy(w=-0.01)",
+            "rest: nll(w=schedule(0.1, anneal=linear(5), floor=-0.1))",
+            DECAY + "rest: grpo(w=0.4 - kl)",
+        ),
+        misses=(
+            "rest: grpo(w=1)",
+            DECAY + "rest: grpo(w=1 - kl/0.5)",
+            "rest: fkl(w=-0.1)",
+            "rest: grpo(w=where(A > 0, 1, -1))",
+        ),
+    ),
+    Case(
         rule="self-teacher-no-op",
         fires=("teacher = self(sync=1)\nrest: fkl()", "teacher = self(ema=1)\nrest: fkl()"),
         misses=(

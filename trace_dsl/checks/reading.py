@@ -132,6 +132,22 @@ def points_to_try(expr: Expr, facts: RunFacts | None) -> Iterator[Progress]:
         yield Progress(step=step, total_steps=steps, tokens=1.5 * tokens * step / steps)
 
 
+# Cancellation in formulas such as w - w0*(1 - k/n) leaves a few ulps below zero.
+_ROUNDING = 1e-12
+
+
+def first_negative(weight: Expr, facts: RunFacts | None) -> tuple[int, float] | None:
+    """The first step at which a weight known before the run is below zero, and what it is there."""
+    for at in points_to_try(weight, facts):
+        try:
+            value = weight_at_step(weight, at)
+        except ValueError:
+            return None  # undefined at some step: the rule undefined-weight speaks of it
+        if value < -_ROUNDING:
+            return at.step, value
+    return None
+
+
 def end_of_run(expr: Expr, facts: RunFacts | None) -> Progress:
     """The point after the last step; without facts, one that every schedule has reached."""
     steps, tokens = _totals(expr, facts)
