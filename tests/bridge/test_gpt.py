@@ -131,7 +131,7 @@ def _everything(directories: dict[str, str], hf_gradients: dict[str, dict]) -> d
             transformer_config(read_shape(directories["tied"]), TP2, dtype=torch.float16)
         with pytest.raises(ValueError, match="2 ranks are not tp 1 x pp 1 x dp 1 = 1: start 1 processes"):
             start_parallel(Layout(), 1)
-        with pytest.raises(ValueError, match="2 ranks cannot be split by tp 3 x pp 1 = 3: start a multiple of 3"):
+        with pytest.raises(ValueError, match="2 ranks are not tp 3 x pp 1 x dp 1 = 3: start 3 processes"):
             start_parallel(Layout(tp=3), 1)
     return found
 

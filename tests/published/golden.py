@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,8 +16,6 @@ from trace_dsl.lowering import RolloutBatch, TokenSpan
 from trace_dsl.model import DEFAULT_TEACHER
 from trace_dsl.terms import Rank, Signal
 from trace_dsl.vocabulary import SIGNALS
-
-CARRIES_MEASUREMENTS = "measured" in {f.name for f in fields(RolloutBatch)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 
 from tests.published.distillation import DISTILLATION
 from tests.published.engine_column import FOLDER, demo_facts, engine_says, names, rows
-from tests.published.golden import CARRIES_MEASUREMENTS, FOUR, Golden, Rollouts, golden_batch
+from tests.published.golden import FOUR, Golden, Rollouts, golden_batch
 from tests.published.policy_gradients import POLICY_GRADIENTS
 from trace_dsl import lint_file
 from trace_dsl.facts import RunFacts
@@ -25,8 +25,6 @@ torch.set_num_threads(1)
 
 NAMES = names()
 GOLDEN = (*POLICY_GRADIENTS, *DISTILLATION)
-READY = tuple(golden for golden in GOLDEN if not golden.rollouts.measured)
-NEEDS_MEASURED = tuple(golden for golden in GOLDEN if golden.rollouts.measured)
 MOST_STATEMENTS = 10
 
 # Held apart from the files and the page, which are both compared with it.
@@ -134,14 +132,7 @@ def kernel_name(kernel: FusedKernel) -> str:
 
 def check(golden: Golden) -> None:
     plan = plan_of(golden.spec)
-    batch = golden_batch(golden.rollouts)
-    try:
-        lowered = lower(plan, batch, golden.step)
-    except ValueError as error:
-        if "the engine does not run" in str(error):
-            pytest.skip(str(error))
-        raise
-    routing = lowered.routing
+    routing = lower(plan, golden_batch(golden.rollouts), golden.step).routing
     found = {kernel_name(kernel): c for c, kernel in enumerate(routing.kernels)}
     assert len(found) == len(routing.kernels)
     assert set(found) == set(golden.weights)
@@ -156,14 +147,8 @@ def check(golden: Golden) -> None:
         torch.testing.assert_close(advantage_T, expected_T, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("golden", READY, ids=lambda golden: golden.name)
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_means_what_the_paper_says(golden: Golden) -> None:
-    check(golden)
-
-
-@pytest.mark.skipif(not CARRIES_MEASUREMENTS, reason="a batch does not carry measured signals yet")
-@pytest.mark.parametrize("golden", NEEDS_MEASURED, ids=lambda golden: golden.name)
-def test_means_what_the_paper_says_with_measured_signals(golden: Golden) -> None:
     check(golden)
 
 
@@ -192,7 +177,6 @@ def test_traces_spans_take_a_quarter_each() -> None:
     assert {label.name: label.cap for label in plan_of("trace").labels} == {"key": 0.25, "error": 0.25}
 
 
-@pytest.mark.skipif(not CARRIES_MEASUREMENTS, reason="a batch does not carry measured signals yet")
 def test_the_gate_of_antisd_opens_and_closes_at_two_levels() -> None:
     """Medians of H_T over the steps of a run; open from 0.3, closed below 0.93 x 0.3 = 0.279."""
     plan, latches, opened = plan_of("antisd"), {}, []
