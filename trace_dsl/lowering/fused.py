@@ -105,12 +105,12 @@ class FusedRouting:
         )
 
     def to(self, device: torch.device) -> FusedRouting:
-        """The same routing on another device."""
+        """The same routing on another device; the host does not wait for a GPU to have it."""
         return replace(
             self,
-            weight_CT=self.weight_CT.to(device),
-            advantage_CT=self.advantage_CT.to(device),
-            row_of_T=self.row_of_T.to(device),
+            weight_CT=_moved(self.weight_CT, device),
+            advantage_CT=_moved(self.advantage_CT, device),
+            row_of_T=_moved(self.row_of_T, device),
         )
 
     def teacher_tokens(self, teacher: str) -> Tensor:
@@ -120,3 +120,10 @@ class FusedRouting:
             if isinstance(kernel, DivergenceKernel) and kernel.teacher == teacher:
                 needed |= weight_T != 0
         return needed.nonzero()[:, 0]
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Only a copy from pinned memory runs beside the host."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

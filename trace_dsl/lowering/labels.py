@@ -19,9 +19,10 @@ def label_mask(batch: RolloutBatch, label: SpanLabel) -> Tensor:
     A token covered twice counts once.
     """
     mask_T = torch.zeros(batch.tokens, dtype=torch.bool)
-    left = {}
+    length_R, start_R = batch.length_R.tolist(), batch.start_R.tolist()
+    left: dict[int, int] = {}
     for span in sorted((s for s in batch.spans if s.label == label.name), key=lambda s: (s.row, s.start, s.end)):
-        length, first = int(batch.length_R[span.row]), int(batch.start_R[span.row])
+        length, first = length_R[span.row], start_R[span.row]
         if span.row not in left:
             left[span.row] = length if label.cap is None else math.floor(round(label.cap * length, 9))
         covered_t = mask_T[first + span.start : first + span.end]
