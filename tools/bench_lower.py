@@ -35,7 +35,7 @@ key when correct and mixed: fkl(w=kl) + grpo(w=1 - kl/0.5)
 key when correct: grpo(w=0.5)
 error when wrong and pos < 512: rkl(w=kl * sigmoid(gap)) + grpo(w=1 - kl/0.5)
 error when wrong: rkl(w=kl)
-plan when until(entropy > 3.5): nll(w=0.1 * A)
+plan when until(entropy > 3.99): nll(w=0.1 * A)
 rest when top(entropy, 20%, over=group): grpo(w=1.0, per=selected)
 rest when cumcount(entropy > 2.0) < 100: grpo(w=window_mean(entropy, 8) / mean(entropy, over=batch))
 rest: grpo(clip=(0.2, 0.28)) + entropy(w=0.001)
@@ -67,6 +67,7 @@ def make_batch(rows: int, length: int, group_size: int = 8, seed: int = 0) -> Ro
             start = rng.randrange(length - length // 8)
             spans.append(TokenSpan(row=row, label=label, start=start, end=start + length // 16))
     correct_R = torch.rand(rows, generator=generator) < 0.5
+    correct_R[:group_size] = True  # one group that is not mixed
     measured = {
         Signal(name="entropy", rank=Rank.TOKEN): torch.rand(tokens, generator=generator) * 4,
         Signal(name="logp", rank=Rank.TOKEN): -torch.rand(tokens, generator=generator),

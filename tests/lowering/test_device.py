@@ -11,7 +11,7 @@ from trace_dsl.lowering import lower
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_no_synchronisation_with_the_device() -> None:
-    plan, batch, device = make_plan(), make_batch(8, 64), torch.device("cuda")
+    plan, batch, device = make_plan(), make_batch(16, 1024), torch.device("cuda")
     torch.zeros(1, device=device)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -22,7 +22,7 @@ def test_no_synchronisation_with_the_device() -> None:
 
 
 def test_everything_is_lowered_on_the_host() -> None:
-    lowered = lower(make_plan(), make_batch(8, 64), 20)
+    lowered = lower(make_plan(), make_batch(16, 1024), 20)
     routing = lowered.routing
     tensors = (routing.weight_CT, routing.advantage_CT, routing.row_of_T, lowered.advantage_R, lowered.route_of_T)
     assert {tensor.device.type for tensor in tensors} == {"cpu"}

@@ -5,8 +5,6 @@ Legend: N elements (tokens or rollouts), S scopes (rollouts, prompts, or the one
 
 from __future__ import annotations
 
-from typing import assert_never
-
 import torch
 from torch import Tensor
 
