@@ -69,7 +69,7 @@ def _statements() -> Iterator[str]:
 
 
 def _losses() -> Iterator[str]:
-    yield "What a route feeds its tokens to. What the engine does not run, [it refuses](../rules.md#what-the-engine-refuses)."
+    yield "What a route feeds its tokens to. The engine [refuses](../rules.md#what-the-engine-refuses) what it does not run."
     listed = _of(Kind.LOSS)
     shared = [argument for argument in listed[0].arguments if all(argument in entry.arguments for entry in listed)]
     yield _table(

@@ -10,6 +10,7 @@ from trace_dsl.vocabulary import FUNCTIONS, LOSSES, NO_LOSS, ROWS, SIGNALS, SOUR
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _LABEL = rf"(?!when\b){_NAME}"
+_STARTS = r"(?=[ \t]*[=\"]|[ \t]+(?!when\b)[A-Za-z_])"  # what makes it a statement's word and no label
 _CALLED = r"(?=[ \t]*\()"
 
 
@@ -28,11 +29,7 @@ class TraceLexer(RegexLexer):
         "root": [
             (r"\s+", Whitespace),
             include("comments"),
-            (
-                words(tuple(STATEMENTS), suffix=r"(?=[ \t]*[=\"]|[ \t]+(?!when\b)[A-Za-z_])"),
-                Keyword.Declaration,
-                "line",
-            ),
+            (words(tuple(STATEMENTS), suffix=_STARTS), Keyword.Declaration, "line"),
             (rf"(?={_NAME}[ \t]*(?:\||:|when\b))", bygroups(), "selector"),
             default("line"),
         ],
