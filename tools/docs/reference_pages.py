@@ -69,7 +69,7 @@ def _statements() -> Iterator[str]:
 
 
 def _losses() -> Iterator[str]:
-    yield "What a route feeds its tokens to. The engine [refuses](../rules.md#what-the-engine-refuses) what it does not run."
+    yield "What trains a token. The engine [refuses](../rules.md#what-the-engine-refuses) what it does not run."
     listed = _of(Kind.LOSS)
     shared = [argument for argument in listed[0].arguments if all(argument in entry.arguments for entry in listed)]
     yield _table(
@@ -79,7 +79,7 @@ def _losses() -> Iterator[str]:
     yield _arguments_table(shared, required=())
     for entry in listed:
         yield f"## {entry.name}"
-        yield f"{_code(entry.meaning)}" + (f": {_text(entry.aside)}" if entry.aside else "")
+        yield f"{_code(entry.usage)}: {_code(entry.meaning)}" + (f", {_text(entry.aside)}" if entry.aside else "")
         yield _fence("trace part", entry.example)
         own = [argument for argument in entry.arguments if argument not in shared]
         if own:
@@ -176,7 +176,9 @@ def _word(entry: Entry) -> Iterator[str]:
     """What `explain` says of a statement or function."""
     yield f"{_code(entry.usage)}: {_text(entry.meaning)}"
     yield _fence("trace part", entry.example)
-    if entry.arguments and entry.name != "schedule":
+    if entry.name == "schedule":
+        yield "[Its arguments](schedules.md)."
+    elif entry.arguments:
         yield _arguments_table(entry.arguments, required=(), of=entry.name)
 
 
