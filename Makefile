@@ -2,6 +2,7 @@
 # make demo    lint, plan, train the shipped policy on two processes, show what changed
 # make test    all tests
 # make lint    ruff and mypy
+# make docs    the documentation as a site: open site/index.html
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 
 setup: $(STAMP)
 
@@ -37,5 +38,8 @@ lint: setup
 	$(BIN)/trace-dsl fmt --check specs
 	$(BIN)/trace-dsl lint specs
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

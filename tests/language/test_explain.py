@@ -106,6 +106,18 @@ def test_formulas_are_those_of_the_plan(name: str) -> None:
     assert formula_of(kernel) == formula
 
 
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        ("pg(adv=2*A)", "-min(ratio (2*A), clip(ratio, 0.8, 1.2) (2*A))"),
+        ("cispo(adv=2*A, high=0.5)", "-sg(min(ratio, 1.5)) (2*A) logp"),
+        ("cispo(adv=gap, high=0.5)", "-sg(min(ratio, 1.5)) gap logp"),
+    ],
+)
+def test_a_plans_formula_has_the_advantage_that_is_used(loss: str, formula: str) -> None:
+    assert formula_of(channel(loss).kernel) == formula
+
+
 _LITERAL = re.compile(r"\w+|\([\d., ]+\)")
 _LITERAL_DEFAULTS = [
     (loss, name, LOSS_ARGUMENTS[name].default)

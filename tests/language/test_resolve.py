@@ -412,6 +412,9 @@ def test_errors_of_the_language(text: str, rule: str, underlined: str) -> None:
         ("rest: grpo(adv=gap)", "pg(adv=...)"),
         ("spans key\nkye: nll()\nrest: none", "key"),
         ("teacher big = self(frozen)\nrest: fkl(teacher=bgi)", "big"),
+        ("rest: fkl(warmup=0.5)", "warmup=50%"),
+        ("rest: fkl(anneal=cos(0.5))", "cos(50%)"),
+        ("rest: fkl(anneal=linear(1e2))", "linear(100 steps), or linear(1e2 tokens)"),
     ],
 )
 def test_did_you_mean(text: str, guess: str) -> None:

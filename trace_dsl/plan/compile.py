@@ -122,11 +122,10 @@ def formula_of(kernel: Kernel) -> str:
             share = 0.0 if parameter is None else parameter
             return _DIVERGENCE_FORMULAS[kind].format(a=share, b=1 - share)
         case PolicyGradient(advantage=advantage, clip_low=low, clip_high=high):
-            a = text_of(advantage)
-            a = a if a.isidentifier() else f"({a})"
+            a = _factor(advantage)
             return f"-min(ratio {a}, clip(ratio, {1 - low:g}, {1 + high:g}) {a})"
-        case Cispo(high=high):
-            return f"-sg(min(ratio, {1 + high:g})) A logp"
+        case Cispo(advantage=advantage, high=high):
+            return f"-sg(min(ratio, {1 + high:g})) {_factor(advantage)} logp"
         case Nll():
             return "-logp"
         case EntropyBonus():
@@ -135,3 +134,9 @@ def formula_of(kernel: Kernel) -> str:
             return f"exp(d) - d - 1, d = {to}_logp - logp"
         case _:
             assert_never(kernel)
+
+
+def _factor(advantage: Expr) -> str:
+    """An advantage as a factor of a formula."""
+    text = text_of(advantage)
+    return text if text.isidentifier() else f"({text})"
