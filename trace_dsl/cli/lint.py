@@ -12,6 +12,8 @@ from typing import Annotated, assert_never
 
 import typer
 
+from trace_dsl.cli.exits import ExitCode
+from trace_dsl.cli.specs import run_facts
 from trace_dsl.cli.terminal import STDIN, console, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError, TraceError
@@ -29,14 +31,6 @@ class LintFormat(StrEnum):
     JSON = "json"
     GITHUB = "github"
     SARIF = "sarif"
-
-
-class ExitCode:
-    """What counts as a finding is for --fail-level to say; the output format changes nothing."""
-
-    CLEAN = 0
-    ERRORS_FOUND = 1
-    COULD_NOT_RUN = 2
 
 
 def lint(
@@ -86,7 +80,7 @@ def lint(
             pedantic=pedantic,
             fail_level=fail_level,
         )
-        facts = None if run is None else _facts(run)
+        facts = None if run is None else run_facts(run)
         specs = specs_below(paths or ["."])
         if fix:
             for path in specs:
@@ -102,7 +96,7 @@ def lint(
     if unread:
         raise typer.Exit(ExitCode.COULD_NOT_RUN)
     if _fails(results, settings):
-        raise typer.Exit(ExitCode.ERRORS_FOUND)
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _lint_all(
@@ -124,14 +118,6 @@ def _with_engine(result: LintResult, facts: RunFacts | None) -> LintResult:
         return result
     found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
     return replace(result, diagnostics=tuple(found))
-
-
-def _facts(run: Path) -> RunFacts:
-    # Reading a run file needs pydantic and yaml; linting alone starts without them.
-    from megatron_bridge.run_file import load_run_facts
-
-    facts: RunFacts = load_run_facts(run)
-    return facts
 
 
 def _rules(given: list[str] | None, option: str) -> frozenset[str] | None:
