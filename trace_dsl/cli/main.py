@@ -14,6 +14,7 @@ from trace_dsl.cli.lint import lint
 from trace_dsl.cli.plan import plan
 from trace_dsl.cli.prove import prove
 from trace_dsl.cli.summary import summary
+from trace_dsl.cli.test import expect
 from trace_dsl.cli.train import train
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command("plan")(plan)
 app.command("diff")(diff)
 app.command("explain")(explain)
 app.command("prove")(prove)
+app.command("test")(expect)
 app.command("train")(train)
 app.command("summary")(summary)
 

@@ -19,16 +19,19 @@ _HANG = 4
 _LONG_HEAD = 16
 
 
-def specs_below(paths: list[str]) -> list[str]:
-    """Files as they are named, folders as the specs below them; raises SpecError for a folder without any."""
+def specs_below(paths: list[str], suffix: str = ".trace") -> list[str]:
+    """Files as they are named, folders as the specs below them; raises SpecError for a folder without any.
+
+    suffix: what the names of the files end with that are looked for.
+    """
     found: list[str] = []
     for path in paths:
         if path == STDIN or not Path(path).is_dir():
             found.append(path)
             continue
-        below = sorted(str(spec) for spec in Path(path).rglob("*.trace"))
+        below = sorted(str(spec) for spec in Path(path).rglob(f"*{suffix}"))
         if not below:
-            raise SpecError(f"there is no *.trace file in {path}")
+            raise SpecError(f"there is no *{suffix} file in {path}")
         found.extend(below)
     return list(dict.fromkeys(found))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trace_dsl.expressions import walk
 from trace_dsl.plan.certainty import surely_zero
 from trace_dsl.plan.payloads import Content, Origin, Payload, expression_needs
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of
@@ -20,10 +21,21 @@ _NAMES = {
 
 
 def measurements(plan: Plan, step: int) -> frozenset[Signal]:
-    """The signals to measure at `step`: logp, entropy (teacher None), teacher_logp and teacher_entropy per teacher.
+    """The signals to measure at `step`: logp, entropy (teacher None), teacher_logp and teacher_entropy per teacher."""
+    found = (_signal(need.payload) for expr in evaluated(plan, step) for need in expression_needs(expr))
+    return frozenset(signal for signal in found if signal is not None)
 
-    Predicates and latches, whose state goes on, are always evaluated; weights and advantages only while their loss may
-    have weight.
+
+def signals_read(plan: Plan, step: int) -> frozenset[Signal]:
+    """Every signal that is read at `step`, as the spec names it."""
+    return frozenset(part for expr in evaluated(plan, step) for part in walk(expr) if isinstance(part, Signal))
+
+
+def evaluated(plan: Plan, step: int) -> tuple[Expr, ...]:
+    """The expressions that are evaluated at `step`.
+
+    Predicates and latches, whose state goes on, always are; weights and advantages only while their loss may have
+    weight.
     """
     expressions: list[Expr] = list(latches_of(plan))
     at = Progress(step=step, total_steps=plan.facts.total_steps)
@@ -34,8 +46,7 @@ def measurements(plan: Plan, step: int) -> frozenset[Signal]:
             if not surely_zero(loss.channel.weight, at):
                 advantage = advantage_of(loss.channel)
                 expressions += [loss.channel.weight, *([] if advantage is None else [advantage])]
-    found = (_signal(need.payload) for expr in expressions for need in expression_needs(expr))
-    return frozenset(signal for signal in found if signal is not None)
+    return tuple(expressions)
 
 
 def _signal(payload: Payload) -> Signal | None:
