@@ -97,6 +97,12 @@ EVERYTHING = """\
             '    step: 1\n    routes: {a: "22.", b: "1."}\n    advantages:\n      key/pg: {a: 1.41421}\n',
         ),
         (
+            "  - name: n\n    weights:\n    step: 1\n",
+            "  - name: n\n    weights:\n      error/rkl: {b: 0.5}\n      key/pg: {a: 3}\n"
+            "      key/nll: {a: [0, 1, 0]}\n"
+            '    step: 1\n    routes: {a: "22.", b: "1."}\n    advantages:\n      key/pg: {a: 1.41421}\n',
+        ),
+        (
             "  - {name: n, step: 1}\n",
             '  - {name: n, step: 1, routes: {a: "22.", b: "1."}, weights: {error/rkl: {b: 0.5}, key/pg: {a: 3}, '
             "key/nll: {a: [0, 1, 0]}}, advantages: {key/pg: {a: 1.41421}}}\n",

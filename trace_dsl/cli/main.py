@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer import rich_utils
 
 from trace_dsl.cli.diff import diff
 from trace_dsl.cli.explain import explain
@@ -19,7 +21,6 @@ from trace_dsl.cli.train import train
 
 app = typer.Typer(
     name="trace-dsl",
-    help="Say token by token which loss trains a language model: check a spec, see its plan, train.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,9 +48,16 @@ def _commands(
         bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Say token by token which loss trains a language model: check a spec, see its plan, train."""
+    """Say token by token which loss trains a language model: check a spec, see its plan, train.
+
+    A spec is a file that ends in .trace. Each command explains itself with --help; docs/commands.md lists exit codes.
+
+    Example: trace-dsl lint specs/demo/trace.trace
+    """
 
 
 def run() -> None:
     """The entry point of the installed `trace-dsl`."""
+    if os.environ.get("NO_COLOR"):
+        rich_utils.COLOR_SYSTEM = None  # help and its errors; the commands have their own console
     app()

@@ -40,8 +40,9 @@ def plan(
         PlanFormat.TABLE
     ),
 ) -> None:
-    """Show what a spec does: who each route takes, each loss with its weight over the run, what is gathered for it,
-    when teachers run. What the spec does not write is marked (default).
+    """Show what a spec does: who each route takes, each loss with its weight over the run, when teachers run.
+
+    Also what the trainer gathers for it, at which steps. What the spec does not write is marked (default).
 
     Exits with 0, with 1 when the spec has errors, with 2 when a file or --at cannot be read.
 

@@ -57,8 +57,9 @@ def prove(
         OutputFormat.TEXT
     ),
 ) -> None:
-    """Go through every combination of labels, outcomes and predicates. Without an option, prove that every token is
-    taken and that no token fits two routes.
+    """Prove what holds for every token, by going through all combinations of labels, outcomes and predicates.
+
+    Without an option, that every token is taken and that no token fits two routes.
 
     Exits with 0 when it holds, 1 with a counterexample in words, 2 when a spec cannot be read or has too many cases.
 

@@ -26,8 +26,10 @@ def expect(
         OutputFormat.TEXT
     ),
 ) -> None:
-    """Compare what specs do with what NAME.expect.yaml says of NAME.trace: which route takes a token, its weight on
-    each loss at a step, its advantage. Needs torch; docs/testing-specs.md describes the file.
+    """Compare what specs give to tokens with what stands beside them, in NAME.expect.yaml for NAME.trace.
+
+    Which route takes a token, its weight on each loss at a step, its advantage: docs/testing-specs.md describes the
+    file. Needs torch.
 
     Exits with 0 when all is as expected, 1 when something is not, 2 when a file cannot be read.
 

@@ -135,7 +135,7 @@ def _stated(text: str, node: yaml.MappingNode, values: Mapping[str, Value]) -> l
         return edits
     indent = node.start_mark.column
     lines = "".join(f"\n{' ' * indent}{key}:{_written(value, indent, len(key))}" for key, value in added)
-    end = _end(text, node)
+    end = _end(node)
     edits.append(_Edit(start=end, end=end, text=lines))
     return edits
 
@@ -147,15 +147,15 @@ def _set(text: str, parent: yaml.Node, key: str, value: Value) -> _Edit:
     named, old = step
     flow = isinstance(parent, yaml.MappingNode) and parent.flow_style
     written = f" {_flow(value)}" if flow else _written(value, named.start_mark.column, len(key))
-    return _Edit(start=text.index(":", named.end_mark.index) + 1, end=_end(text, old), text=written)
+    return _Edit(start=text.index(":", named.end_mark.index) + 1, end=_end(old), text=written)
 
 
-def _end(text: str, node: yaml.Node) -> int:
+def _end(node: yaml.Node) -> int:
     """Where a value ends. A block ends where its last value does: YAML counts the lines to the next key to it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
-        return _end(text, last[1] if isinstance(node, yaml.MappingNode) else last)
-    return max(len(text[: node.end_mark.index].rstrip()), node.start_mark.index)
+        return _end(last[1] if isinstance(node, yaml.MappingNode) else last)
+    return node.end_mark.index
 
 
 def _written(value: Value, indent: int, key: int) -> str:
