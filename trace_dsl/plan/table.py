@@ -87,7 +87,7 @@ def _loss_rows(plan: PlanDescription, loss: DescribedLoss) -> Iterator[Row]:
     told = {setting.name: setting for setting in loss.settings}
     if loss.teacher is not None and "teacher" in told:
         sees = next(teacher.sees for teacher in plan.teachers if teacher.name == loss.teacher)
-        rows = (f"on rollouts that have a {loss.context}",) if loss.context else ()
+        rows = (f"where has({loss.context})",) if loss.context else ()
         yield _row("teacher", f"`{loss.teacher}`{mark(told['teacher'].default)}", f"sees {sees}", *rows)
     if loss.support is not None:
         truncated = (told["of"].text,) if "of" in told and told["of"].default else ()
@@ -127,5 +127,5 @@ def _teacher(teacher: DescribedTeacher) -> tuple[str, ...]:
 def _where(payload: DescribedPayload) -> tuple[str, ...]:
     tokens = ("at every response token",) if payload.everywhere else payload.losses
     at = tokens if payload.everywhere else (f"at the tokens of {tokens[0]}", *tokens[1:])
-    rows = (f"of rollouts that have a {payload.context}",) if payload.context else ()
+    rows = (f"where has({payload.context})",) if payload.context else ()
     return (*at, *rows, stretches_text(payload.steps))
