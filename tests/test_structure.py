@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # Later stages import earlier ones. A module belongs to the longest prefix that fits it.
 STAGES = (
-    ("trace_dsl.errors", "trace_dsl.facts", "trace_dsl.terms", "trace_dsl.model"),
+    ("trace_dsl.errors", "trace_dsl.facts", "trace_dsl.terms", "trace_dsl.model", "trace_dsl.strict_yaml"),
     ("trace_dsl.schedules", "trace_dsl.rules"),
     ("trace_dsl.vocabulary", "trace_dsl.expressions"),
     ("trace_dsl.syntax",),
@@ -24,6 +24,7 @@ STAGES = (
     ("trace_dsl.report", "trace_dsl.format", "trace_dsl.reference", "trace_dsl.explain", "trace_dsl.prove"),
     ("trace_dsl.plan",),
     ("trace_dsl.lowering",),
+    ("trace_dsl.expect",),
     ("megatron_bridge.losses", "megatron_bridge.tasks", "megatron_bridge.device"),
     ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
@@ -89,6 +90,11 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         ["lint", "specs/demo/trace.trace"],
         ["lint", "specs", "--run", "specs/demo/run.yaml"],
         ["plan", "specs/demo/trace.trace", "--run", "specs/demo/run.yaml"],
+        ["diff", "specs/demo/trace.trace", "specs/demo/grpo.trace", "--run", "specs/demo/run.yaml"],
+        ["prove", "specs/demo/trace.trace", "--implies", "specs/demo/grpo.trace"],
+        ["explain", "--all"],
+        ["fmt", "--check", "specs"],
+        ["test", "gone.trace"],
         ["train", "specs/demo/run.yaml", "steps=no"],
         ["--help"],
     ],

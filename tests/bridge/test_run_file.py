@@ -104,6 +104,26 @@ def test_resolved_run_file_reads_back_the_same(tmp_path: Path) -> None:
     assert changed_settings(dump_run(loaded), changed) == ["optim.lr: 0.0003 -> 0.001"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", ":2:1: not valid YAML: the key 'a' stands twice"),
+        ("[1]: 2\n", ":1:1: not valid YAML: a key is a word or a number"),
+        ("name: \x01\n", ": not valid YAML: the character U+0001 at place 6 is not allowed"),
+        ("name: !!python/object:os.system x\n", ":1:7: not valid YAML: could not determine a constructor"),
+        ("[" * 5000, ": not valid YAML: it is nested too deeply"),
+        ("name: 2020-13-45\n", ": spec: missing"),
+        ("- a\n", ": a run file is a mapping"),
+    ],
+)
+def test_text_that_is_no_run_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(RunFileError) as raised:
+        load_run(path)
+    assert f"{path}{message}" in str(raised.value)
+
+
 def test_spec_with_errors_is_shown_before_a_run(tmp_path: Path) -> None:
     spec = tmp_path / "bad.trace"
     spec.write_text("rest: grpo()\nkey: fkl()\n")

@@ -96,6 +96,11 @@ def is_privileged(sees: Sees) -> bool:
     return sees not in (Sees.NOTHING, Sees.MISMATCHED)
 
 
+def contexts_of(spec: Spec) -> dict[str, str]:
+    """What each teacher is shown that a rollout may lack, by teacher."""
+    return {teacher.name: teacher.sees.value for teacher in spec.teachers if is_privileged(teacher.sees)}
+
+
 def equals_student(teacher: Teacher) -> bool:
     """Whether a teacher has the student's weights at every step and sees what the student sees."""
     match teacher.source:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trace_dsl.checks.outcomes import Outcome, outcomes, takes
-from trace_dsl.checks.reading import finding
+from trace_dsl.checks.reading import contexts_of, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, OtherPlace, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -18,9 +18,10 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    contexts = contexts_of(spec)
     for index, route in enumerate(spec.routes):
         earlier = tuple(other for other in spec.routes[:index] if other.rows == route.rows)
-        shadows = _shadows(route, earlier)
+        shadows = _shadows(route, earlier, contexts)
         if not shadows:
             continue
         names = " and ".join(f"`{other.text}`" for other in shadows)
@@ -38,12 +39,12 @@ def _carries(route: Route, label: str) -> bool:
     return route.is_rest or label in route.labels
 
 
-def _shadows(route: Route, earlier: tuple[Route, ...]) -> tuple[Route, ...]:
+def _shadows(route: Route, earlier: tuple[Route, ...], contexts: Mapping[str, str]) -> tuple[Route, ...]:
     """The earlier routes that together take every token of `route`; () when some token is left for it."""
-    alone = next((other for other in earlier if _covers(other, route)), None)
+    alone = next((other for other in earlier if _covers(other, route, contexts)), None)
     if alone is not None:
         return (alone,)
-    everything = outcomes([route.when, *(other.when for other in earlier)])
+    everything = outcomes([route.when, *(other.when for other in earlier)], contexts)
     if everything is None:
         return ()
     reached = tuple(outcome for outcome in everything if takes(route, outcome))
@@ -57,10 +58,10 @@ def _shadows(route: Route, earlier: tuple[Route, ...]) -> tuple[Route, ...]:
     return tuple(shadows)
 
 
-def _covers(other: Route, route: Route) -> bool:
+def _covers(other: Route, route: Route, contexts: Mapping[str, str]) -> bool:
     """Whether one earlier route takes every token of a route, seen from labels and predicates as they are written."""
     same_or_none = other.when == route.when or (
-        other.when is None and not any(takes(route, o) for o in outcomes([route.when]) or () if o.source)
+        other.when is None and not any(takes(route, o) for o in outcomes([route.when], contexts) or () if o.source)
     )
     return same_or_none and all(_carries(other, label) for label in route.labels)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.outcomes import outcomes
-from trace_dsl.checks.reading import finding, predicates_of
+from trace_dsl.checks.reading import contexts_of, finding, predicates_of
 from trace_dsl.expressions import text_of
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
@@ -20,7 +20,7 @@ RULE = RuleInfo(
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for when, place in predicates_of(spec):
-        everything = outcomes([when])
+        everything = outcomes([when], contexts_of(spec))
         if everything is None or any(outcome.holds(when) for outcome in everything):
             continue
         yield finding(

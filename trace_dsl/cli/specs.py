@@ -1,11 +1,13 @@
-"""Reading the spec a command is given: a file or standard input."""
+"""Reading what a command is given: a spec, from a file or standard input, and a run file."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from trace_dsl.cli.terminal import STDIN
 from trace_dsl.errors import SpecError
+from trace_dsl.facts import RunFacts
 from trace_dsl.format.files import SpecBytes, decode_spec, read_spec_bytes
 from trace_dsl.lint import LintResult, SourceFile, parse_spec
 from trace_dsl.model import Spec
@@ -32,3 +34,12 @@ def read_meaning(path: str) -> Spec:
         blocks = "\n\n".join(block.plain for block in full(result))
         raise SpecError(f"{source.path} has errors:\n{blocks}")
     return spec
+
+
+def run_facts(run: Path) -> RunFacts:
+    """The facts of the run that a file describes; raises RunFileError, with every mistake in it."""
+    # Reading a run file needs pydantic and yaml; a command that is given none starts without them.
+    from megatron_bridge.run_file import load_run_facts
+
+    facts: RunFacts = load_run_facts(run)
+    return facts

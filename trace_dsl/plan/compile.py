@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from trace_dsl.expressions import signals_of, text_of, walk, weight_at_step
+from trace_dsl.errors import SpecError
+from trace_dsl.expressions import signals_of, text_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
@@ -19,25 +20,28 @@ from trace_dsl.model import (
     Spec,
 )
 from trace_dsl.plan.certainty import follows_from_step, surely_zero
-from trace_dsl.plan.measurements import teachers_read
+from trace_dsl.plan.gathering import gathered
 from trace_dsl.plan.plan import (
+    Gathering,
     Plan,
     PlannedLoss,
     PlannedRoute,
     PlannedTeacher,
     WeightTrack,
-    advantage_of,
     content_hash,
     expressions_of,
-    is_latch,
     teacher_of,
 )
+from trace_dsl.plan.stretches import stretches
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
 
 
 def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
-    """Resolve `spec` for a run. The spec must be free of errors (see `trace_dsl.lint_file`)."""
+    """Resolve `spec` for a run. The spec must be free of errors (see `trace_dsl.lint_file`).
+
+    Raises SpecError when a weight has no value at some step of this run.
+    """
     routes = tuple(
         PlannedRoute(
             route=route,
@@ -46,9 +50,9 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         )
         for route in spec.routes
     )
+    needed = gathered(routes, facts.total_steps)
     teachers = tuple(
-        PlannedTeacher(teacher=teacher, last_step=_last_step(teacher.name, routes, facts.total_steps))
-        for teacher in spec.teachers
+        PlannedTeacher(teacher=teacher, last_step=_last_step(teacher.name, needed)) for teacher in spec.teachers
     )
     return Plan(
         facts=facts,
@@ -58,6 +62,7 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         routes=routes,
         teachers=teachers,
         signals=tuple(sorted({n for route in spec.routes for expr in expressions_of(route) for n in signals_of(expr)})),
+        gathered=needed,
         spec_text=spec.text,
         hash=content_hash(
             facts=facts,
@@ -70,40 +75,36 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
     )
 
 
-def _last_step(teacher: str, routes: tuple[PlannedRoute, ...], total_steps: int) -> int:
-    """The last step at which a loss with weight, or a predicate or a latch, reads `teacher`; -1 for never."""
-    last = -1
-    for planned in routes:
-        always: list[Expr] = [part for expr in expressions_of(planned.route) for part in walk(expr) if is_latch(part)]
-        always += [] if planned.route.when is None else [planned.route.when]
-        if any(teacher in teachers_read(expr) for expr in always):
-            return total_steps - 1
-        for loss in planned.losses:
-            read = {teacher_of(loss.channel), *teachers_read(loss.channel.weight)}
-            advantage = advantage_of(loss.channel)
-            if teacher in (read if advantage is None else read | teachers_read(advantage)):
-                last = max(last, loss.track.last_step)
-    return last
+def _last_step(teacher: str, needed: tuple[Gathering, ...]) -> int:
+    """The last step at which something reads `teacher`; -1 for never."""
+    return max((g.steps[-1][1] for g in needed if g.need.payload.teacher == teacher), default=-1)
 
 
 def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
+    try:
+        track = track_weight(channel.weight, facts.total_steps)
+    except ValueError as error:
+        raise SpecError(
+            f"line {channel.place.line}: the weight of {channel.text} has no value at some step of this run: {error}; "
+            "keep the formula defined at every step, as in 1/(step + 1)"
+        ) from error
     return PlannedLoss(
         channel=channel,
         formula=formula_of(channel.kernel),
         weight_text=text_of(channel.weight),
         teacher=teacher_of(channel),
-        track=track_weight(channel.weight, facts.total_steps),
+        track=track,
     )
 
 
 def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
-    """Follow a weight over every step of the run."""
+    """Follow a weight over every step of the run; raises ValueError where its formula has no value."""
     steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
-    last = max((at.step for at in steps if not surely_zero(weight, at)), default=-1)
+    active = stretches(at.step for at in steps if not surely_zero(weight, at))
     if not follows_from_step(weight):
-        return WeightTrack(total=None, total_squared=None, last_step=last)
+        return WeightTrack(total=None, total_squared=None, active=active)
     values = [weight_at_step(weight, at) for at in steps]
-    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
+    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
 
 
 _DIVERGENCE_FORMULAS = {

@@ -30,6 +30,11 @@ class Bound:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arguments that are given, in the order of the call."""
+        return tuple(self._values)
+
 
 def function_of(value: Callable) -> Name:
     """The name that is called: `none` and `group(...)` alike."""

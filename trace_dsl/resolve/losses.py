@@ -63,7 +63,14 @@ def channel(context: Context, loss: Loss) -> Channel | None:
     kernel = _kernel(context, bound)
     if weight is None or per is None or kernel is None or len(context.diagnostics) > errors:
         return None
-    return Channel(kernel=kernel, weight=weight, per=per, place=loss.value.place, text=loss.text)
+    return Channel(
+        kernel=kernel,
+        weight=weight,
+        per=per,
+        place=loss.value.place,
+        text=loss.text,
+        written=bound.names,
+    )
 
 
 def _unknown_loss(context: Context, function: Name) -> None:

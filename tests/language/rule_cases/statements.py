@@ -28,15 +28,26 @@ STATEMENTS = (
             "rollouts r = policy()\nrest when rows == r: none\nkey: nll()\nrest: none",
             "rest: grpo()\nrest when source == tool: nll()",
             "key when gap > 1: none\nkey when gap > 2: nll()\nrest: none",
+            # where the teacher lacks what it sees, no comparison with its signals holds
+            "key when gap > 1: none\nkey when not gap <= 1: nll()\nrest: none",
+            "key when gap > 1: none\nkey when gap <= 1: none\nkey: nll()\nrest: none",
         ),
     ),
     Case(
         rule="no-default-route",
-        fires=("key: nll()", "key: nll()\nrest when correct: none", "rest when source == tool: nll()"),
+        fires=(
+            "key: nll()",
+            "key: nll()\nrest when correct: none",
+            "rest when source == tool: nll()",
+            "rest when gap > 0: nll()\nrest when gap <= 0: none",
+            "rest when log(len) > 0: nll()\nrest when log(len) <= 0: none",
+        ),
         misses=(
             "key: nll()\nrest: none",
             "rest when correct: none\nrest when wrong: grpo()",
             "rest when source == model: nll()",
+            "teacher = self(frozen)\nrest when gap > 0: nll()\nrest when gap <= 0: none",
+            "rest when has(diagnosis) and gap <= 0: nll()\nrest when gap > 0 or not has(diagnosis): none",
         ),
     ),
     Case(
