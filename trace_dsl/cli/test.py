@@ -35,25 +35,26 @@ def expect(
 
     Example: trace-dsl test specs/demo/trace.trace
     """
+    # pydantic and yaml, which commands that read no settings start without
+    from trace_dsl.expect.compare import is_as_expected
+    from trace_dsl.expect.file import SUFFIX, expectations_of, read_expectations
+    from trace_dsl.expect.report import counted, file_fields, file_lines
+
     with refusing():
+        named = dict.fromkeys(expectations_of(path) for path in specs_below(paths or ["."], SUFFIX))
+        files = [read_expectations(path) for path in named]
         if find_spec("torch") is None:
             raise TraceError(
                 "trace-dsl test computes weights as training does, with torch, which is not installed: "
                 "pip install '.[train]' from the repository"
             )
-        # what commands without torch start without
-        from trace_dsl.expect.compare import is_as_expected
-        from trace_dsl.expect.file import SUFFIX, expectations_of, read_expectations
-        from trace_dsl.expect.report import counted, file_fields, file_lines
-        from trace_dsl.expect.run import run_cases
-        from trace_dsl.expect.update import write_found
+    from trace_dsl.expect.run import run_cases
+    from trace_dsl.expect.update import write_found
 
-        files = list(dict.fromkeys(expectations_of(path) for path in specs_below(paths or ["."], SUFFIX)))
     screen = console()
     told, cases, wrong = [], 0, 0
-    for path in files:
+    for file in files:
         with refusing():
-            file = read_expectations(path)
             outcomes = run_cases(file)
             written = write_found(file, outcomes) if update else ()
         told.append(file_fields(file, outcomes, written))
