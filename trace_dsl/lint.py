@@ -10,7 +10,7 @@ from trace_dsl.checks import RULES, check, unused_suppression
 from trace_dsl.checks.removals import removals
 from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, Severity, Spec
+from trace_dsl.model import Diagnostic, Place, Replacement, Severity, Spec
 from trace_dsl.resolve import resolve
 from trace_dsl.rules import DEFAULT_RULES, LANGUAGE_RULES, LanguageRule, RuleSelection
 from trace_dsl.syntax import ParsedSource, Suppression, parse_source
@@ -175,8 +175,8 @@ def _apply_suppressions(
     spec_is_whole = not any(diagnostic.rule in _LANGUAGE for diagnostic in found)
     for source in sources:
         for suppression in source.suppressions:
-            for rule in suppression.rules:
-                refusal = _refusal(rule, suppression)
+            for rule, rule_place in zip(suppression.rules, suppression.rule_places, strict=True):
+                refusal = _refusal(rule, rule_place, suppression)
                 if refusal is not None:
                     comments.append(refusal)
                     continue
@@ -194,14 +194,16 @@ def _on_line(diagnostic: Diagnostic, suppression: Suppression) -> bool:
     return place.path == comment.path and place.line <= comment.line <= place.end_line
 
 
-def _refusal(rule: str, suppression: Suppression) -> Diagnostic | None:
+def _refusal(rule: str, rule_place: Place, suppression: Suppression) -> Diagnostic | None:
     if rule in RULES and rule not in _LANGUAGE and rule != "unused-suppression":
         return None
+    replacement: Replacement | None = None
     if rule in RULES:
         message, fix = f"`{rule}` cannot be ignored: without it the spec has no meaning", "mend the line"
     else:
         message = f"there is no rule `{rule}`"
-        fix = did_you_mean(rule, (name for name in RULES if name not in _LANGUAGE))
+        suggestion = did_you_mean(rule, (name for name in RULES if name not in _LANGUAGE))
+        fix, replacement = suggestion.text, suggestion.at(rule_place)
     return Diagnostic(
         rule=LanguageRule.BAD_SUPPRESSION.value,
         severity=Severity.ERROR,
@@ -209,4 +211,5 @@ def _refusal(rule: str, suppression: Suppression) -> Diagnostic | None:
         message=message,
         consequence="the comment silences nothing",
         fix=fix,
+        replacement=replacement,
     )

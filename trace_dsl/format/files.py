@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from trace_dsl.errors import SpecError
 
 _MARK = b"\xef\xbb\xbf"
+_EXTENDS = re.compile(r'^\s*extends\s*"([^"\n]+)"', flags=re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,15 @@ def read_spec_bytes(path: str) -> SpecBytes:
         reason = error.strerror if isinstance(error, OSError) else None
         raise SpecError(f"{path} cannot be read: {(reason or str(error)).lower()}") from error
     return decode_spec(content, path)
+
+
+def extended_by(path: Path) -> Path | None:
+    """A spec of the same folder or below it that extends this one; raises SpecError when one cannot be read."""
+    for other in sorted(path.parent.rglob("*.trace")):
+        text = read_spec_bytes(str(other)).text if other.is_file() else ""
+        if any((other.parent / target).resolve() == path.resolve() for target in _EXTENDS.findall(text)):
+            return other
+    return None
 
 
 def replace_file(path: str, content: bytes) -> None:
