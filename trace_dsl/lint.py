@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_dsl.checks import RULES, check, unused_suppression
-from trace_dsl.checks.removals import removals
+from trace_dsl.checks.removals import Removal, removals
 from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Place, Replacement, Severity, Spec
@@ -106,6 +106,15 @@ class FixedText:
     text: str
     removed: tuple[str, ...]
     result: LintResult
+
+
+def removal_of(found: Diagnostic, text: str, *, path: str = "<text>") -> Removal | None:
+    """What can be taken out to settle a finding; None when nothing can, or the spec would mean something else then."""
+    before = parse_spec(text, path=path)[0]
+    for removal in removals((found,), parse_source(path, text)):
+        if len(removal.text) < len(text) and _means_the_same(before, parse_spec(removal.text, path=path)[0]):
+            return removal
+    return None
 
 
 def fix_text(

@@ -35,13 +35,17 @@ def decode_spec(content: bytes, path: str) -> SpecBytes:
         text = content.removeprefix(_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    first = text.partition("\n")[0]
-    return SpecBytes(
-        path=path,
-        content=content,
-        text=text.replace("\r\n", "\n").replace("\r", "\n"),
-        line_end="\r\n" if "\n" in text and first.endswith("\r") else "\n",
-    )
+    return SpecBytes(path=path, content=content, text=bare_newlines(text), line_end=line_end_of(text))
+
+
+def bare_newlines(text: str) -> str:
+    """A text whose lines end in bare newlines, however they ended."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def line_end_of(text: str) -> str:
+    """The line end of a text's first line; a bare newline for a text of one line."""
+    return "\r\n" if text.partition("\n")[0].endswith("\r") and "\n" in text else "\n"
 
 
 def read_spec_bytes(path: str) -> SpecBytes:

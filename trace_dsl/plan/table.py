@@ -37,7 +37,7 @@ def table_lines(plan: Plan, steps: Sequence[int]) -> Iterator[str]:
     for planned_teacher in plan.teachers:
         teacher, last = planned_teacher.teacher, planned_teacher.last_step
         when = "never run" if last < 0 else f"last run at step {last}"
-        yield f"teacher {teacher.name!r}: {_describe_teacher(teacher)}; {when}"
+        yield f"teacher {teacher.name!r}: {describe_teacher(teacher)}; {when}"
     if not plan.teachers:
         yield "no teacher is run"
     if plan.signals:
@@ -73,7 +73,8 @@ def describe_per(per: Per) -> str:
     return f"const({per.constant:g})" if per.constant is not None else per.kind.value
 
 
-def _describe_teacher(teacher: Teacher) -> str:
+def describe_teacher(teacher: Teacher) -> str:
+    """A teacher in words: where its weights come from, what it sees."""
     match teacher.source:
         case SelfTeacher(update=Sync(every)):
             source = f"the policy's weights, copied every {every} steps"

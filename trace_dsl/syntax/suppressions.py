@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from trace_dsl.model import Diagnostic, Place, Severity
 from trace_dsl.syntax.lines import Comment
 
-_ADDRESSED = re.compile(r"#\s*trace\s*:")
-_WELL_FORMED = re.compile(r"#\s*trace\s*:\s*ignore\s*\[(?P<rules>[^\]]*)\]\s*(?P<reason>.*)")
+ADDRESSED = re.compile(r"#\s*trace\s*:")
+WELL_FORMED = re.compile(r"#\s*trace\s*:\s*ignore\s*\[(?P<rules>[^\]]*)\]\s*(?P<reason>.*)")
 _NAME = re.compile(r"[^\s,](?:[^,]*[^\s,])?")
 RULE = "bad-suppression"
 
@@ -29,9 +29,9 @@ def read_suppressions(comments: tuple[Comment, ...]) -> tuple[tuple[Suppression,
     found: list[Suppression] = []
     wrong: list[Diagnostic] = []
     for comment in comments:
-        if not _ADDRESSED.match(comment.text):
+        if not ADDRESSED.match(comment.text):
             continue
-        match = _WELL_FORMED.match(comment.text)
+        match = WELL_FORMED.match(comment.text)
         rules = tuple(rule.strip() for rule in match["rules"].split(",") if rule.strip()) if match else ()
         if match is None or not rules:
             message, fix = (
