@@ -108,7 +108,9 @@ def _for_slot(document: Document, slot: Slot, line: int) -> Iterator[Offer]:
         case SlotKind.LABEL:
             yield from _labels(document)
         case SlotKind.NEW_LABEL:
-            yield from _labels(document)
+            labels = [one for one in document.names if one.role is Role.LABEL]
+            declared = {one.name for one in labels if one.gives}
+            yield from (_label(one.name) for one in labels if one.name not in declared)
         case SlotKind.AFTER_LABEL:
             yield _word("when", Kind.STATEMENT, _K.Keyword)
         case SlotKind.SOURCE:
@@ -118,7 +120,7 @@ def _for_slot(document: Document, slot: Slot, line: int) -> Iterator[Offer]:
             yield _word(NO_LOSS, Kind.STATEMENT, _K.Keyword)
         case SlotKind.ARGUMENT:
             yield from _arguments(slot)
-            if slot.argument or not (slot.owner or slot.call in LOSSES):
+            if slot.argument or not (slot.owner or slot.call in LOSSES or slot.call == "schedule"):
                 yield from _values(document, slot, line)
         case SlotKind.VALUE | SlotKind.EXPRESSION:
             yield from _values(document, slot, line)
@@ -173,8 +175,11 @@ def _operands(document: Document, slot: Slot, line: int) -> Iterator[Offer]:
 
 def _labels(document: Document) -> Iterator[Offer]:
     """Declared labels; without a `spans` statement, those that routes use."""
-    for label in document.spec.labels:
-        yield Offer(text=label.name, kind=_K.EnumMember, meaning="span label")
+    yield from (_label(label.name) for label in document.spec.labels)
+
+
+def _label(name: str) -> Offer:
+    return Offer(text=name, kind=_K.EnumMember, meaning="span label")
 
 
 def _given(document: Document, role: Role, *, above: int | None = None) -> tuple[str, ...]:

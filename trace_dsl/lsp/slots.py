@@ -230,7 +230,7 @@ class _Reader:
             statement=statement,
             call=frame.call,
             argument=argument,
-            given=tuple(frame.given),
+            given=(*frame.given, *positional[: frame.position]),
         )
         return slot if kind is not SlotKind.EXPRESSION else self._operand(slot)
 
