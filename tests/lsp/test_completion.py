@@ -81,6 +81,8 @@ def offered(line: str, *, above: str = ABOVE, below: str = "\nrest: grpo()\n") -
         ("spans key(", {"cap="}),
         ('teacher x = model("ke', set()),
         ('extends "', set()),
+        ("extends = ", set()),
+        ("spans = ", set()),
         ("key: nll(w=3", set()),
         ("key: nll()  # fkl(", set()),
         ("key: fkl(\n    w=kl,\n    ", FKL - {"w="}),

@@ -197,7 +197,7 @@ class _Reader:
                 kind = SlotKind.LOSS if self.previous in (":", "+") else SlotKind.NOTHING
                 return Slot(kind=kind, statement=statement)
             case "value" if statement != "let":
-                kind = SlotKind.SOURCE if self.previous == "=" else SlotKind.NOTHING
+                kind = SlotKind.SOURCE if self.previous == "=" and statement in MAKERS else SlotKind.NOTHING
                 return Slot(kind=kind, statement=statement)
             case _:
                 return self._operand(Slot(kind=SlotKind.EXPRESSION, statement=statement))
