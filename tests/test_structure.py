@@ -33,6 +33,7 @@ STAGES = (
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
+    ("trace_dsl.lsp",),
     ("trace_dsl.cli", "trace_dsl.__main__"),
 )
 # Facts about shapes and tasks are standard-library Python that earlier stages may read.

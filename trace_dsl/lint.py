@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_dsl.checks import RULES, check, unused_suppression
-from trace_dsl.checks.removals import removals
+from trace_dsl.checks.removals import Removal, removals
 from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, Severity, Spec
+from trace_dsl.model import Diagnostic, Place, Replacement, Severity, Spec
 from trace_dsl.resolve import resolve
 from trace_dsl.rules import DEFAULT_RULES, LANGUAGE_RULES, LanguageRule, RuleSelection
 from trace_dsl.syntax import ParsedSource, Suppression, parse_source
@@ -108,6 +108,15 @@ class FixedText:
     result: LintResult
 
 
+def removal_of(found: Diagnostic, text: str, *, path: str = "<text>") -> Removal | None:
+    """What can be taken out to settle a finding; None when nothing can, or the spec would mean something else then."""
+    before = parse_spec(text, path=path)[0]
+    for removal in removals((found,), parse_source(path, text)):
+        if len(removal.text) < len(text) and _means_the_same(before, parse_spec(removal.text, path=path)[0]):
+            return removal
+    return None
+
+
 def fix_text(
     text: str, facts: RunFacts | None = None, *, path: str = "<text>", selection: RuleSelection = DEFAULT_RULES
 ) -> FixedText:
@@ -175,8 +184,8 @@ def _apply_suppressions(
     spec_is_whole = not any(diagnostic.rule in _LANGUAGE for diagnostic in found)
     for source in sources:
         for suppression in source.suppressions:
-            for rule in suppression.rules:
-                refusal = _refusal(rule, suppression)
+            for rule, rule_place in zip(suppression.rules, suppression.rule_places, strict=True):
+                refusal = _refusal(rule, rule_place, suppression)
                 if refusal is not None:
                     comments.append(refusal)
                     continue
@@ -194,14 +203,16 @@ def _on_line(diagnostic: Diagnostic, suppression: Suppression) -> bool:
     return place.path == comment.path and place.line <= comment.line <= place.end_line
 
 
-def _refusal(rule: str, suppression: Suppression) -> Diagnostic | None:
+def _refusal(rule: str, rule_place: Place, suppression: Suppression) -> Diagnostic | None:
     if rule in RULES and rule not in _LANGUAGE and rule != "unused-suppression":
         return None
+    replacement: Replacement | None = None
     if rule in RULES:
         message, fix = f"`{rule}` cannot be ignored: without it the spec has no meaning", "mend the line"
     else:
         message = f"there is no rule `{rule}`"
-        fix = did_you_mean(rule, (name for name in RULES if name not in _LANGUAGE))
+        suggestion = did_you_mean(rule, (name for name in RULES if name not in _LANGUAGE))
+        fix, replacement = suggestion.text, suggestion.at(rule_place)
     return Diagnostic(
         rule=LanguageRule.BAD_SUPPRESSION.value,
         severity=Severity.ERROR,
@@ -209,4 +220,5 @@ def _refusal(rule: str, suppression: Suppression) -> Diagnostic | None:
         message=message,
         consequence="the comment silences nothing",
         fix=fix,
+        replacement=replacement,
     )

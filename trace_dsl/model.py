@@ -43,8 +43,19 @@ class OtherPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What to write instead of the text that stands at a place."""
+
+    place: Place
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
-    """One finding: which rule, where, what, what it would cost a run, and how to fix it."""
+    """One finding: which rule, where, what, what it would cost a run, and how to fix it.
+
+    `replacement` is the fix as a change of the text, where one word for another is all there is to it.
+    """
 
     rule: str
     severity: Severity
@@ -53,6 +64,7 @@ class Diagnostic:
     consequence: str = ""
     fix: str = ""
     others: tuple[OtherPlace, ...] = ()
+    replacement: Replacement | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------- teachers

@@ -16,7 +16,7 @@ from trace_dsl.vocabulary import ESTIMATORS, HAS, ROLLOUT_ARGUMENTS, SEES, SOURC
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-KINDS = {"trace", "bash", "output", "python", "yaml", "text"}
+KINDS = {"trace", "bash", "output", "python", "yaml", "text", "lua", "elisp", "toml"}
 # A whole spec without a mark has no findings; a part of one has no errors; a bad one has findings. The specs of
 # rules.md need the facts of a run and are tested with the rules.
 MARKS: dict[str, frozenset[frozenset[str]]] = {

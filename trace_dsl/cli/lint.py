@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, assert_never
@@ -18,9 +16,9 @@ from trace_dsl.cli.terminal import STDIN, console, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
-from trace_dsl.format.files import read_spec_bytes, replace_file
+from trace_dsl.format.files import extended_by, read_spec_bytes, replace_file
 from trace_dsl.lint import LintResult, fix_text, lint_file, lint_text
-from trace_dsl.plan.support import unsupported
+from trace_dsl.plan.support import with_unsupported
 from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
 from trace_dsl.rules import RuleSelection
 
@@ -105,18 +103,10 @@ def _lint_all(
     results, unread = [], []
     for path in specs:
         try:
-            results.append(_with_engine(_lint_one(path, facts, rules), facts))
+            results.append(with_unsupported(_lint_one(path, facts, rules), facts))
         except SpecError as error:
             unread.append(error)
     return tuple(results), unread
-
-
-def _with_engine(result: LintResult, facts: RunFacts | None) -> LintResult:
-    """With a run, also what `train` would refuse: kernels, options and signals this version does not run."""
-    if facts is None or result.spec is None:
-        return result
-    found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
-    return replace(result, diagnostics=tuple(found))
 
 
 def _rules(given: list[str] | None, option: str) -> frozenset[str] | None:
@@ -182,20 +172,10 @@ def _fix_one(path: str, facts: RunFacts | None, rules: RuleSelection) -> None:
     fixed = fix_text(spec.text, facts, path=path, selection=rules)
     if not fixed.removed:
         return
-    child = _extended_by(Path(path))
+    child = extended_by(Path(path))
     if child is not None:
         print(f"left alone {path}: {child} extends it and may use what looks unused here", file=sys.stderr)
         return
     replace_file(path, spec.encoded(fixed.text))
     for removed in fixed.removed:
         print(f"fixed {path}: took out {removed}", file=sys.stderr)
-
-
-def _extended_by(path: Path) -> Path | None:
-    """A spec of the same folder or below it that extends this one."""
-    for other in sorted(path.parent.rglob("*.trace")):
-        text = read_spec_bytes(str(other)).text if other.is_file() else ""
-        for target in re.findall(r'^\s*extends\s*"([^"\n]+)"', text, flags=re.MULTILINE):
-            if (other.parent / target).resolve() == path.resolve():
-                return other
-    return None

@@ -13,6 +13,7 @@ from trace_dsl.cli.diff import diff
 from trace_dsl.cli.explain import explain
 from trace_dsl.cli.fmt import fmt
 from trace_dsl.cli.lint import lint
+from trace_dsl.cli.lsp import lsp
 from trace_dsl.cli.plan import plan
 from trace_dsl.cli.prove import prove
 from trace_dsl.cli.summary import summary
@@ -32,6 +33,7 @@ app.command("diff")(diff)
 app.command("explain")(explain)
 app.command("prove")(prove)
 app.command("test")(expect)
+app.command("lsp")(lsp)
 app.command("train")(train)
 app.command("summary")(summary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from trace_dsl.errors import SpecError
 
 _MARK = b"\xef\xbb\xbf"
+_EXTENDS = re.compile(r'^\s*extends\s*"([^"\n]+)"', flags=re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +35,17 @@ def decode_spec(content: bytes, path: str) -> SpecBytes:
         text = content.removeprefix(_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    first = text.partition("\n")[0]
-    return SpecBytes(
-        path=path,
-        content=content,
-        text=text.replace("\r\n", "\n").replace("\r", "\n"),
-        line_end="\r\n" if "\n" in text and first.endswith("\r") else "\n",
-    )
+    return SpecBytes(path=path, content=content, text=bare_newlines(text), line_end=line_end_of(text))
+
+
+def bare_newlines(text: str) -> str:
+    """A text whose lines end in bare newlines, however they ended."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def line_end_of(text: str) -> str:
+    """The line end of a text's first line; a bare newline for a text of one line."""
+    return "\r\n" if text.partition("\n")[0].endswith("\r") and "\n" in text else "\n"
 
 
 def read_spec_bytes(path: str) -> SpecBytes:
@@ -50,6 +56,15 @@ def read_spec_bytes(path: str) -> SpecBytes:
         reason = error.strerror if isinstance(error, OSError) else None
         raise SpecError(f"{path} cannot be read: {(reason or str(error)).lower()}") from error
     return decode_spec(content, path)
+
+
+def extended_by(path: Path) -> Path | None:
+    """A spec of the same folder or below it that extends this one; raises SpecError when one cannot be read."""
+    for other in sorted(path.parent.rglob("*.trace")):
+        text = read_spec_bytes(str(other)).text if other.is_file() else ""
+        if any((other.parent / target).resolve() == path.resolve() for target in _EXTENDS.findall(text)):
+            return other
+    return None
 
 
 def replace_file(path: str, content: bytes) -> None:

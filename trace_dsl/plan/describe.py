@@ -122,19 +122,30 @@ def _rollouts(source: RolloutSource) -> DescribedRollouts:
     return DescribedRollouts(name=source.name, what="the policy", a_prompt=source.n, settings=settings)
 
 
-def _teacher(teacher: Teacher, last_step: int) -> DescribedTeacher:
+def describe_teacher(teacher: Teacher) -> str:
+    """A teacher in words: where its weights come from, what it sees."""
+    return f"{_weights(teacher)[0]}, sees {teacher.sees.value}"
+
+
+def _weights(teacher: Teacher) -> tuple[str, str, str]:
+    """(where its weights come from, the setting that says so, its value)."""
     match teacher.source:
+        case SelfTeacher(update=Sync(1)):
+            return "the policy's weights, copied every step", "sync", "1"
         case SelfTeacher(update=Sync(every)):
-            what, name, value = f"the policy's weights, copied every {every} steps", "sync", str(every)
-            what = "the policy's weights, copied every step" if every == 1 else what
+            return f"the policy's weights, copied every {every} steps", "sync", str(every)
         case SelfTeacher(update=Ema(rate)):
-            what, name, value = f"a moving average of the policy, rate {rate:g}", "ema", number_text(rate)
+            return f"a moving average of the policy, rate {rate:g}", "ema", number_text(rate)
         case SelfTeacher(update=Frozen()):
-            what, name, value = "the weights the run started from", "frozen", "frozen"
+            return "the weights the run started from", "frozen", "frozen"
         case ModelTeacher(path):
-            what, name, value = f"the model {path}", "path", path
+            return f"the model {path}", "path", path
         case _:
             raise AssertionError(f"a teacher has a source {teacher.source} without words")
+
+
+def _teacher(teacher: Teacher, last_step: int) -> DescribedTeacher:
+    what, name, value = _weights(teacher)
     values = {name: value, "sees": teacher.sees.value}
     return DescribedTeacher(
         name=teacher.name,

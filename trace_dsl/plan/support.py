@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from trace_dsl.facts import RunFacts
+from trace_dsl.lint import LintResult
 from trace_dsl.model import (
     K3,
     Channel,
@@ -32,6 +34,14 @@ ROW_SIGNALS = frozenset({"reward", "correct", "wrong", "len", "A"})
 GROUP_SIGNALS = frozenset({"all_correct", "all_wrong", "mixed", "group_size"})
 TOKEN_SIGNALS = frozenset({"pos", "old_logp", "source"})
 KNOWN_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS | MEASURED | {"step"}
+
+
+def with_unsupported(result: LintResult, facts: RunFacts | None) -> LintResult:
+    """What was found, and with a run also what `train` would refuse: see `unsupported`."""
+    if facts is None or result.spec is None:
+        return result
+    found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
+    return replace(result, diagnostics=tuple(found))
 
 
 def unsupported(spec: Spec, facts: RunFacts) -> Iterator[Diagnostic]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from trace_dsl.checks import RULES
 from trace_dsl.lint import LintResult
 from trace_dsl.model import Diagnostic, Place, Severity
+from trace_dsl.report._programs import whole_message
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning"}
@@ -53,15 +54,11 @@ def _driver() -> dict[str, object]:
 
 
 def _result(result: LintResult, found: Diagnostic) -> dict[str, object]:
-    parts = [
-        found.message,
-        *(f"{word}: {text}" for word, text in (("cost", found.consequence), ("fix", found.fix)) if text),
-    ]
     shown: dict[str, object] = {
         "ruleId": found.rule,
         "ruleIndex": _INDEX[found.rule],
         "level": _LEVELS[found.severity],
-        "message": {"text": "\n".join(parts)},
+        "message": {"text": whole_message(found)},
         "locations": [_location(result, found.place)],
     }
     if found.others:

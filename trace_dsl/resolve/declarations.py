@@ -35,6 +35,7 @@ from trace_dsl.syntax.tree import (
 )
 from trace_dsl.terms import Expr, Rank
 from trace_dsl.vocabulary import (
+    ARGUMENT_WORDS,
     ESTIMATORS,
     RANK_WORDS,
     ROLLOUT_ARGUMENTS,
@@ -154,9 +155,9 @@ def advantage(context: Context, statement: AdvantageStatement) -> AdvantageEstim
     bound = bind(context, statement.value, known=ESTIMATORS[kind_word])
     node = bound.get("center")
     if node is not None:
-        word(context, node, ("mean",), "center of a group")
+        word(context, node, ARGUMENT_WORDS["center"], "center of a group")
     node = bound.get("scale")
-    scale = "std" if node is None else word(context, node, ("std", "none"), "scale of a group")
+    scale = "std" if node is None else word(context, node, ARGUMENT_WORDS["scale"], "scale of a group")
     if len(context.diagnostics) > errors:
         return None
     kind = EstimatorKind(kind_word)

@@ -18,6 +18,7 @@ from trace_dsl.vocabulary import (
     SIGNALS,
     SOURCES,
     SignalInfo,
+    Suggestion,
     ValueKind,
     closest,
 )
@@ -138,7 +139,7 @@ def _name(context: Context, node: Name) -> Typed | None:
     return None
 
 
-def _unknown_name(context: Context, name: str) -> tuple[str, str]:
+def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
     """The message for a name that is no value, and the fix."""
     if name in FUNCTIONS:
         return f"`{name}` is a function, not a value", f"call it, as in {name}(...)"
@@ -152,8 +153,7 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str]:
         return f"`{name}` is a span label, not a value", "a route starts with its labels"
     if name in SOURCES:
         return f"`{name}` only compares with `source`", f"write `source == {name}`"
-    near = closest(name, (*context.lets, *SIGNALS))
-    return f"there is no signal or `let` called `{name}`", f"did you mean `{near}`?" if near else ""
+    return f"there is no signal or `let` called `{name}`", Suggestion(near=closest(name, (*context.lets, *SIGNALS)))
 
 
 def _let(context: Context, node: Name, entry: LetEntry) -> Typed | None:

@@ -9,7 +9,7 @@ from trace_dsl.model import DEFAULT_TEACHER, Diagnostic, OtherPlace, Place, Sees
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Name, Node, Number, Unit
 from trace_dsl.terms import Expr
-from trace_dsl.vocabulary import ValueKind, did_you_mean
+from trace_dsl.vocabulary import Suggestion, ValueKind, did_you_mean
 
 # The paper's teacher: the student's weights, copied every 10 steps, shown the diagnosis (arXiv 2605.10194, section 3).
 DEFAULT_SYNC = 10
@@ -62,11 +62,11 @@ class Context:
         place: Place,
         message: str,
         *,
-        fix: str = "",
+        fix: str | Suggestion = "",
         consequence: str = "",
         others: tuple[OtherPlace, ...] = (),
     ) -> None:
-        """Record an error of the statement at hand."""
+        """Record an error of the statement at hand. A suggestion is about the whole of `place`."""
         self.broken = True
         self.diagnostics.append(
             Diagnostic(
@@ -74,9 +74,10 @@ class Context:
                 severity=Severity.ERROR,
                 place=place,
                 message=message,
-                fix=fix,
+                fix=fix if isinstance(fix, str) else fix.text,
                 consequence=consequence,
                 others=others,
+                replacement=None if isinstance(fix, str) else fix.at(place),
             )
         )
 
