@@ -159,6 +159,25 @@ def test_the_server_ends_with_its_editor(editor: Editor) -> None:
     assert editor.process.wait(timeout=PATIENCE) in (0, 1)
 
 
+def test_typing_is_judged_once_it_pauses_and_answered_at_once(editor: Editor) -> None:
+    editor.start()
+    editor.open("a.trace", "rest: grpo(w=1)\n")
+    for text in ("rest: grpo(w=0)\n", "rest: grpo(w=\n", "rest: fkl(\n"):
+        document = {"uri": editor.uri("a.trace"), "version": 2}
+        editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [{"text": text}]})
+    items = editor.request("textDocument/completion", editor.at("a.trace", 0, 10))
+    assert "topk=" in [item["label"] for item in items]
+    seen = [codes(editor.published("a.trace"))]
+    while seen[-1] != ["syntax"]:
+        seen.append(codes(editor.published("a.trace")))
+    assert len(seen) <= 3
+    editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [{"text": "rest: grpo(w=0)"}]})
+    editor.notify("textDocument/didClose", {"textDocument": {"uri": editor.uri("a.trace")}})
+    while editor.published("a.trace"):
+        pass
+    assert editor.stop() == 0
+
+
 def test_closing_a_document_takes_its_findings_back(editor: Editor) -> None:
     editor.start()
     assert codes(editor.open("a.trace", "rest: grpo(w=0)\n")) == ["zero-weight"]

@@ -13,14 +13,12 @@ from trace_dsl.lsp.names import Named, Role, names_in_text
 from trace_dsl.lsp.positions import Encoding, TextLines, text_lines
 from trace_dsl.model import Place, Spec
 from trace_dsl.plan.support import with_unsupported
-from trace_dsl.resolve import resolve
+from trace_dsl.resolve import Resolved, resolve
 from trace_dsl.resolve.findings import is_length
-from trace_dsl.rules import DEFAULT_RULES, LANGUAGE_RULES, LanguageRule, RuleSelection
+from trace_dsl.rules import DEFAULT_RULES, LanguageRule, RuleSelection
 from trace_dsl.syntax import ParsedSource, parse_source
 from trace_dsl.syntax.tree import LetStatement, Text, TupleOf
 from trace_dsl.terms import Expr
-
-_LANGUAGE = frozenset(rule.name for rule in LANGUAGE_RULES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +35,7 @@ class Surroundings:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """`text` has bare newlines, the editor's has `line_end`. `spec` holds what is known, also when there are errors."""
+    """`text` has bare newlines, the editor's has `line_end`."""
 
     uri: str
     path: Path
@@ -46,8 +44,24 @@ class Document:
     lines: TextLines
     around: Surroundings
     parsed: ParsedSource
-    result: LintResult
-    spec: Spec
+    resolved: Resolved
+
+    @property
+    def spec(self) -> Spec:
+        """Everything that is known of the spec, also when there are errors."""
+        return self.resolved.spec
+
+    @property
+    def bases(self) -> tuple[ParsedSource, ...]:
+        """The specs that this one extends, directly or in turn."""
+        return self.resolved.sources[1:]
+
+    @cached_property
+    def result(self) -> LintResult:
+        """What is wrong with the spec. Rules try every step of a run, so this takes longer than all the rest."""
+        facts = self.around.facts
+        found = lint_text(self.text, facts, path=str(self.path), selection=self.around.rules)
+        return with_unsupported(found, facts)
 
     @property
     def parses(self) -> bool:
@@ -82,7 +96,7 @@ class Document:
         statement = self._let_statement(name)
         if statement is None or isinstance(statement.value, TupleOf | Text) or is_length(statement.value):
             return None
-        if any(found.rule in _LANGUAGE and _within(found.place, statement.place) for found in self.result.diagnostics):
+        if any(_within(found.place, statement.place) for found in self.resolved.diagnostics):
             return None
         return next((let.value for let in self.spec.lets if let.name == name), None)
 
@@ -97,15 +111,6 @@ class Document:
         statements = (statement for source in (self.parsed, *self.bases) for statement in source.statements)
         return next((one for one in statements if isinstance(one, LetStatement) and one.name.name == name), None)
 
-    @cached_property
-    def bases(self) -> tuple[ParsedSource, ...]:
-        """The specs that this one extends, directly or in turn."""
-        return tuple(
-            parse_source(source.path, source.text, place_path=source.path)
-            for source in self.result.sources
-            if source.path
-        )
-
     def uri_of(self, place: Place) -> str:
         """The file that a place is in."""
         return Path(place.path).resolve().as_uri() if place.path else self.uri
@@ -114,8 +119,8 @@ class Document:
         """The text that a place is in."""
         if not place.path:
             return self.lines
-        source = next((source for source in self.result.sources if source.path == place.path), None)
-        return text_lines("" if source is None else source.text, self.lines.encoding)
+        base = next(base for base in self.bases if base.path == place.path)
+        return text_lines(base.text, self.lines.encoding)
 
 
 def analyse(uri: str, text: str, path: Path, *, encoding: Encoding, around: Surroundings | None = None) -> Document:
@@ -123,7 +128,6 @@ def analyse(uri: str, text: str, path: Path, *, encoding: Encoding, around: Surr
     around = around or Surroundings()
     bare = bare_newlines(text)
     parsed = parse_source(str(path), bare)
-    result = lint_text(bare, around.facts, path=str(path), selection=around.rules)
     return Document(
         uri=uri,
         path=path,
@@ -132,8 +136,7 @@ def analyse(uri: str, text: str, path: Path, *, encoding: Encoding, around: Surr
         lines=text_lines(bare, encoding),
         around=around,
         parsed=parsed,
-        result=with_unsupported(result, around.facts),
-        spec=resolve(parsed).spec,
+        resolved=resolve(parsed),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from trace_dsl.lsp.outline import outline
 from trace_dsl.lsp.rename import rename, renamed_range
 from trace_dsl.lsp.settings import SECTION, Settings, read_settings, surroundings
 
+PAUSE_SECONDS = 0.1
 _UNSAVED = "unsaved.trace"
 _WATCHED = ("**/*.trace", "**/pyproject.toml", "**/*.yaml", "**/*.yml")
 
@@ -42,13 +44,16 @@ class TraceServer(LanguageServer):
         self.settings = Settings()
         self._open: dict[str, Document] = {}
         self._around: dict[Path, Surroundings] = {}
+        self._pauses: dict[str, asyncio.TimerHandle] = {}
 
     def document(self, identifier: types.TextDocumentIdentifier) -> Document | None:
         """An open document; None for one that is not open."""
         return self._open.get(identifier.uri)
 
-    def read(self, uri: str) -> None:
-        """Read the text that the editor has for a document, and tell what is wrong with it."""
+    def read(self, uri: str, *, typing: bool = False) -> None:
+        """Read the text that the editor has for a document, and tell what is wrong with it: while someone is typing,
+        once there is a pause.
+        """
         path = to_fs_path(uri)
         where = self._root / _UNSAVED if path is None else Path(path)
         document = analyse(
@@ -59,7 +64,12 @@ class TraceServer(LanguageServer):
             around=self._surroundings(where.parent),
         )
         self._open[uri] = document
-        self._publish(uri, diagnostics(document))
+        self._forget_pause(uri)
+        if typing:
+            later = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._tell, uri)
+            self._pauses[uri] = later
+        else:
+            self._tell(uri)
 
     def read_again(self) -> None:
         """Read every open document and the settings around it again: a file or a setting has changed."""
@@ -73,7 +83,16 @@ class TraceServer(LanguageServer):
     def close(self, uri: str) -> None:
         """Forget a document and take its findings back."""
         self._open.pop(uri, None)
+        self._forget_pause(uri)
         self._publish(uri, [])
+
+    def _tell(self, uri: str) -> None:
+        self._publish(uri, diagnostics(self._open[uri]))
+
+    def _forget_pause(self, uri: str) -> None:
+        pause = self._pauses.pop(uri, None)
+        if pause is not None:
+            pause.cancel()
 
     def _publish(self, uri: str, found: list[types.Diagnostic]) -> None:
         self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri=uri, diagnostics=found))
@@ -151,7 +170,7 @@ def _answer_documents(server: TraceServer) -> None:
 
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
     def _changed(params: types.DidChangeTextDocumentParams) -> None:
-        server.read(params.text_document.uri)
+        server.read(params.text_document.uri, typing=True)
 
     @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
     def _saved(params: types.DidSaveTextDocumentParams) -> None:
