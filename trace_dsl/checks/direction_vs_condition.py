@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.outcomes import outcomes
-from trace_dsl.checks.reading import channels_of, contexts_of, finding
+from trace_dsl.checks.reading import channels_of, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Divergence, DivergenceKind, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -28,7 +28,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for route, channel in channels_of(spec):
         if not isinstance(channel.kernel, Divergence):
             continue
-        correct = _correctness(spec, route)
+        correct = _correctness(route)
         if channel.kernel.kind in _FORWARD and correct is False:
             message = f"`{channel.text}` is a forward KL, and its route takes wrong rollouts alone"
             consequence = "it asks the student to cover what the teacher would say after a mistake"
@@ -42,8 +42,8 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         yield finding(RULE, channel.place, message, consequence=consequence, fix=fix)
 
 
-def _correctness(spec: Spec, route: Route) -> bool | None:
+def _correctness(route: Route) -> bool | None:
     """True when only correct rollouts go this route, False when only wrong ones do, None otherwise."""
-    everything = outcomes([route.when], contexts_of(spec))
+    everything = outcomes([route.when])
     kinds = {outcome.correct for outcome in everything or () if outcome.holds(route.when)}
     return kinds.pop() if len(kinds) == 1 else None

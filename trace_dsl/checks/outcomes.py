@@ -2,59 +2,34 @@
 
 `correct` and `wrong` exclude each other, all_correct, mixed and all_wrong go with them, a token is written by the model
 or by a tool. Everything else (`has(sibling)`, `entropy > 0.8`) is free to hold or not, equal formulas being one fact.
-A comparison may also have no value, where a teacher lacks what it sees or a formula is undefined: then neither
-`gap > 1` nor `gap <= 1` holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from itertools import product
-from math import prod
 
-from trace_dsl.checks.no_value import Lack, lack_of
 from trace_dsl.expressions import children_of, walk, weight_at_step
 from trace_dsl.model import Route
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Rank, Signal
 from trace_dsl.vocabulary import SOURCES, UNKNOWN_PREDICATE
 
-# How many ways the free facts may combine before nothing is concluded.
-MOST_COMBINATIONS = 256
+MAX_FREE = 8
 # (the rollout is correct, the group)
 _ROWS = ((True, "all_correct"), (True, "mixed"), (False, "mixed"), (False, "all_wrong"))
 _LOGICAL = (Operator.AND, Operator.OR, Operator.NOT)
 
 
-class _Form(Enum):
-    """How a predicate speaks of its fact: `x > 1` says that it HOLDS, `x <= 1` that it FAILS, `x != 1` that it DIFFERS
-    from what holds. Where the fact has no value only the last is true.
-    """
-
-    HOLDS = "holds"
-    FAILS = "fails"
-    DIFFERS = "differs"
-
-    def met_by(self, state: bool | None) -> bool:
-        match self:
-            case _Form.HOLDS:
-                return state is True
-            case _Form.FAILS:
-                return state is False
-            case _Form.DIFFERS:
-                return state is not True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One way things can be. A fact holds, does not hold, or is None: it has no value."""
+    """One way things can be."""
 
     correct: bool
     group: str
     source: float
-    facts: Mapping[Expr, bool | None]
+    facts: tuple[tuple[Expr, bool], ...]
 
     def holds(self, predicate: Expr | None) -> bool:
         """Whether a predicate is true in this outcome; None is always true."""
@@ -77,10 +52,10 @@ class Outcome:
                 written_by = _source_of(predicate)
                 if written_by is not None:
                     return self.source == written_by
-                fact, form = _normal(predicate)
+                fact, positive = _normal(predicate)
                 if not isinstance(fact, Signal) and fact.rank is Rank.CONSTANT:
-                    return form.met_by(bool(weight_at_step(fact, Progress(step=0, total_steps=1))))
-                return form.met_by(self.facts[fact])
+                    return bool(weight_at_step(fact, Progress(step=0, total_steps=1))) is positive
+                return dict(self.facts)[fact] is positive
 
 
 def _source_of(predicate: Expr) -> float | None:
@@ -92,10 +67,10 @@ def _source_of(predicate: Expr) -> float | None:
             return None
 
 
-def _normal(predicate: Expr) -> tuple[Expr, _Form]:
-    """A comparison as > or ==, and what the predicate says of it: x <= 1 says that x > 1 fails."""
+def _normal(predicate: Expr) -> tuple[Expr, bool]:
+    """A comparison as > or ==, and whether it is that (True) or its opposite: x <= 1 is the opposite of x > 1."""
     if not isinstance(predicate, Operation) or len(predicate.args) != 2:
-        return predicate, _Form.HOLDS
+        return predicate, True
     left, right = predicate.args
 
     def comparison(op: Operator, first: Expr, second: Expr) -> Operation:
@@ -103,72 +78,40 @@ def _normal(predicate: Expr) -> tuple[Expr, _Form]:
 
     match predicate.op:
         case Operator.LT:
-            return comparison(Operator.GT, right, left), _Form.HOLDS
+            return comparison(Operator.GT, right, left), True
         case Operator.LE:
-            return comparison(Operator.GT, left, right), _Form.FAILS
+            return comparison(Operator.GT, left, right), False
         case Operator.GE:
-            return comparison(Operator.GT, right, left), _Form.FAILS
+            return comparison(Operator.GT, right, left), False
         case Operator.NE:
-            return comparison(Operator.EQ, left, right), _Form.DIFFERS
+            return comparison(Operator.EQ, left, right), False
         case _:
-            return predicate, _Form.HOLDS
+            return predicate, True
 
 
-def _free_facts(predicate: Expr) -> Iterator[tuple[Expr, _Form]]:
+def _free_facts(predicate: Expr) -> Iterator[Expr]:
     if isinstance(predicate, Operation) and predicate.op in _LOGICAL:
         for arg in children_of(predicate):
             yield from _free_facts(arg)
         return
     known = {"correct", "wrong", "all_correct", "mixed", "all_wrong"}
     if _source_of(predicate) is None and not (isinstance(predicate, Signal) and predicate.name in known):
-        fact, form = _normal(predicate)
+        fact = _normal(predicate)[0]
         if isinstance(fact, Signal) or fact.rank is not Rank.CONSTANT:
-            yield fact, form
+            yield fact
 
 
-def outcomes(
-    predicates: Iterable[Expr | None], contexts: Mapping[str, str], *, at_most: int = MOST_COMBINATIONS
-) -> tuple[Outcome, ...] | None:
-    """Everything that can be the case as far as the predicates can tell; None when that is too much to list.
-
-    contexts: what each teacher sees that a rollout may lack, by teacher (`reading.contexts_of`).
-    """
-    forms: dict[Expr, set[_Form]] = {}
-    for fact, form in (found for p in predicates if p is not None for found in _free_facts(p)):
-        forms.setdefault(fact, set()).add(form)
-    lacks = {fact: lack_of(fact, contexts) for fact in forms}
-    # only `x <= 1` tells a comparison without a value from one that does not hold
-    without = {fact for fact, told in forms.items() if lacks[fact].possible and _Form.FAILS in told}
-    # all comparisons that read a teacher agree on whether it has what it sees
-    seen = sorted({context for fact in without for context in lacks[fact].contexts})
-    lacks |= {Signal(name=f"has_{context}", rank=Rank.ROW): Lack() for context in seen}
-    states = [(True, False, None) if fact in without else (True, False) for fact in lacks]
-    if prod(len(values) for values in states) > at_most:
+def outcomes(predicates: Iterable[Expr | None]) -> tuple[Outcome, ...] | None:
+    """Everything that can be the case as far as the predicates can tell; None when that is too much to list."""
+    free = tuple(dict.fromkeys(fact for p in predicates if p is not None for fact in _free_facts(p)))
+    if len(free) > MAX_FREE:
         return None
-    undefined = {fact: values[-1] for fact, values in zip(lacks, states, strict=True)}
-    combinations = [dict(zip(lacks, values, strict=True)) for values in product(*states)]
-    possible = [facts for facts in combinations if _is_possible(facts, undefined, lacks)]
     return tuple(
-        Outcome(correct=correct, group=group, source=source, facts=facts)
-        for (correct, group), source, facts in product(_ROWS, SOURCES.values(), possible)
+        Outcome(correct=correct, group=group, source=source, facts=tuple(zip(free, values, strict=True)))
+        for (correct, group), source, values in product(
+            _ROWS, SOURCES.values(), product((True, False), repeat=len(free))
+        )
     )
-
-
-def _is_possible(
-    facts: Mapping[Expr, bool | None], undefined: Mapping[Expr, bool | None], lacks: Mapping[Expr, Lack]
-) -> bool:
-    """Whether comparisons that read a teacher agree with what is said of its context. `undefined`: the state of a
-    comparison without a value.
-    """
-    known = {fact.name: state for fact, state in facts.items() if isinstance(fact, Signal)}
-    for fact, state in facts.items():
-        has = [known.get(f"has_{context}") for context in lacks[fact].contexts]
-        if any(there_is is False for there_is in has):
-            if state is not undefined[fact]:
-                return False
-        elif state is None and not lacks[fact].otherwise and all(has):
-            return False
-    return True
 
 
 def takes(route: Route, outcome: Outcome) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from trace_dsl.checks.no_value import explicit
 from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
@@ -99,6 +101,14 @@ def is_privileged(sees: Sees) -> bool:
 def contexts_of(spec: Spec) -> dict[str, str]:
     """What each teacher is shown that a rollout may lack, by teacher."""
     return {teacher.name: teacher.sees.value for teacher in spec.teachers if is_privileged(teacher.sees)}
+
+
+def explicit_routes(spec: Spec) -> tuple[Route, ...]:
+    """The routes, with predicates that say where their comparisons have a value (`no_value.explicit`)."""
+    contexts = contexts_of(spec)
+    return tuple(
+        route if route.when is None else replace(route, when=explicit(route.when, contexts)) for route in spec.routes
+    )
 
 
 def equals_student(teacher: Teacher) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from trace_dsl.checks.outcomes import Outcome, outcomes, takes
-from trace_dsl.checks.reading import contexts_of, finding
+from trace_dsl.checks.reading import explicit_routes, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, OtherPlace, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -18,10 +18,10 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    contexts = contexts_of(spec)
-    for index, route in enumerate(spec.routes):
-        earlier = tuple(other for other in spec.routes[:index] if other.rows == route.rows)
-        shadows = _shadows(route, earlier, contexts)
+    routes = explicit_routes(spec)
+    for index, route in enumerate(routes):
+        earlier = tuple(other for other in routes[:index] if other.rows == route.rows)
+        shadows = _shadows(route, earlier)
         if not shadows:
             continue
         names = " and ".join(f"`{other.text}`" for other in shadows)
@@ -39,12 +39,12 @@ def _carries(route: Route, label: str) -> bool:
     return route.is_rest or label in route.labels
 
 
-def _shadows(route: Route, earlier: tuple[Route, ...], contexts: Mapping[str, str]) -> tuple[Route, ...]:
+def _shadows(route: Route, earlier: tuple[Route, ...]) -> tuple[Route, ...]:
     """The earlier routes that together take every token of `route`; () when some token is left for it."""
-    alone = next((other for other in earlier if _covers(other, route, contexts)), None)
+    alone = next((other for other in earlier if _covers(other, route)), None)
     if alone is not None:
         return (alone,)
-    everything = outcomes([route.when, *(other.when for other in earlier)], contexts)
+    everything = outcomes([route.when, *(other.when for other in earlier)])
     if everything is None:
         return ()
     reached = tuple(outcome for outcome in everything if takes(route, outcome))
@@ -58,10 +58,10 @@ def _shadows(route: Route, earlier: tuple[Route, ...], contexts: Mapping[str, st
     return tuple(shadows)
 
 
-def _covers(other: Route, route: Route, contexts: Mapping[str, str]) -> bool:
+def _covers(other: Route, route: Route) -> bool:
     """Whether one earlier route takes every token of a route, seen from labels and predicates as they are written."""
     same_or_none = other.when == route.when or (
-        other.when is None and not any(takes(route, o) for o in outcomes([route.when], contexts) or () if o.source)
+        other.when is None and not any(takes(route, o) for o in outcomes([route.when]) or () if o.source)
     )
     return same_or_none and all(_carries(other, label) for label in route.labels)
 

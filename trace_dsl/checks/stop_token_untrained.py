@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.outcomes import outcomes, takes
-from trace_dsl.checks.reading import contexts_of, finding, is_zero_throughout
+from trace_dsl.checks.reading import finding, is_zero_throughout
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import REST, Diagnostic, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -23,7 +23,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     trained = [route for route in spec.routes if _trains(route, facts)]
     if facts is None or not trained or spec.mentioned:
         return
-    if any(route.is_rest and _takes_what_the_model_wrote(spec, route) for route in trained):
+    if any(route.is_rest and _takes_what_the_model_wrote(route) for route in trained):
         return
     rests = [route for route in spec.routes if route.is_rest]
     message = "`rest` has no weight" if rests else "there is no `rest` route"
@@ -40,8 +40,8 @@ def _trains(route: Route, facts: RunFacts | None) -> bool:
     return any(not is_zero_throughout(channel.weight, facts) for channel in route.channels)
 
 
-def _takes_what_the_model_wrote(spec: Spec, route: Route) -> bool:
-    everything = outcomes([route.when], contexts_of(spec))
+def _takes_what_the_model_wrote(route: Route) -> bool:
+    everything = outcomes([route.when])
     return everything is None or any(
         takes(route, outcome) for outcome in everything if outcome.source == SOURCES["model"]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.outcomes import outcomes
-from trace_dsl.checks.reading import advantage_of, channels_of, contexts_of, finding
+from trace_dsl.checks.reading import advantage_of, channels_of, finding
 from trace_dsl.expressions import signals_of
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, EstimatorKind, PerKind, Route, Severity, Spec
@@ -27,9 +27,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         if advantage is None or "A" not in signals_of(advantage):
             continue
         per = channel.per.kind
-        if per not in (PerKind.TOKEN, PerKind.SELECTED):
-            continue
-        if per is PerKind.SELECTED and _takes_mixed_groups(spec, route):
+        if per not in (PerKind.TOKEN, PerKind.SELECTED) or (per is PerKind.SELECTED and _takes_mixed_groups(route)):
             continue
         yield finding(
             RULE,
@@ -40,7 +38,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         )
 
 
-def _takes_mixed_groups(spec: Spec, route: Route) -> bool:
-    everything = outcomes([route.when], contexts_of(spec))
+def _takes_mixed_groups(route: Route) -> bool:
+    everything = outcomes([route.when])
     taken = {outcome.group for outcome in everything or () if outcome.holds(route.when)}
     return taken == {"mixed"}

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.exits import ExitCode, refusing
 from trace_dsl.cli.specs import STDIN_NAME, read_bytes
 from trace_dsl.cli.terminal import console, specs_below
+from trace_dsl.errors import TraceError
 from trace_dsl.format import format_source
 from trace_dsl.format.files import SpecBytes, replace_file
 from trace_dsl.lint import LintResult, SourceFile
@@ -57,15 +57,18 @@ def fmt(
 
     Example: trace-dsl fmt specs/ --diff
     """
-    with refusing():
+    try:
         results = [_format_one(path) for path in specs_below(paths or ["."])]
         for result in results:
             _show_or_write(result, write=not (check or diff), diff=diff)
+    except TraceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
     changed = sum(result.changes for result in results)
     refused = sum(result.text is None for result in results)
     print(_summary(len(results), changed, refused, would=check or diff), file=sys.stderr)
     if refused or (changed and (check or diff)):
-        raise typer.Exit(ExitCode.FINDINGS)
+        raise typer.Exit(1)
 
 
 def _format_one(path: str) -> Formatted:

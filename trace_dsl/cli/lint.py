@@ -10,11 +10,9 @@ from typing import Annotated, assert_never
 
 import typer
 
-from trace_dsl.cli.exits import ExitCode, refusing
-from trace_dsl.cli.specs import run_facts
 from trace_dsl.cli.terminal import STDIN, console, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
-from trace_dsl.errors import SpecError
+from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
 from trace_dsl.format.files import extended_by, read_spec_bytes, replace_file
 from trace_dsl.lint import LintResult, fix_text, lint_file, lint_text
@@ -29,6 +27,14 @@ class LintFormat(StrEnum):
     JSON = "json"
     GITHUB = "github"
     SARIF = "sarif"
+
+
+class ExitCode:
+    """What counts as a finding is for --fail-level to say; the output format changes nothing."""
+
+    CLEAN = 0
+    ERRORS_FOUND = 1
+    COULD_NOT_RUN = 2
 
 
 def lint(
@@ -73,18 +79,21 @@ def lint(
 
     Example: trace-dsl lint specs/ --run specs/demo/run.yaml
     """
-    with refusing():
+    try:
         settings = nearest_configuration(Path.cwd()).overridden(
             select=_rules(select, "--select"),
             ignore=_rules(ignore, "--ignore"),
             pedantic=pedantic,
             fail_level=fail_level,
         )
-        facts = None if run is None else run_facts(run)
+        facts = None if run is None else _facts(run)
         specs = specs_below(paths or ["."])
         if fix:
             for path in specs:
                 _fix_one(path, facts, settings.rules)
+    except TraceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(ExitCode.COULD_NOT_RUN) from error
     results, unread = _lint_all(specs, facts, settings.rules)
     if results or output in (LintFormat.JSON, LintFormat.SARIF):
         _show(results, output)
@@ -93,7 +102,7 @@ def lint(
     if unread:
         raise typer.Exit(ExitCode.COULD_NOT_RUN)
     if _fails(results, settings):
-        raise typer.Exit(ExitCode.FINDINGS)
+        raise typer.Exit(ExitCode.ERRORS_FOUND)
 
 
 def _lint_all(
@@ -107,6 +116,14 @@ def _lint_all(
         except SpecError as error:
             unread.append(error)
     return tuple(results), unread
+
+
+def _facts(run: Path) -> RunFacts:
+    # Reading a run file needs pydantic and yaml; linting alone starts without them.
+    from megatron_bridge.run_file import load_run_facts
+
+    facts: RunFacts = load_run_facts(run)
+    return facts
 
 
 def _rules(given: list[str] | None, option: str) -> frozenset[str] | None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from trace_dsl.checks.outcomes import Outcome, outcomes
+from trace_dsl.checks.no_value import HAS_VALUE
+from trace_dsl.checks.outcomes import Outcome, outcomes, takes
 from trace_dsl.expressions import text_of, walk
-from trace_dsl.model import PLAIN_ROWS
-from trace_dsl.terms import Expr, Signal
+from trace_dsl.model import PLAIN_ROWS, Route
+from trace_dsl.terms import Expr, Rank, Signal
 from trace_dsl.vocabulary import SOURCES
-
-# A proof may go through more cases than a rule of lint, which runs at every save.
-MOST_COMBINATIONS = 4096
 
 _OF_GROUP = frozenset({"all_correct", "mixed", "all_wrong"})
 _OF_ROW = frozenset({"correct", "wrong"}) | _OF_GROUP
@@ -29,33 +27,79 @@ class Proof(Generic[Example]):
     counterexamples: tuple[Example, ...]
 
 
-def all_outcomes(predicates: Iterable[Expr | None], contexts: Mapping[str, str]) -> tuple[Outcome, ...] | None:
-    """Everything that predicates can tell apart; None when that is too much to go through."""
-    return outcomes(predicates, contexts, at_most=MOST_COMBINATIONS)
+class Cases:
+    """Everything that predicates can tell apart. A set of cases is an integer whose bit i stands for case i."""
+
+    def __init__(self, everything: tuple[Outcome, ...]) -> None:
+        self._everything = everything
+        self._where: dict[Expr | None, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._everything)
+
+    @property
+    def all(self) -> int:
+        return (1 << len(self)) - 1
+
+    @property
+    def by_model(self) -> int:
+        """The cases in which the model wrote the token."""
+        return self._those(outcome.source == SOURCES["model"] for outcome in self._everything)
+
+    def where(self, predicate: Expr | None) -> int:
+        """The cases in which a predicate is true; None always is."""
+        if predicate not in self._where:
+            self._where[predicate] = self._those(outcome.holds(predicate) for outcome in self._everything)
+        return self._where[predicate]
+
+    def taken_by(self, route: Route) -> int:
+        """The cases in which a token that carries the route's label goes this route, or an earlier one."""
+        return self._those(takes(route, outcome) for outcome in self._everything)
+
+    def first(self, chosen: int) -> Outcome | None:
+        """The first case of a set."""
+        return self._everything[(chosen & -chosen).bit_length() - 1] if chosen else None
+
+    def _those(self, holds: Iterable[bool]) -> int:
+        return sum(1 << index for index, one in enumerate(holds) if one)
 
 
-def told_facts(
-    outcome: Outcome, everything: Sequence[Outcome], shows: Callable[[Outcome], bool]
-) -> tuple[tuple[Expr, bool | None], ...]:
-    """The facts of a counterexample without which it would be none: the others may be as they like."""
-    kept = tuple(outcome.facts.items())
-    alike = [
-        other
-        for other in everything
-        if (other.correct, other.group, other.source) == (outcome.correct, outcome.group, outcome.source)
-    ]
+def all_cases(predicates: Iterable[Expr | None]) -> Cases | None:
+    """Everything that predicates can tell apart; None when that is too much to go through.
+
+    They say aloud where their comparisons have a value (`no_value.explicit`).
+    """
+    everything = outcomes(predicates)
+    return None if everything is None else Cases(everything)
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def told_facts(cases: Cases, outcome: Outcome, shows: int) -> tuple[tuple[Expr, bool], ...]:
+    """The facts of a counterexample without which it would be none; `shows` are all cases that are one too."""
+    alike = cases.where(_of_row("correct" if outcome.correct else "wrong")) & cases.where(_of_row(outcome.group))
+    alike &= cases.by_model if outcome.source == SOURCES["model"] else ~cases.by_model
+    kept = list(outcome.facts)
     for fact in outcome.facts:
-        fewer = tuple(pair for pair in kept if pair[0] != fact)
-        if all(shows(other) for other in alike if all(other.facts[one] is state for one, state in fewer)):
+        fewer = [pair for pair in kept if pair is not fact]
+        fitting = alike
+        for expr, holds in fewer:
+            fitting &= cases.where(expr) if holds else ~cases.where(expr)
+        if not fitting & ~shows:
             kept = fewer
-    return kept
+    return tuple(kept)
+
+
+def _of_row(name: str) -> Signal:
+    return Signal(name=name, rank=Rank.ROW)
 
 
 def case_text(
     carries: str,
     rows: str,
     outcome: Outcome,
-    facts: Sequence[tuple[Expr, bool | None]],
+    facts: Sequence[tuple[Expr, bool]],
     predicates: Iterable[Expr | None],
 ) -> str:
     """A case in words, as far as predicates ask for it: "a token labelled `key` of a correct rollout".
@@ -73,7 +117,7 @@ def case_text(
         "mixed": " whose group is mixed",
         "all_wrong": " whose group is all wrong",
     }[outcome.group]
-    where = f", where {' and '.join(_fact_text(fact, state) for fact, state in facts)}" if facts else ""
+    where = f", where {' and '.join(_fact_text(fact, holds) for fact, holds in facts)}" if facts else ""
     joined = ", of" if "source" in asked else " of"
     return f"{token}{joined} a {outcome_word}{source}{group if asked & _OF_GROUP else ''}{where}"
 
@@ -83,9 +127,10 @@ def labels_text(labels: Sequence[str]) -> str:
     return f"labelled {' and '.join(f'`{label}`' for label in labels)}" if labels else "without a label"
 
 
-def _fact_text(fact: Expr, state: bool | None) -> str:
-    words = {True: "holds", False: "does not hold", None: "has no value"}
-    return f"`{text_of(fact)}` {words[state]}"
+def _fact_text(fact: Expr, holds: bool) -> str:
+    if isinstance(fact, Signal) and fact.name.startswith(HAS_VALUE):
+        return f"`{fact.name.removeprefix(HAS_VALUE)}` has {'a' if holds else 'no'} value"
+    return f"`{text_of(fact)}` {'holds' if holds else 'does not hold'}"
 
 
 def _signals(expr: Expr) -> Iterator[Signal]:

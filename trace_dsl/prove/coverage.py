@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from trace_dsl.checks.outcomes import Outcome, takes
-from trace_dsl.checks.reading import contexts_of
+from trace_dsl.checks.outcomes import Outcome
+from trace_dsl.checks.reading import explicit_routes
 from trace_dsl.model import PLAIN_ROWS, Route, Spec
-from trace_dsl.prove.cases import Proof, all_outcomes, case_text, labels_text, told_facts
-from trace_dsl.vocabulary import SOURCES
+from trace_dsl.prove.cases import Proof, all_cases, case_text, labels_text, told_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,27 +32,32 @@ def covers(spec: Spec) -> Proof[Counterexample] | None:
     with several labels fits more routes, never fewer, so those with one label stand for them.
     """
     found: list[Counterexample] = []
-    cases, all_seen = 0, True
+    count, all_seen = 0, True
     for rows in (PLAIN_ROWS, *(source.name for source in spec.rollouts)):
         for label in (None, *(label.name for label in spec.labels)):
             able = tuple(
-                route for route in spec.routes if route.rows == rows and (route.is_rest or label in route.labels)
+                route
+                for route in explicit_routes(spec)
+                if route.rows == rows and (route.is_rest or label in route.labels)
             )
             if any(route.when is None for route in able):
-                cases += 1
+                count += 1
                 continue
-            everything = _by_model(spec, able)
-            if everything is None:
+            cases = all_cases(route.when for route in able)
+            if cases is None:
                 all_seen = False
                 continue
-            cases += len(everything)
-            left = next((o for o in everything if _left_over(able, o)), None)
-            if left is not None:
+            left = cases.by_model
+            count += left.bit_count()
+            for route in able:
+                left &= ~cases.where(route.when)
+            case = cases.first(left)
+            if case is not None:
                 labels = () if label is None else (label,)
-                facts = told_facts(left, everything, partial(_left_over, able))
-                text = case_text(labels_text(labels), rows, left, facts, (route.when for route in able))
-                found.append(Counterexample(token=text, routes=(), labels=labels, rows=rows, outcome=left))
-    return Proof(cases=cases, counterexamples=tuple(found)) if all_seen or found else None
+                facts = told_facts(cases, case, left)
+                text = case_text(labels_text(labels), rows, case, facts, (route.when for route in able))
+                found.append(Counterexample(token=text, routes=(), labels=labels, rows=rows, outcome=case))
+    return Proof(cases=count, counterexamples=tuple(found)) if all_seen or found else None
 
 
 def disjoint(spec: Spec) -> Proof[Counterexample] | None:
@@ -64,44 +67,32 @@ def disjoint(spec: Spec) -> Proof[Counterexample] | None:
     is no overlap.
     """
     found: list[Counterexample] = []
-    cases, all_seen = 0, True
-    for first, second in _pairs(spec.routes):
-        both = all_outcomes((first.when, second.when), contexts_of(spec))
-        if both is None:
+    count, all_seen = 0, True
+    said = explicit_routes(spec)
+    for i, j in _pairs(spec.routes):
+        cases = all_cases((said[i].when, said[j].when))
+        if cases is None:
             all_seen = False
             continue
-        cases += len(both)
-        met = next((o for o in both if _both_take(first, second, o)), None)
-        if met is not None:
+        count += len(cases)
+        both = cases.taken_by(said[i]) & cases.taken_by(said[j])
+        case = cases.first(both)
+        if case is not None:
+            first, second = spec.routes[i], spec.routes[j]
             labels = _shared_labels(first, second)
-            facts = told_facts(met, both, partial(_both_take, first, second))
-            text = case_text(labels_text(labels), first.rows, met, facts, (first.when, second.when))
+            facts = told_facts(cases, case, both)
+            text = case_text(labels_text(labels), first.rows, case, facts, (first.when, second.when))
             found.append(
-                Counterexample(token=text, routes=(first, second), labels=labels, rows=first.rows, outcome=met)
+                Counterexample(token=text, routes=(first, second), labels=labels, rows=first.rows, outcome=case)
             )
-    return Proof(cases=cases, counterexamples=tuple(found)) if all_seen or found else None
+    return Proof(cases=count, counterexamples=tuple(found)) if all_seen or found else None
 
 
-def _left_over(routes: Sequence[Route], outcome: Outcome) -> bool:
-    return not any(outcome.holds(route.when) for route in routes)
-
-
-def _both_take(first: Route, second: Route, outcome: Outcome) -> bool:
-    return takes(first, outcome) and takes(second, outcome)
-
-
-def _by_model(spec: Spec, routes: Sequence[Route]) -> tuple[Outcome, ...] | None:
-    everything = all_outcomes((route.when for route in routes), contexts_of(spec))
-    if everything is None:
-        return None
-    return tuple(outcome for outcome in everything if outcome.source == SOURCES["model"])
-
-
-def _pairs(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
-    for index, second in enumerate(routes):
-        for first in routes[:index]:
+def _pairs(routes: Sequence[Route]) -> Iterator[tuple[int, int]]:
+    for j, second in enumerate(routes):
+        for i, first in enumerate(routes[:j]):
             if first.rows == second.rows and not _is_default(second, first):
-                yield first, second
+                yield i, j
 
 
 def _is_default(second: Route, first: Route) -> bool:

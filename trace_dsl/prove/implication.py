@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from trace_dsl.checks.outcomes import Outcome, takes
+from trace_dsl.checks.no_value import explicit
+from trace_dsl.checks.outcomes import Outcome
 from trace_dsl.checks.reading import is_privileged, is_zero_throughout
 from trace_dsl.expressions import map_signals
 from trace_dsl.model import (
@@ -30,7 +31,7 @@ from trace_dsl.model import (
     Spec,
     Teacher,
 )
-from trace_dsl.prove.cases import Proof, all_outcomes, case_text, labels_text, told_facts
+from trace_dsl.prove.cases import Cases, Proof, all_cases, case_text, labels_text, told_facts
 from trace_dsl.terms import Expr, Rank, Signal
 
 # Labels times outcomes.
@@ -72,9 +73,6 @@ class _Route:
     route: Route
     losses: tuple[_Loss, ...]
 
-    def trained(self, outcome: Outcome) -> tuple[_Loss, ...]:
-        return tuple(loss for loss in self.losses if outcome.holds(loss.has))
-
 
 def implies(spec: Spec, other: Spec) -> Proof[Untrained] | None:
     """Whether every loss that `spec` gives a token is given to it by `other` too; None when there are too many cases.
@@ -83,7 +81,7 @@ def implies(spec: Spec, other: Spec) -> Proof[Untrained] | None:
     """
     words = _Words(spec, other)
     found: list[Untrained] = []
-    cases, all_seen = 0, True
+    count, all_seen = 0, True
     for rows, other_rows in words.sources():
         mine = tuple(words.route(spec, route) for route in spec.routes if route.rows == rows)
         theirs = tuple(words.route(other, route) for route in other.routes if route.rows == other_rows)
@@ -91,13 +89,13 @@ def implies(spec: Spec, other: Spec) -> Proof[Untrained] | None:
         predicates = tuple(
             expr for one in (*mine, *theirs) for expr in (one.route.when, *(loss.has for loss in one.losses))
         )
-        everything = all_outcomes(predicates, words.contexts)
-        if everything is None or len(everything) * len(labellings) > MOST_CASES:
+        cases = all_cases(predicates)
+        if cases is None or len(cases) * len(labellings) > MOST_CASES:
             all_seen = False
             continue
-        cases += len(everything) * len(labellings)
-        found.extend(_untrained(rows, mine, theirs, labellings, everything))
-    return Proof(cases=cases, counterexamples=tuple(found)) if all_seen or found else None
+        count += len(cases) * len(labellings)
+        found.extend(_untrained(rows, mine, theirs, labellings, cases))
+    return Proof(cases=count, counterexamples=tuple(found)) if all_seen or found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,55 +121,66 @@ def _untrained(
     mine: Sequence[_Route],
     theirs: Sequence[_Route],
     labellings: Sequence[_Labelling],
-    everything: Sequence[Outcome],
+    cases: Cases,
 ) -> Iterator[Untrained]:
+    taken, other_taken = ([cases.taken_by(one.route) for one in routes] for routes in (mine, theirs))
     seen: set[tuple[int, int | None]] = set()
-    takers = [
-        (outcome, [takes(r.route, outcome) for r in mine], [takes(r.route, outcome) for r in theirs])
-        for outcome in everything
-    ]
     for labelling in labellings:
-        for outcome, take, other_take in takers:
-            i = _first(mine, take, labelling.labels)
-            j = _first(theirs, other_take, labelling.other_labels)
-            if i is None or (i, j) in seen:
-                continue
-            missing = _missing(mine[i], None if j is None else theirs[j], outcome)
-            if not missing:
-                continue
-            seen.add((i, j))
-
-            def shows(o: Outcome, at: _Labelling = labelling, pair: tuple[int, int | None] = (i, j)) -> bool:
-                first = _first(mine, [takes(r.route, o) for r in mine], at.labels)
-                second = _first(theirs, [takes(r.route, o) for r in theirs], at.other_labels)
-                there = None if second is None else theirs[second]
-                return (first, second) == pair and bool(_missing(mine[pair[0]], there, o))
-
-            facts = told_facts(outcome, everything, shows)
-            predicates = (one.route.when for one in (*mine, *theirs))
-            yield Untrained(
-                token=case_text(labelling.text, rows, outcome, facts, predicates),
-                route=mine[i].original,
-                losses=tuple(loss.channel for loss in missing),
-                other_route=None if j is None else theirs[j].original,
-                labels=labelling.labels,
-                other_labels=labelling.other_labels,
-                rows=rows,
-                outcome=outcome,
-            )
+        theirs_by_route = tuple(_first_match(theirs, other_taken, labelling.other_labels, cases))
+        for i, reached in _first_match(mine, taken, labelling.labels, cases):
+            for j, there in theirs_by_route:
+                both = 0 if i is None or (i, j) in seen else reached & there
+                if i is None or not both:
+                    continue
+                other = None if j is None else theirs[j]
+                shows = both & _lost(mine[i], other, cases)
+                case = cases.first(shows)
+                if case is None:
+                    continue
+                seen.add((i, j))
+                bit = shows & -shows
+                predicates = (one.original.when for one in (*mine, *theirs))
+                yield Untrained(
+                    token=case_text(labelling.text, rows, case, told_facts(cases, case, shows), predicates),
+                    route=mine[i].original,
+                    losses=tuple(loss.channel for loss in mine[i].losses if _is_lost(loss, other, cases) & bit),
+                    other_route=None if other is None else other.original,
+                    labels=labelling.labels,
+                    other_labels=labelling.other_labels,
+                    rows=rows,
+                    outcome=case,
+                )
 
 
-def _first(routes: Sequence[_Route], take: Sequence[bool], labels: Sequence[str]) -> int | None:
-    """The first route that a token with these labels goes."""
+def _first_match(
+    routes: Sequence[_Route], taken: Sequence[int], labels: Sequence[str], cases: Cases
+) -> Iterator[tuple[int | None, int]]:
+    """For each route the cases in which a token with these labels goes there, and None for those in which it goes
+    nowhere.
+    """
+    left = cases.all
     for index, one in enumerate(routes):
-        if take[index] and (one.route.is_rest or any(label in one.route.labels for label in labels)):
-            return index
-    return None
+        if one.route.is_rest or any(label in one.route.labels for label in labels):
+            yield index, left & taken[index]
+            left &= ~taken[index]
+    yield None, left
 
 
-def _missing(mine: _Route, theirs: _Route | None, outcome: Outcome) -> tuple[_Loss, ...]:
-    there = [] if theirs is None else [loss.kernel for loss in theirs.trained(outcome)]
-    return tuple(loss for loss in mine.trained(outcome) if loss.kernel not in there)
+def _lost(mine: _Route, theirs: _Route | None, cases: Cases) -> int:
+    """The cases in which a route trains a token with something that the other does not."""
+    lost = 0
+    for loss in mine.losses:
+        lost |= _is_lost(loss, theirs, cases)
+    return lost
+
+
+def _is_lost(loss: _Loss, theirs: _Route | None, cases: Cases) -> int:
+    """The cases in which a loss trains a token and the other route does not have it."""
+    lost = cases.where(loss.has)
+    for other in () if theirs is None else theirs.losses:
+        if other.kernel == loss.kernel:
+            lost &= ~cases.where(other.has)
+    return lost
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
@@ -247,7 +256,7 @@ class _Words:
         return source.sees, None if source.when is None else self._expr(spec, source.when), source.cached
 
     def route(self, spec: Spec, route: Route) -> _Route:
-        when = None if route.when is None else self._expr(spec, route.when)
+        when = None if route.when is None else explicit(self._expr(spec, route.when), self.contexts)
         losses = tuple(self._loss(spec, c) for c in route.channels if not is_zero_throughout(c.weight, None))
         return _Route(original=route, route=replace(route, when=when), losses=losses)
 
