@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trace_dsl.syntax.machine import Obstacle
+
 _TOKEN = re.compile(r'"[^"\n]*"?|[A-Za-z_]\w*|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|==|!=|<=|>=|\S')
 
 _WORDS = {
@@ -36,16 +38,6 @@ _VALUE_STARTS = frozenset({"NAME", "NUMBER", "LPAR", "MINUS"})
 _OPERATORS = frozenset({"AND", "OR", "COMPARE", "PLUS", "MINUS", "TIMES", "OVER"})
 _UNITS = frozenset({"PERCENT", "STEPS", "TOKENS"})
 _KEYWORDS = frozenset({"spans", "teacher", "advantage", "rollouts", "let", "extends"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
-    """Where the parser stopped: at offset `at`, on `found` ("" at the end), where `expected` could have stood."""
-
-    text: str
-    at: int
-    found: str
-    expected: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

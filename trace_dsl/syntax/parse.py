@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-from pathlib import Path
-
-from lark import Lark, UnexpectedCharacters, UnexpectedToken
 
 from trace_dsl.model import Diagnostic, OtherPlace, Place, Severity
 from trace_dsl.syntax.build import TreeBuilder
 from trace_dsl.syntax.lines import LogicalLine, split_lines
-from trace_dsl.syntax.messages import Advice, Obstacle, explain
+from trace_dsl.syntax.machine import Obstacle, parse
+from trace_dsl.syntax.messages import Advice, explain
 from trace_dsl.syntax.suppressions import Suppression, read_suppressions
 from trace_dsl.syntax.tree import (
     BrokenStatement,
@@ -47,20 +43,6 @@ class ParsedSource:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def grammar_text() -> str:
-    """The grammar: from the installed package, or from the repository when running from its source tree."""
-    try:
-        return resources.files("trace_dsl.grammar").joinpath("trace.lark").read_text(encoding="utf-8")
-    except ModuleNotFoundError:
-        return (Path(__file__).parents[2] / "grammar" / "trace.lark").read_text(encoding="utf-8")
-
-
-@lru_cache(maxsize=1)
-def grammar() -> Lark:
-    """The parser for one statement; built once a process."""
-    return Lark(grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True)
-
-
 def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     """Parse a whole file; never raises. `place_path` goes into every place: empty for the spec, a path for its base."""
     lines = split_lines(text, path=place_path)
@@ -89,18 +71,10 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
     refused = _too_large(line, path)
     if refused is not None:
         return refused
-    try:
-        tree = grammar().parse(line.text)
-    except UnexpectedToken as error:
-        at = len(line.text) if error.token.type == "$END" else error.token.start_pos or 0
-        found = "" if error.token.type == "$END" else str(error.token)
-        obstacle = Obstacle(text=line.text, at=at, found=found, expected=frozenset(error.accepts))
-        return _syntax_error(line, path, explain(obstacle))
-    except UnexpectedCharacters as error:
-        at = error.pos_in_stream or 0
-        obstacle = Obstacle(text=line.text, at=at, found=line.text[at], expected=frozenset(error.allowed or ()))
-        return _syntax_error(line, path, explain(obstacle))
-    statement: Statement = TreeBuilder(text=line.text, first_line=line.first_line, path=path).transform(tree)
+    found = parse(line.text, TreeBuilder(text=line.text, first_line=line.first_line, path=path))
+    if isinstance(found, Obstacle):
+        return _syntax_error(line, path, explain(found))
+    statement: Statement = found
     nodes = (
         (statement.value,)
         if isinstance(statement, LetStatement)
@@ -195,4 +169,4 @@ def _broken(line: LogicalLine, path: str) -> BrokenStatement:
     )
 
 
-__all__ = ["ParsedSource", "Suppression", "grammar", "grammar_text", "parse_source"]
+__all__ = ["ParsedSource", "Suppression", "parse_source"]

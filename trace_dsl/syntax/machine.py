@@ -1,0 +1,150 @@
+"""Runs the tables of the grammar over one statement: its words, in the order of the grammar's rules.
+
+The tables are plain data, made beforehand (tools/make_parse_tables.py), so that a spec is read without analysing a
+grammar first. Where the text is no statement, what stands there and what could have stood there is handed back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from trace_dsl.syntax.tables import ACTIONS, GOTOS, LEXER, RULES, SOFT
+
+END = "$END"
+
+
+class Token(NamedTuple):
+    """A word of a statement: its terminal, its text, and the offsets at which it begins and ends."""
+
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Where reading stopped: at offset `at`, on `found` ("" at the end), where the terminals `expected` could stand."""
+
+    text: str
+    at: int
+    found: str
+    expected: frozenset[str]
+
+
+# build(what, its parts, offset of its start, offset of its end)
+Builder = Callable[[str, list[Any], int, int], Any]
+
+
+@lru_cache(maxsize=1)
+def _lexer() -> re.Pattern[str]:
+    return re.compile(LEXER)
+
+
+def parse(text: str, build: Builder) -> Any:
+    """What `build` makes of the statement `text`, or the Obstacle that keeps it from being one."""
+    run = _Run(text, build)
+    obstacle = run.read()
+    return run.values[-1] if obstacle is None else obstacle
+
+
+def tokens(text: str) -> tuple[Token, ...]:
+    """The words of a statement, as far as it is one, as the parser reads them: `when` may be a keyword or a name."""
+    run = _Run(text, lambda *_: None)
+    run.read()
+    return tuple(run.taken)
+
+
+class _Run:
+    """One pass over a text. The stacks hold the states, and for each taken symbol its value, start and end."""
+
+    def __init__(self, text: str, build: Builder) -> None:
+        self.text = text
+        self.build = build
+        self.states = [0]
+        self.values: list[Any] = []
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.taken: list[Token] = []
+
+    def read(self) -> Obstacle | None:
+        text, match, at = self.text, _lexer().match, 0
+        while at < len(text):
+            found = match(text, at)
+            if found is None:
+                return self._obstacle(at, text[at])
+            kind = found.lastgroup
+            assert kind is not None
+            end = found.end()
+            if kind != "BLANK":
+                row = ACTIONS[self.states[-1]]
+                if kind in SOFT and kind not in row and "NAME" in row:
+                    kind = "NAME"
+                token = Token(kind, found.group(), at, end)
+                if not self._take(token):
+                    return self._obstacle(at, token.text)
+                self.taken.append(token)
+            at = end
+        return None if self._take(Token(END, "", at, at)) else self._obstacle(at, "")
+
+    def _take(self, token: Token) -> bool:
+        """Complete the rules that `token` ends and put it on the stacks; False when it cannot stand here."""
+        states = self.states
+        while True:
+            action = ACTIONS[states[-1]].get(token.kind)
+            if action is None:
+                return False
+            if action >= 0:
+                states.append(action)
+                if token.kind != END:
+                    self.values.append(token)
+                    self.starts.append(token.start)
+                    self.ends.append(token.end)
+                return True
+            what, size, marks, origin = RULES[~action]
+            del states[-size:]
+            states.append(GOTOS[states[-1]][origin])
+            if size > 1 or what:
+                self._complete(what, size, marks)
+
+    def _complete(self, what: str, size: int, marks: str) -> None:
+        """Put what a rule builds in the place of the symbols it takes."""
+        symbols = iter(self.values[-size:])
+        parts: list[Any] = []
+        for mark in marks:
+            if mark == "n":
+                parts.append(None)
+                continue
+            symbol = next(symbols)
+            if mark == "k":
+                parts.append(symbol)
+            elif mark == "*":
+                parts.extend(symbol)
+        start, end = self.starts[-size], self.ends[-1]
+        if what == "":
+            (value,) = parts
+        else:
+            value = parts if what == "*" else self.build(what, parts, start, end)
+        del self.values[-size:], self.starts[-size:], self.ends[-size:]
+        self.values.append(value)
+        self.starts.append(start)
+        self.ends.append(end)
+
+    def _obstacle(self, at: int, found: str) -> Obstacle:
+        expected = frozenset(kind for kind in ACTIONS[self.states[-1]] if self._accepts(kind))
+        return Obstacle(text=self.text, at=at, found=found, expected=expected)
+
+    def _accepts(self, kind: str) -> bool:
+        """Whether a terminal can stand here: not every rule that it seems to end leads to a place for it."""
+        states = list(self.states)
+        while (action := ACTIONS[states[-1]].get(kind)) is not None:
+            if action >= 0:
+                return True
+            _, size, _, origin = RULES[~action]
+            del states[-size:]
+            states.append(GOTOS[states[-1]][origin])
+        return False
