@@ -17,6 +17,7 @@ STAGES = (
     ("trace_dsl.errors", "trace_dsl.facts", "trace_dsl.terms", "trace_dsl.model"),
     ("trace_dsl.schedules", "trace_dsl.rules"),
     ("trace_dsl.vocabulary", "trace_dsl.expressions"),
+    ("trace_dsl.over_steps",),
     ("trace_dsl.syntax",),
     ("trace_dsl.resolve",),
     ("trace_dsl.checks",),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trace_dsl.checks.course import Courses
 from trace_dsl.checks.outcomes import outcomes, takes
-from trace_dsl.checks.reading import finding, is_zero_throughout
+from trace_dsl.checks.reading import finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import REST, Diagnostic, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -20,8 +21,13 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    trained = [route for route in spec.routes if _trains(route, facts)]
-    if facts is None or not trained or spec.mentioned:
+    if facts is None or spec.mentioned:
+        return
+    courses = Courses(spec, facts)
+    trained = [
+        route for route in spec.routes if any(not courses.of(channel.weight).is_zero for channel in route.channels)
+    ]
+    if not trained:
         return
     if any(route.is_rest and _takes_what_the_model_wrote(route) for route in trained):
         return
@@ -34,10 +40,6 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         consequence="the policy can forget how to stop, and responses grow to their limit (trl#7230)",
         fix=f"add `{REST}: grpo()`, or a small loss that keeps the rest where it is",
     )
-
-
-def _trains(route: Route, facts: RunFacts | None) -> bool:
-    return any(not is_zero_throughout(channel.weight, facts) for channel in route.channels)
 
 
 def _takes_what_the_model_wrote(route: Route) -> bool:

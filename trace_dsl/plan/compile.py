@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from trace_dsl.expressions import signals_of, text_of, walk, weight_at_step
@@ -18,6 +19,7 @@ from trace_dsl.model import (
     PolicyGradient,
     Spec,
 )
+from trace_dsl.over_steps import Points, values_at
 from trace_dsl.plan.certainty import follows_from_step, surely_zero
 from trace_dsl.plan.measurements import teachers_read
 from trace_dsl.plan.plan import (
@@ -98,12 +100,22 @@ def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
 
 def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
     """Follow a weight over every step of the run."""
-    steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
-    last = max((at.step for at in steps if not surely_zero(weight, at)), default=-1)
-    if not follows_from_step(weight):
-        return WeightTrack(total=None, total_squared=None, last_step=last)
-    values = [weight_at_step(weight, at) for at in steps]
-    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
+    if follows_from_step(weight):
+        values = _values(weight, total_steps)
+        last = max((step for step, value in enumerate(values) if value != 0), default=-1)
+        return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
+    steps = (Progress(step=step, total_steps=total_steps) for step in reversed(range(total_steps)))
+    last = next((at.step for at in steps if not surely_zero(weight, at)), -1)
+    return WeightTrack(total=None, total_squared=None, last_step=last)
+
+
+def _values(weight: Expr, total_steps: int) -> Sequence[float]:
+    """A weight at every step; raises ValueError where it is undefined."""
+    steps = range(total_steps)
+    try:
+        return values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
+    except ValueError:  # perhaps only in a branch that is not chosen there
+        return [weight_at_step(weight, Progress(step=step, total_steps=total_steps)) for step in steps]
 
 
 _DIVERGENCE_FORMULAS = {
