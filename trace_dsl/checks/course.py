@@ -17,7 +17,7 @@ from trace_dsl.terms import Expr, Rank
 
 # Cancellation in formulas such as w - w0*(1 - k/n) leaves a few ulps below zero.
 _ROUNDING = 1e-12
-# So many values are computed for one spec: enough for every one of 5,000 steps of 40 weights of 10 operations. Of longer
+# So many values are computed for one spec: enough for each of 5,000 steps of 40 weights of 10 operations. Of longer
 # runs, evenly spread steps and the ends of every phase of a schedule are tried.
 _VALUES = 2_000_000
 _FEWEST_STEPS = 20

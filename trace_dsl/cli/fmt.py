@@ -14,10 +14,11 @@ from trace_dsl.cli.specs import STDIN_NAME, read_bytes
 from trace_dsl.cli.terminal import console, specs_below
 from trace_dsl.errors import TraceError
 from trace_dsl.format import format_source
-from trace_dsl.format.files import SpecBytes, replace_file
+from trace_dsl.format.files import replace_file
 from trace_dsl.lint import LintResult, SourceFile
 from trace_dsl.report import full
 from trace_dsl.rules import LanguageRule
+from trace_dsl.spec_files import SpecBytes
 from trace_dsl.syntax import parse_source
 
 _DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}

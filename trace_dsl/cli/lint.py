@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -12,15 +13,17 @@ from typing import Annotated, assert_never
 
 import typer
 
+from trace_dsl.cli.specs import read_bytes
 from trace_dsl.cli.terminal import STDIN, console, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
-from trace_dsl.format.files import read_spec_bytes, replace_file
-from trace_dsl.lint import LintResult, fix_text, lint_file, lint_text
+from trace_dsl.format.files import replace_file
+from trace_dsl.lint import LintResult, fix_text, lint_text
 from trace_dsl.plan.support import unsupported
 from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
 from trace_dsl.rules import RuleSelection
+from trace_dsl.spec_files import read_spec_bytes
 
 
 class LintFormat(StrEnum):
@@ -143,13 +146,8 @@ def _rules(given: list[str] | None, option: str) -> frozenset[str] | None:
 
 
 def _lint_one(path: str, facts: RunFacts | None, rules: RuleSelection) -> LintResult:
-    if path != STDIN:
-        return lint_file(path, facts, selection=rules)
-    try:
-        text = sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise SpecError("standard input is not UTF-8 text") from error
-    return lint_text(text, facts, path="<stdin>", selection=rules)
+    spec = read_bytes(path)
+    return lint_text(spec.text, facts, path=spec.path, selection=rules)
 
 
 def _fails(results: tuple[LintResult, ...], settings: Configuration) -> bool:
@@ -211,6 +209,6 @@ def _extended_by(path: Path) -> Path | None:
     for other in sorted(path.parent.rglob("*.trace")):
         text = read_spec_bytes(str(other)).text if other.is_file() else ""
         for target in re.findall(r'^\s*extends\s*"([^"\n]+)"', text, flags=re.MULTILINE):
-            if (other.parent / target).resolve() == path.resolve():
+            if os.path.realpath(other.parent / target) == os.path.realpath(path):
                 return other
     return None

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trace_dsl.errors import SpecError, TraceError
+from trace_dsl.errors import TraceError
 
 
 class PlanFormat(StrEnum):
@@ -33,11 +33,12 @@ def plan(
 ) -> None:
     """Show what a spec does: who each route takes, each loss with its weight over the run, when teachers run.
 
+    Exits with 1 when the spec has errors, 2 when it or the run file cannot be read.
+
     Example: trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml --at 0,10,40,end
     """
     from megatron_bridge.run_file import load_run_facts
     from trace_dsl import lint_file
-    from trace_dsl.model import Severity
     from trace_dsl.plan import compile_plan
     from trace_dsl.plan.support import unsupported
     from trace_dsl.plan.table import default_steps, table_lines
@@ -46,14 +47,14 @@ def plan(
     try:
         facts = load_run_facts(run)
         result = lint_file(spec, facts=facts)
-        errors = [d for d in result.diagnostics if d.severity is Severity.ERROR]
-        if errors or result.spec is None:
-            raise SpecError(f"{spec} cannot be planned:\n{render(errors, spec)}")
+        if result.errors or result.spec is None:
+            print(f"error: {spec} cannot be planned:\n{render(result.errors, spec)}", file=sys.stderr)
+            raise typer.Exit(1)
         compiled = compile_plan(result.spec, facts)
         steps = _parse_steps(at, facts.total_steps) if at else default_steps(compiled)
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1 if isinstance(error, SpecError) else 2) from error
+        raise typer.Exit(2) from error
     if output is PlanFormat.JSON:
         print(compiled.to_json())
         return

@@ -6,17 +6,17 @@ import sys
 
 from trace_dsl.cli.terminal import STDIN
 from trace_dsl.errors import SpecError
-from trace_dsl.format.files import SpecBytes, decode_spec, read_spec_bytes
 from trace_dsl.lint import LintResult, SourceFile, parse_spec
 from trace_dsl.model import Spec
 from trace_dsl.report import full
+from trace_dsl.spec_files import SpecBytes, read_spec_bytes, read_stream
 
 STDIN_NAME = "<stdin>"
 
 
 def read_bytes(path: str) -> SpecBytes:
     """A file, or standard input for `-`; raises SpecError when it cannot be read."""
-    return decode_spec(sys.stdin.buffer.read(), STDIN_NAME) if path == STDIN else read_spec_bytes(path)
+    return read_stream(sys.stdin.buffer, STDIN_NAME) if path == STDIN else read_spec_bytes(path)
 
 
 def read_meaning(path: str) -> Spec:

@@ -22,7 +22,7 @@ def specs_below(paths: list[str]) -> list[str]:
         if path == STDIN or not Path(path).is_dir():
             found.append(path)
             continue
-        below = sorted(str(spec) for spec in Path(path).rglob("*.trace"))
+        below = sorted(str(spec) for spec in Path(path).rglob("*.trace") if not spec.is_dir())
         if not below:
             raise SpecError(f"there is no *.trace file in {path}")
         found.extend(below)

@@ -9,8 +9,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from trace_dsl.lint import LintResult, SourceFile, read_spec
+from trace_dsl.lint import LintResult, SourceFile
 from trace_dsl.model import Diagnostic, Place, Severity
+from trace_dsl.spec_files import read_spec_bytes
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow"}
 
@@ -22,7 +23,7 @@ def render(diagnostics: Iterable[Diagnostic], path: Path | str) -> str:
     """
     found = tuple(diagnostics)
     paths = dict.fromkeys(place.path for diagnostic in found for place in _places(diagnostic))
-    sources = tuple(SourceFile(path=p, text=read_spec(Path(p or path))) for p in {"": None, **paths})
+    sources = tuple(SourceFile(path=p, text=read_spec_bytes(p or str(path)).text) for p in {"": None, **paths})
     result = LintResult(path=str(path), spec=None, diagnostics=found, sources=sources)
     return "\n".join(text.plain for text in full(result))
 

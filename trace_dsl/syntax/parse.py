@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from trace_dsl.model import Diagnostic, OtherPlace, Place, Severity
+from trace_dsl.model import REST, Diagnostic, OtherPlace, Place, Severity
+from trace_dsl.spec_files import MAX_BYTES
 from trace_dsl.syntax.build import TreeBuilder
 from trace_dsl.syntax.lines import LogicalLine, split_lines
 from trace_dsl.syntax.machine import Obstacle, parse
@@ -23,6 +24,7 @@ from trace_dsl.syntax.tree import (
 MAX_BRACKETS = 32
 MAX_DEPTH = 60
 MAX_LENGTH = 20_000
+MAX_STATEMENTS = 2_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r'"[^"\n]*"?')
@@ -45,7 +47,14 @@ class ParsedSource:
 
 def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     """Parse a whole file; never raises. `place_path` goes into every place: empty for the spec, a path for its base."""
+    if len(text) > MAX_BYTES:
+        message = f"this spec is {len(text):,} characters long; at most {MAX_BYTES:,} are read"
+        return _refused(path, text, Place(line=1, column=1, end_line=1, end_column=2, path=place_path), message)
     lines = split_lines(text, path=place_path)
+    if len(lines.statements) > MAX_STATEMENTS:
+        place = _place_at(lines.statements[MAX_STATEMENTS], place_path, 0, 1)
+        message = f"this spec has {len(lines.statements):,} statements; at most {MAX_STATEMENTS:,} are read"
+        return _refused(path, text, place, message)
     suppressions, diagnostics = read_suppressions(lines.comments)
     statements: list[Statement] = []
     found = list(diagnostics)
@@ -65,6 +74,13 @@ def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
         suppressions=suppressions,
         diagnostics=tuple(found),
     )
+
+
+def _refused(path: str, text: str, place: Place, message: str) -> ParsedSource:
+    """A file of which nothing is read. It may have all that the rules would miss."""
+    found = _refusal(place, message, "see whether this is the file you mean; a spec has one statement a line")
+    unread = BrokenStatement(kind=StatementKind.ROUTE, declares=(), mentions=frozenset({REST}), place=place)
+    return ParsedSource(path=path, text=text, statements=(unread,), suppressions=(), diagnostics=(found,))
 
 
 def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
