@@ -22,7 +22,7 @@ TABLES = ROOT / "trace_dsl" / "syntax" / "tables.py"
 _HEAD = '''\
 """The LALR(1) tables of grammar/trace.lark. Made by `python tools/make_parse_tables.py`; change the grammar instead.
 
-LEXER        one regular expression for all terminals, a group each; BLANK is skipped
+LEXER        what is skipped, then one of the terminals, if there is one: a group each
 SOFT         keywords that are plain names where only a name can stand
 RULES        (what is built, "" for its only child, "*" for children of the rule around it; symbols that are taken;
              what becomes of each: k kept, - left out, * its children are taken, n nothing stands there; its kind)
@@ -49,7 +49,9 @@ def parse_table(lark: Lark) -> ParseTable:
 
 def _lexer(lark: Lark) -> str:
     order = sorted(lark.terminals, key=lambda x: (-x.priority, -x.pattern.max_width, -len(x.pattern.value), x.name))
-    return "|".join(f"(?P<{terminal.name}>{terminal.pattern.to_regexp()})" for terminal in order)
+    ignored = {x.name: x.pattern.to_regexp() for x in order if x.name in lark.ignore_tokens}
+    taken = "|".join(f"(?P<{x.name}>{x.pattern.to_regexp()})" for x in order if x.name not in ignored)
+    return f"(?:{'|'.join(ignored.values())})*(?:{taken})?"
 
 
 def _rule(rule: Rule) -> tuple[str, int, str, str]:
@@ -62,7 +64,7 @@ def _rule(rule: Rule) -> tuple[str, int, str, str]:
     elif rule.alias is not None or not rule.options.expand1:
         action = str(rule.alias or origin)
     else:
-        assert len(marks.replace("-", "")) == 1, f"an alternative of ?{origin} with several children needs a name"
+        assert marks == "k", f"an alternative of ?{origin} with several symbols needs a name"
         action = ""
     return action, len(rule.expansion), marks, origin
 
@@ -112,8 +114,9 @@ def source() -> str:
 
 
 def _quoted(pattern: str) -> str:
-    parts = pattern.split("|(?P<")
-    return "".join(f"    {part if i == 0 else '|(?P<' + part!r}\n" for i, part in enumerate(parts))
+    """A pattern as string literals, one a group."""
+    parts = pattern.split("(?P<")
+    return "".join(f"    {part if i == 0 else '(?P<' + part!r}\n" for i, part in enumerate(parts))
 
 
 if __name__ == "__main__":

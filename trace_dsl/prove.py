@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trace_dsl.checks.outcomes import Outcome, outcomes, takes
+from trace_dsl.checks.outcomes import Outcome, outcomes
 from trace_dsl.expressions import text_of, walk
 from trace_dsl.model import PLAIN_ROWS, Route, Spec
 from trace_dsl.terms import Expr, Signal
@@ -48,14 +48,17 @@ def covers(spec: Spec) -> Proof | None:
             able = tuple(
                 route for route in spec.routes if route.rows == rows and (route.is_rest or label in route.labels)
             )
-            everything = _by_model(able)
+            everything = outcomes(route.when for route in able)
             if everything is None:
                 return None
-            cases += len(everything)
-            left = next((o for o in everything if not any(o.holds(route.when) for route in able)), None)
-            if left is not None:
+            left = everything.by_model
+            cases += left.bit_count()
+            for route in able:
+                left &= ~everything.where(route.when)
+            case = everything.first(left)
+            if case is not None:
                 labels = () if label is None else (label,)
-                found.append(Counterexample(token=_words(labels, rows, left, able), routes=()))
+                found.append(Counterexample(token=_words(labels, rows, case, able), routes=()))
     return Proof(cases=cases, counterexamples=tuple(found))
 
 
@@ -72,18 +75,11 @@ def disjoint(spec: Spec) -> Proof | None:
         if both is None:
             return None
         cases += len(both)
-        met = next((o for o in both if takes(first, o) and takes(second, o)), None)
+        met = both.first(both.taken_by(first) & both.taken_by(second))
         if met is not None:
             words = _words(_shared_labels(first, second), first.rows, met, (first, second))
             found.append(Counterexample(token=words, routes=(first, second)))
     return Proof(cases=cases, counterexamples=tuple(found))
-
-
-def _by_model(routes: Sequence[Route]) -> tuple[Outcome, ...] | None:
-    everything = outcomes(route.when for route in routes)
-    if everything is None:
-        return None
-    return tuple(outcome for outcome in everything if outcome.source == SOURCES["model"])
 
 
 def _pairs(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from trace_dsl.checks.reading import channels_of, run_length
+from trace_dsl.checks.reading import run_length
 from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Spec
@@ -20,7 +20,7 @@ _ROUNDING = 1e-12
 # So many values are computed for one spec: enough for each of 5,000 steps of 40 weights of 10 operations. Of longer
 # runs, evenly spread steps and the ends of every phase of a schedule are tried.
 _VALUES = 2_000_000
-_FEWEST_STEPS = 20
+_FEWEST_VALUES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,29 +35,28 @@ class Course:
     is_zero: bool
 
 
-_MEASURED = Course(undefined=None, negative=None, is_zero=False)
-
-
 class Courses:
     """The courses of the weights of one spec over a run; without its facts, over a nominal one."""
 
     def __init__(self, spec: Spec, facts: RunFacts | None) -> None:
-        known = {c.weight for _, c in channels_of(spec) if is_known_before_run(c.weight)}
-        self._tries = max(_VALUES // max(sum(map(formula_size, known)), 1), _FEWEST_STEPS)
-        self._facts = facts
+        channels = sum(len(route.channels) for route in spec.routes)
+        # A power of two, so that specs of about one size share what was computed.
+        self._values = 1 << max(_VALUES // max(channels, 1), _FEWEST_VALUES).bit_length() - 1
+        self._total_steps = None if facts is None else facts.total_steps
 
     def of(self, weight: Expr) -> Course:
         """The course of one of the spec's weights; one that is measured is none of undefined, negative, zero."""
-        if not is_known_before_run(weight):
-            return _MEASURED
-        steps, tokens = run_length(weight, self._facts)
-        return _course(weight, steps, tokens, math.ceil(steps / self._tries))
+        return _course(weight, self._total_steps, self._values)
 
 
 @lru_cache(maxsize=4096)
-def _course(weight: Expr, total_steps: int, tokens: float, stride: int) -> Course:
+def _course(weight: Expr, run_steps: int | None, values_at_most: int) -> Course:
+    if not is_known_before_run(weight):
+        return Course(undefined=None, negative=None, is_zero=False)
+    total_steps, tokens = run_length(weight, run_steps)
     steps: Sequence[int] = (0,) if weight.rank is Rank.CONSTANT else range(total_steps)
-    if stride > 1 and len(steps) > 1:
+    stride = math.ceil(len(steps) * formula_size(weight) / values_at_most)
+    if stride > 1:
         steps = _thinned(weight, total_steps, stride)
     points = Points(total_steps=total_steps, steps=steps, tokens=[1.5 * tokens * step / total_steps for step in steps])
     values: list[float] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.expressions import schedules_of
-from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     Channel,
     Cispo,
@@ -115,12 +114,12 @@ def _lengths(expr: Expr) -> Iterator[Length]:
             yield schedule.anneal.length
 
 
-def run_length(expr: Expr, facts: RunFacts | None) -> tuple[int, float]:
-    """(steps, tokens) of the run; without its facts, of one long enough for every schedule to run its course."""
+def run_length(expr: Expr, total_steps: int | None) -> tuple[int, float]:
+    """(steps, tokens) of a run of so many steps; of None, of one long enough for every schedule to run its course."""
     lengths = tuple(_lengths(expr))
     tokens = sum(length.count for length in lengths if isinstance(length, Tokens))
-    if facts is not None:
-        return max(facts.total_steps, 1), tokens
+    if total_steps is not None:
+        return max(total_steps, 1), tokens
     steps = sum(length.count for length in lengths if isinstance(length, Steps))
     return min(max(NOMINAL_STEPS, 2 * steps), 100 * NOMINAL_STEPS), tokens
 

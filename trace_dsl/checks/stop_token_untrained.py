@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.course import Courses
-from trace_dsl.checks.outcomes import outcomes, takes
+from trace_dsl.checks.outcomes import outcomes
 from trace_dsl.checks.reading import finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import REST, Diagnostic, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
-from trace_dsl.vocabulary import SOURCES
 
 RULE = RuleInfo(
     name="stop-token-untrained",
@@ -44,6 +43,4 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
 
 def _takes_what_the_model_wrote(route: Route) -> bool:
     everything = outcomes([route.when])
-    return everything is None or any(
-        takes(route, outcome) for outcome in everything if outcome.source == SOURCES["model"]
-    )
+    return everything is None or bool(everything.taken_by(route) & everything.by_model)

@@ -21,7 +21,7 @@ RULE = RuleInfo(
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for when, place in predicates_of(spec):
         everything = outcomes([when])
-        if everything is None or any(outcome.holds(when) for outcome in everything):
+        if everything is None or everything.where(when):
             continue
         yield finding(
             RULE,

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.specs import read_meaning
-from trace_dsl.cli.terminal import STDIN, console
+from trace_dsl.cli.specs import STDIN, read_meaning
+from trace_dsl.cli.terminal import console
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
 from trace_dsl.plan.difference import Change, Difference, difference

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.specs import STDIN_NAME, read_bytes
-from trace_dsl.cli.terminal import console, specs_below
+from trace_dsl.cli.output import printer
+from trace_dsl.cli.specs import STDIN_NAME, read_bytes, specs_below
+from trace_dsl.cli.terminal import console
 from trace_dsl.errors import TraceError
 from trace_dsl.format import format_source
 from trace_dsl.format.files import replace_file
@@ -90,9 +91,9 @@ def _show_or_write(result: Formatted, *, write: bool, diff: bool) -> None:
     """Everything that is done about one spec. Standard output holds diffs and what - formats, and nothing else."""
     spec = result.spec
     if result.refusal is not None:
-        errors = console(stderr=True)
+        show = printer(stderr=True)
         for block in full(result.refusal):
-            errors.print(block)
+            show(block)
         return
     assert result.text is not None
     if diff and result.changes:

@@ -11,16 +11,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, assert_never
 
-import typer
-
-from trace_dsl.cli.specs import read_bytes
-from trace_dsl.cli.terminal import STDIN, console, specs_below
+from trace_dsl.cli.arguments import Argument, Option
+from trace_dsl.cli.output import printer
+from trace_dsl.cli.specs import STDIN, read_bytes, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
 from trace_dsl.format.files import replace_file
 from trace_dsl.lint import LintResult, fix_text, lint_text
-from trace_dsl.plan.support import unsupported
 from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
 from trace_dsl.rules import RuleSelection
 from trace_dsl.spec_files import read_spec_bytes
@@ -45,37 +43,36 @@ class ExitCode:
 def lint(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Specs, or folders to search for *.trace; - reads a spec from standard input. Default: here."
-        ),
+        Argument(help="Specs, or folders to search for *.trace; - reads a spec from standard input. Default: here."),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="The run file: with it, rules that need its length, groups and task speak too."),
+        Option(help="The run file: with it, rules that need its length, groups and task speak too."),
     ] = None,
     output: Annotated[
         LintFormat,
-        typer.Option(
-            "--format",
+        Option(
+            flag="--format",
             help="full for people, concise for editors, json and sarif for programs, github for its workflows.",
         ),
     ] = LintFormat.FULL,
     select: Annotated[
         list[str] | None,
-        typer.Option(metavar="RULE[,RULE]", help="Only these rules; errors of the language are always found."),
+        Option(metavar="RULE[,RULE]", help="Only these rules; errors of the language are always found."),
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option(metavar="RULE[,RULE]", help="Not these rules.")] = None,
+    ignore: Annotated[list[str] | None, Option(metavar="RULE[,RULE]", help="Not these rules.")] = None,
     pedantic: Annotated[
-        bool | None, typer.Option("--pedantic/--no-pedantic", help="Also the rules that are a matter of taste.")
+        bool | None,
+        Option(flag="--pedantic/--no-pedantic", help="Also the rules that are a matter of taste."),
     ] = None,
     fail_level: Annotated[
-        FailLevel | None, typer.Option(help="From which severity on to exit with 1. Default: error.")
+        FailLevel | None, Option(help="From which severity on to exit with 1. Default: error.")
     ] = None,
     fix: Annotated[
         bool,
-        typer.Option("--fix", help="Take out unused lets, teachers and ignore comments where nothing else changes."),
+        Option(flag="--fix", help="Take out unused lets, teachers and ignore comments where nothing else changes."),
     ] = False,
-) -> None:
+) -> int:
     """Check specs. Exits with 0 when there are no errors, 1 when there are (see --fail-level), 2 when it could not run.
 
     Settings come from the table tool.trace-dsl of the nearest pyproject.toml: select, ignore, pedantic, fail-level.
@@ -96,16 +93,15 @@ def lint(
                 _fix_one(path, facts, settings.rules)
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(ExitCode.COULD_NOT_RUN) from error
+        return ExitCode.COULD_NOT_RUN
     results, unread = _lint_all(specs, facts, settings.rules)
     if results or output in (LintFormat.JSON, LintFormat.SARIF):
         _show(results, output)
     for complaint in unread:
         print(f"error: {complaint}", file=sys.stderr)
     if unread:
-        raise typer.Exit(ExitCode.COULD_NOT_RUN)
-    if _fails(results, settings):
-        raise typer.Exit(ExitCode.ERRORS_FOUND)
+        return ExitCode.COULD_NOT_RUN
+    return ExitCode.ERRORS_FOUND if _fails(results, settings) else ExitCode.CLEAN
 
 
 def _lint_all(
@@ -125,6 +121,8 @@ def _with_engine(result: LintResult, facts: RunFacts | None) -> LintResult:
     """With a run, also what `train` would refuse: kernels, options and signals this version does not run."""
     if facts is None or result.spec is None:
         return result
+    from trace_dsl.plan.support import unsupported  # needed with a run alone
+
     found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
     return replace(result, diagnostics=tuple(found))
 
@@ -163,10 +161,10 @@ def _fails(results: tuple[LintResult, ...], settings: Configuration) -> bool:
 
 
 def _show(results: tuple[LintResult, ...], output: LintFormat) -> None:
-    screen = console()
+    show = printer()
     match output:
         case LintFormat.FULL:
-            print_full(results, screen)
+            print_full(results, show)
         case LintFormat.CONCISE:
             for result in results:
                 for line in concise(result):

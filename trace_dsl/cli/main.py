@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib import metadata
 from typing import Annotated
 
 import typer
 
+from trace_dsl.cli.arguments import for_typer
 from trace_dsl.cli.diff import diff
 from trace_dsl.cli.explain import explain
 from trace_dsl.cli.fmt import fmt
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("lint")(lint)
+app.command("lint")(for_typer(lint))
 app.command("fmt")(fmt)
 app.command("plan")(plan)
 app.command("diff")(diff)
@@ -35,7 +36,7 @@ app.command("summary")(summary)
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"trace-dsl {version('trace-dsl')}")
+        print(f"trace-dsl {metadata.version('trace-dsl')}")
         raise typer.Exit
 
 
@@ -49,5 +50,5 @@ def _commands(
 
 
 def run() -> None:
-    """The entry point of the installed `trace-dsl`."""
+    """Run the command that the command line names."""
     app()

@@ -1,17 +1,32 @@
-"""Reading the spec a command is given: a file or standard input."""
+"""The specs a command is given: files, folders of them, standard input."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from trace_dsl.cli.terminal import STDIN
 from trace_dsl.errors import SpecError
 from trace_dsl.lint import LintResult, SourceFile, parse_spec
 from trace_dsl.model import Spec
 from trace_dsl.report import full
 from trace_dsl.spec_files import SpecBytes, read_spec_bytes, read_stream
 
+STDIN = "-"
 STDIN_NAME = "<stdin>"
+
+
+def specs_below(paths: list[str]) -> list[str]:
+    """Files as they are named, folders as the specs below them; raises SpecError for a folder without any."""
+    found: list[str] = []
+    for path in paths:
+        if path == STDIN or not Path(path).is_dir():
+            found.append(path)
+            continue
+        below = sorted(str(spec) for spec in Path(path).rglob("*.trace") if not spec.is_dir())
+        if not below:
+            raise SpecError(f"there is no *.trace file in {path}")
+        found.extend(below)
+    return list(dict.fromkeys(found))
 
 
 def read_bytes(path: str) -> SpecBytes:

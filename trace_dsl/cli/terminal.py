@@ -1,32 +1,16 @@
-"""What commands share: which files a path means; printing that is plain when piped and wraps between words."""
+"""Printing by rich: plain when piped, wrapped between words on a terminal."""
 
 from __future__ import annotations
 
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from trace_dsl.errors import SpecError
+from trace_dsl.report import Styled
 
-STDIN = "-"
 _HANG = 4
-
-
-def specs_below(paths: list[str]) -> list[str]:
-    """Files as they are named, folders as the specs below them; raises SpecError for a folder without any."""
-    found: list[str] = []
-    for path in paths:
-        if path == STDIN or not Path(path).is_dir():
-            found.append(path)
-            continue
-        below = sorted(str(spec) for spec in Path(path).rglob("*.trace") if not spec.is_dir())
-        if not below:
-            raise SpecError(f"there is no *.trace file in {path}")
-        found.extend(below)
-    return list(dict.fromkeys(found))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -35,6 +19,11 @@ def console(*, stderr: bool = False) -> Console:
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def rich_text(block: Styled) -> Text:
+    """A block as rich prints it."""
+    return Text.assemble(*block.parts)
 
 
 def print_wrapped(screen: Console, line: Text) -> None:

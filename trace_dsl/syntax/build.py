@@ -40,6 +40,7 @@ class TreeBuilder:
     """Builds the nodes of one statement whose first line is line `first_line` of the file at `path`.
 
     A method gets the offsets at which its rule begins and ends, and its parts: nodes, tokens, None for what is absent.
+    `operations` counts what expressions can be deep with: operators, calls and tuples.
     """
 
     def __init__(self, *, text: str, first_line: int, path: str) -> None:
@@ -47,6 +48,7 @@ class TreeBuilder:
         self._offset = first_line - 1
         self._path = path
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.operations = 0
 
     def __call__(self, what: str, items: list[Any], start: int, end: int) -> Any:
         """The node of the rule `what`."""
@@ -54,6 +56,9 @@ class TreeBuilder:
 
     def _place(self, at: Span) -> Place:
         start, end = at
+        if len(self._line_starts) == 1:
+            line = 1 + self._offset
+            return Place(line=line, column=start + 1, end_line=line, end_column=end + 1, path=self._path)
         first, last = bisect_right(self._line_starts, start), bisect_right(self._line_starts, end)
         return Place(
             line=first + self._offset,
@@ -128,6 +133,7 @@ class TreeBuilder:
 
     def call(self, at: Span, items: list[Any]) -> Call:
         token, arguments = items
+        self.operations += 1
         return Call(function=self._name(token), arguments=arguments or (), place=self._place(at))
 
     def arguments(self, at: Span, items: list[Any]) -> tuple[Argument, ...]:
@@ -143,9 +149,11 @@ class TreeBuilder:
 
     def binary(self, at: Span, items: list[Any]) -> Binary:
         left, token, right = items
+        self.operations += 1
         return Binary(operator=Operator(token.text), left=left, right=right, place=self._place(at))
 
     def unary(self, at: Span, items: list[Any]) -> Unary:
+        self.operations += 1
         operator = Operator.NOT if items[0].text == "not" else Operator.NEG
         return Unary(operator=operator, operand=items[1], place=self._place(at))
 
@@ -154,6 +162,7 @@ class TreeBuilder:
         return inner
 
     def tuple(self, at: Span, items: list[Any]) -> TupleOf:
+        self.operations += 1
         return TupleOf(items=tuple(items), place=self._place(at))
 
     def name(self, at: Span, items: list[Any]) -> Name:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from trace_dsl.syntax.tables import ACTIONS, GOTOS, LEXER, RULES, SOFT
@@ -45,6 +45,17 @@ def _lexer() -> re.Pattern[str]:
     return re.compile(LEXER)
 
 
+@cache
+def _after_chain(below: int, top: int, kind: str) -> int:
+    """The state that replaces `top` once the rules that only pass a value on are complete: 1 as a factor, a sum ..."""
+    while (action := ACTIONS[top].get(kind, 0)) < 0:
+        what, _, _, origin = RULES[~action]
+        if what:
+            break
+        top = GOTOS[below][origin]
+    return top
+
+
 def parse(text: str, build: Builder) -> Any:
     """What `build` makes of the statement `text`, or the Obstacle that keeps it from being one."""
     run = _Run(text, build)
@@ -57,6 +68,22 @@ def tokens(text: str) -> tuple[Token, ...]:
     run = _Run(text, lambda *_: None)
     run.read()
     return tuple(run.taken)
+
+
+def _spread(symbols: list[Any], marks: str) -> list[Any]:
+    """The parts of a rule some of whose symbols are lists, or absent."""
+    waiting = iter(symbols)
+    parts: list[Any] = []
+    for mark in marks:
+        if mark == "n":
+            parts.append(None)
+            continue
+        symbol = next(waiting)
+        if mark == "*":
+            parts.extend(symbol)
+        elif mark == "k":
+            parts.append(symbol)
+    return parts
 
 
 class _Run:
@@ -72,29 +99,32 @@ class _Run:
         self.taken: list[Token] = []
 
     def read(self) -> Obstacle | None:
-        text, match, at = self.text, _lexer().match, 0
-        while at < len(text):
+        text, states, match, at = self.text, self.states, _lexer().match, 0
+        while True:
             found = match(text, at)
-            if found is None:
-                return self._obstacle(at, text[at])
-            kind = found.lastgroup
-            assert kind is not None
-            end = found.end()
-            if kind != "BLANK":
-                row = ACTIONS[self.states[-1]]
-                if kind in SOFT and kind not in row and "NAME" in row:
+            assert found is not None, "the lexer always matches, if only nothing"
+            kind, at = found.lastgroup, found.end()
+            if kind is None:
+                break
+            if kind in SOFT:
+                row = ACTIONS[states[-1]]
+                if kind not in row and "NAME" in row:
                     kind = "NAME"
-                token = Token(kind, found.group(), at, end)
-                if not self._take(token):
-                    return self._obstacle(at, token.text)
-                self.taken.append(token)
-            at = end
+            start = found.start(found.lastgroup)  # type: ignore[arg-type]  # it is not None
+            token = Token(kind, text[start:at], start, at)
+            if not self._take(token):
+                return self._obstacle(start, token.text)
+            self.taken.append(token)
+        if at < len(text):
+            return self._obstacle(at, text[at])
         return None if self._take(Token(END, "", at, at)) else self._obstacle(at, "")
 
     def _take(self, token: Token) -> bool:
         """Complete the rules that `token` ends and put it on the stacks; False when it cannot stand here."""
         states = self.states
         while True:
+            if len(states) > 1:
+                states[-1] = _after_chain(states[-2], states[-1], token.kind)
             action = ACTIONS[states[-1]].get(token.kind)
             if action is None:
                 return False
@@ -108,31 +138,21 @@ class _Run:
             what, size, marks, origin = RULES[~action]
             del states[-size:]
             states.append(GOTOS[states[-1]][origin])
-            if size > 1 or what:
-                self._complete(what, size, marks)
+            self._complete(what, size, marks)
 
     def _complete(self, what: str, size: int, marks: str) -> None:
         """Put what a rule builds in the place of the symbols it takes."""
-        symbols = iter(self.values[-size:])
-        parts: list[Any] = []
-        for mark in marks:
-            if mark == "n":
-                parts.append(None)
-                continue
-            symbol = next(symbols)
-            if mark == "k":
-                parts.append(symbol)
-            elif mark == "*":
-                parts.extend(symbol)
-        start, end = self.starts[-size], self.ends[-1]
-        if what == "":
-            (value,) = parts
+        values, starts, ends = self.values, self.starts, self.ends
+        symbols = values[-size:]
+        if "*" in marks or "n" in marks:
+            parts = _spread(symbols, marks)
         else:
-            value = parts if what == "*" else self.build(what, parts, start, end)
-        del self.values[-size:], self.starts[-size:], self.ends[-size:]
-        self.values.append(value)
-        self.starts.append(start)
-        self.ends.append(end)
+            parts = [symbol for symbol, mark in zip(symbols, marks, strict=True) if mark == "k"]
+        start, end = starts[-size], ends[-1]
+        del values[-size:], starts[-size:], ends[-size:]
+        values.append(parts if what == "*" else self.build(what, parts, start, end))
+        starts.append(start)
+        ends.append(end)
 
     def _obstacle(self, at: int, found: str) -> Obstacle:
         expected = frozenset(kind for kind in ACTIONS[self.states[-1]] if self._accepts(kind))

@@ -87,10 +87,13 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
     refused = _too_large(line, path)
     if refused is not None:
         return refused
-    found = parse(line.text, TreeBuilder(text=line.text, first_line=line.first_line, path=path))
+    builder = TreeBuilder(text=line.text, first_line=line.first_line, path=path)
+    found = parse(line.text, builder)
     if isinstance(found, Obstacle):
         return _syntax_error(line, path, explain(found))
     statement: Statement = found
+    if builder.operations < MAX_DEPTH:
+        return statement
     nodes = (
         (statement.value,)
         if isinstance(statement, LetStatement)
@@ -106,22 +109,28 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
     return statement
 
 
-def _too_large(line: LogicalLine, path: str) -> Diagnostic | None:
+def _deepest_bracket(text: str) -> int:
+    """How many brackets are open at most, strings left out."""
     depth = deepest = 0
     in_string = False
-    for character in line.text:
+    for character in text:
         in_string ^= character == '"' or (in_string and character == "\n")
         if not in_string:
             depth += (character == "(") - (character == ")")
             deepest = max(deepest, depth)
+    return deepest
+
+
+def _too_large(line: LogicalLine, path: str) -> Diagnostic | None:
+    deepest = _deepest_bracket(line.text) if line.text.count("(") > MAX_BRACKETS else 0
+    if len(line.text) <= MAX_LENGTH and deepest <= MAX_BRACKETS:
+        return None
     place = _place_at(line, path, len(line.text) - len(line.text.lstrip()), 1)
     if len(line.text) > MAX_LENGTH:
         message = f"this statement is {len(line.text)} characters long; at most {MAX_LENGTH} are read"
         return _refusal(place, message, "split it into several statements")
-    if deepest > MAX_BRACKETS:
-        message = f"brackets are nested {deepest} deep; at most {MAX_BRACKETS} are read"
-        return _refusal(place, message, "name parts of it with `let`")
-    return None
+    message = f"brackets are nested {deepest} deep; at most {MAX_BRACKETS} are read"
+    return _refusal(place, message, "name parts of it with `let`")
 
 
 def _refusal(place: Place, message: str, fix: str) -> Diagnostic:

@@ -1,6 +1,6 @@
 """The LALR(1) tables of grammar/trace.lark. Made by `python tools/make_parse_tables.py`; change the grammar instead.
 
-LEXER        one regular expression for all terminals, a group each; BLANK is skipped
+LEXER        what is skipped, then one of the terminals, if there is one: a group each
 SOFT         keywords that are plain names where only a name can stand
 RULES        (what is built, "" for its only child, "*" for children of the rule around it; symbols that are taken;
              what becomes of each: k kept, - left out, * its children are taken, n nothing stands there; its kind)
@@ -13,34 +13,34 @@ GOTOS        for each state: kind of the complete rule -> the state it leads to
 # fmt: off
 
 LEXER = (
-    '(?P<ADVANTAGE>advantage\\b)'
-    '|(?P<ROLLOUTS>rollouts\\b)'
-    '|(?P<EXTENDS>extends\\b)'
-    '|(?P<TEACHER>teacher\\b)'
-    '|(?P<TOKENS>tokens?\\b)'
-    '|(?P<STEPS>steps?\\b)'
-    '|(?P<SPANS>spans\\b)'
-    '|(?P<WHEN>when\\b)'
-    '|(?P<AND>and\\b)'
-    '|(?P<LET>let\\b)'
-    '|(?P<NOT>not\\b)'
-    '|(?P<OR>or\\b)'
-    '|(?P<NUMBER>([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?)'
-    '|(?P<NAME>[A-Za-z_][A-Za-z0-9_]*)'
-    '|(?P<STRING>"[^"\n]*")'
-    '|(?P<BLANK>[ \t\r\n]+)'
-    '|(?P<COMPARE>(?:==|!=|<=|>=|<|>))'
-    '|(?P<COLON>:)'
-    '|(?P<COMMA>,)'
-    '|(?P<EQUAL>=)'
-    '|(?P<LPAR>\\()'
-    '|(?P<MINUS>\\-)'
-    '|(?P<OVER>/)'
-    '|(?P<PERCENT>%)'
-    '|(?P<PLUS>\\+)'
-    '|(?P<RPAR>\\))'
-    '|(?P<TIMES>\\*)'
-    '|(?P<VBAR>\\|)'
+    '(?:[ \t\r\n]+)*(?:'
+    '(?P<ADVANTAGE>advantage\\b)|'
+    '(?P<ROLLOUTS>rollouts\\b)|'
+    '(?P<EXTENDS>extends\\b)|'
+    '(?P<TEACHER>teacher\\b)|'
+    '(?P<TOKENS>tokens?\\b)|'
+    '(?P<STEPS>steps?\\b)|'
+    '(?P<SPANS>spans\\b)|'
+    '(?P<WHEN>when\\b)|'
+    '(?P<AND>and\\b)|'
+    '(?P<LET>let\\b)|'
+    '(?P<NOT>not\\b)|'
+    '(?P<OR>or\\b)|'
+    '(?P<NUMBER>([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?)|'
+    '(?P<NAME>[A-Za-z_][A-Za-z0-9_]*)|'
+    '(?P<STRING>"[^"\n]*")|'
+    '(?P<COMPARE>(?:==|!=|<=|>=|<|>))|'
+    '(?P<COLON>:)|'
+    '(?P<COMMA>,)|'
+    '(?P<EQUAL>=)|'
+    '(?P<LPAR>\\()|'
+    '(?P<MINUS>\\-)|'
+    '(?P<OVER>/)|'
+    '(?P<PERCENT>%)|'
+    '(?P<PLUS>\\+)|'
+    '(?P<RPAR>\\))|'
+    '(?P<TIMES>\\*)|'
+    '(?P<VBAR>\\|))?'
 )
 
 SOFT = frozenset(['ADVANTAGE', 'AND', 'EXTENDS', 'LET', 'NOT', 'OR', 'ROLLOUTS', 'SPANS', 'STEPS', 'TEACHER', 'TOKENS', 'WHEN'])
