@@ -14,7 +14,8 @@ from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from tests.lowering.random_specs import random_spec
 from tools.make_parse_tables import GRAMMAR, TABLES, parser, source
 from trace_dsl.syntax.lines import split_lines
-from trace_dsl.syntax.machine import Obstacle, parse, tokens
+from trace_dsl.syntax.machine import Build, Obstacle, parse, tokens
+from trace_dsl.syntax.tables import RULES
 
 ROOT = Path(__file__).parents[2]
 WORDS = (
@@ -46,10 +47,13 @@ def test_the_grammar_has_no_conflicts(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def ours(text: str) -> object:
-    def build(what: str, parts: list[object], start: int, end: int) -> object:
-        return (what, start, end, tuple(tuple(part) if hasattr(part, "kind") else part for part in parts))
+    def builds(what: str) -> Build:
+        def build(at: tuple[int, int], parts: list[object]) -> object:
+            return (what, *at, tuple(tuple(part) if hasattr(part, "kind") else part for part in parts))
 
-    return parse(text, build)
+        return build
+
+    return parse(text, {what: builds(what) for what, *_ in RULES})
 
 
 def plain(tree: object) -> object:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, assert_never
 
 from trace_dsl.cli.arguments import Argument, Option
+from trace_dsl.cli.lint_many import Linter, lint_paths
 from trace_dsl.cli.output import printer
-from trace_dsl.cli.specs import STDIN, read_bytes, specs_below
+from trace_dsl.cli.specs import STDIN, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
 from trace_dsl.format.files import replace_file
-from trace_dsl.lint import LintResult, fix_text, lint_text
+from trace_dsl.lint import LintResult, fix_text
 from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
 from trace_dsl.rules import RuleSelection
 from trace_dsl.spec_files import read_spec_bytes
@@ -91,10 +90,12 @@ def lint(
         if fix:
             for path in specs:
                 _fix_one(path, facts, settings.rules)
+        answers = tuple(lint_paths(specs, Linter(facts=facts, rules=settings.rules)))
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.COULD_NOT_RUN
-    results, unread = _lint_all(specs, facts, settings.rules)
+    results = tuple(answer for answer in answers if isinstance(answer, LintResult))
+    unread = tuple(answer for answer in answers if isinstance(answer, SpecError))
     if results or output in (LintFormat.JSON, LintFormat.SARIF):
         _show(results, output)
     for complaint in unread:
@@ -102,29 +103,6 @@ def lint(
     if unread:
         return ExitCode.COULD_NOT_RUN
     return ExitCode.ERRORS_FOUND if _fails(results, settings) else ExitCode.CLEAN
-
-
-def _lint_all(
-    specs: Sequence[str], facts: RunFacts | None, rules: RuleSelection
-) -> tuple[tuple[LintResult, ...], list[SpecError]]:
-    """The result of every spec that can be read, and why the others cannot."""
-    results, unread = [], []
-    for path in specs:
-        try:
-            results.append(_with_engine(_lint_one(path, facts, rules), facts))
-        except SpecError as error:
-            unread.append(error)
-    return tuple(results), unread
-
-
-def _with_engine(result: LintResult, facts: RunFacts | None) -> LintResult:
-    """With a run, also what `train` would refuse: kernels, options and signals this version does not run."""
-    if facts is None or result.spec is None:
-        return result
-    from trace_dsl.plan.support import unsupported  # needed with a run alone
-
-    found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
-    return replace(result, diagnostics=tuple(found))
 
 
 def _facts(run: Path) -> RunFacts:
@@ -141,11 +119,6 @@ def _rules(given: list[str] | None, option: str) -> frozenset[str] | None:
         return None
     names = (name.strip() for item in given for name in item.split(","))
     return rule_names((name for name in names if name), where=option, ignoring=option == "--ignore")
-
-
-def _lint_one(path: str, facts: RunFacts | None, rules: RuleSelection) -> LintResult:
-    spec = read_bytes(path)
-    return lint_text(spec.text, facts, path=spec.path, selection=rules)
 
 
 def _fails(results: tuple[LintResult, ...], settings: Configuration) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any
 
 from trace_dsl.model import Place
-from trace_dsl.syntax.machine import Token
+from trace_dsl.syntax.machine import Build, Token
+from trace_dsl.syntax.tables import RULES
 from trace_dsl.syntax.tree import (
     AdvantageStatement,
     Argument,
@@ -33,6 +35,7 @@ from trace_dsl.terms import Operator
 
 Span = tuple[int, int]
 
+_BUILDING = frozenset(what for what, _, _, _ in RULES) - {"", "*"}
 _UNITS = {"PERCENT": Unit.PERCENT, "STEPS": Unit.STEPS, "TOKENS": Unit.TOKENS}
 
 
@@ -50,9 +53,10 @@ class TreeBuilder:
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self.operations = 0
 
-    def __call__(self, what: str, items: list[Any], start: int, end: int) -> Any:
-        """The node of the rule `what`."""
-        return getattr(self, what)((start, end), items)
+    @property
+    def rules(self) -> Mapping[str, Build]:
+        """The method of each rule that builds something."""
+        return {what: getattr(self, what) for what in _BUILDING}
 
     def _place(self, at: Span) -> Place:
         start, end = at

@@ -7,7 +7,7 @@ grammar first. Where the text is no statement, what stands there and what could 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -36,8 +36,8 @@ class Obstacle:
     expected: frozenset[str]
 
 
-# build(what, its parts, offset of its start, offset of its end)
-Builder = Callable[[str, list[Any], int, int], Any]
+# (offsets of its start and end, its parts) -> what a rule stands for
+Build = Callable[[tuple[int, int], list[Any]], Any]
 
 
 @lru_cache(maxsize=1)
@@ -56,16 +56,19 @@ def _after_chain(below: int, top: int, kind: str) -> int:
     return top
 
 
-def parse(text: str, build: Builder) -> Any:
-    """What `build` makes of the statement `text`, or the Obstacle that keeps it from being one."""
+def parse(text: str, build: Mapping[str, Build]) -> Any:
+    """What `build`, by the names of the rules, makes of a statement; or the Obstacle that keeps it from being one."""
     run = _Run(text, build)
     obstacle = run.read()
     return run.values[-1] if obstacle is None else obstacle
 
 
+_NOTHING: Mapping[str, Build] = {what: lambda *_: None for what, _, _, _ in RULES}
+
+
 def tokens(text: str) -> tuple[Token, ...]:
     """The words of a statement, as far as it is one, as the parser reads them: `when` may be a keyword or a name."""
-    run = _Run(text, lambda *_: None)
+    run = _Run(text, _NOTHING)
     run.read()
     return tuple(run.taken)
 
@@ -86,10 +89,17 @@ def _spread(symbols: list[Any], marks: str) -> list[Any]:
     return parts
 
 
+# For rules without lists and absent parts: which symbols are kept.
+_KEPT = tuple(
+    None if {"*", "n"} & set(marks) else tuple(at for at, mark in enumerate(marks) if mark == "k")
+    for _, _, marks, _ in RULES
+)
+
+
 class _Run:
     """One pass over a text. The stacks hold the states, and for each taken symbol its value, start and end."""
 
-    def __init__(self, text: str, build: Builder) -> None:
+    def __init__(self, text: str, build: Mapping[str, Build]) -> None:
         self.text = text
         self.build = build
         self.states = [0]
@@ -100,59 +110,55 @@ class _Run:
 
     def read(self) -> Obstacle | None:
         text, states, match, at = self.text, self.states, _lexer().match, 0
-        while True:
-            found = match(text, at)
-            assert found is not None, "the lexer always matches, if only nothing"
-            kind, at = found.lastgroup, found.end()
-            if kind is None:
-                break
+        while (found := match(text, at)) is not None and (group := found.lastgroup) is not None:
+            start, at = found.span(group)
+            kind: str = group
             if kind in SOFT:
                 row = ACTIONS[states[-1]]
                 if kind not in row and "NAME" in row:
                     kind = "NAME"
-            start = found.start(found.lastgroup)  # type: ignore[arg-type]  # it is not None
             token = Token(kind, text[start:at], start, at)
             if not self._take(token):
                 return self._obstacle(start, token.text)
             self.taken.append(token)
+        at = len(text) if found is None else found.end()
         if at < len(text):
             return self._obstacle(at, text[at])
         return None if self._take(Token(END, "", at, at)) else self._obstacle(at, "")
 
     def _take(self, token: Token) -> bool:
         """Complete the rules that `token` ends and put it on the stacks; False when it cannot stand here."""
-        states = self.states
+        states, kind = self.states, token.kind
         while True:
             if len(states) > 1:
-                states[-1] = _after_chain(states[-2], states[-1], token.kind)
-            action = ACTIONS[states[-1]].get(token.kind)
+                states[-1] = _after_chain(states[-2], states[-1], kind)
+            action = ACTIONS[states[-1]].get(kind)
             if action is None:
                 return False
             if action >= 0:
                 states.append(action)
-                if token.kind != END:
+                if kind != END:
                     self.values.append(token)
                     self.starts.append(token.start)
                     self.ends.append(token.end)
                 return True
-            what, size, marks, origin = RULES[~action]
+            size, origin = self._complete(~action)
             del states[-size:]
             states.append(GOTOS[states[-1]][origin])
-            self._complete(what, size, marks)
 
-    def _complete(self, what: str, size: int, marks: str) -> None:
-        """Put what a rule builds in the place of the symbols it takes."""
-        values, starts, ends = self.values, self.starts, self.ends
+    def _complete(self, rule: int) -> tuple[int, str]:
+        """Put what a rule builds in the place of the symbols it takes; gives their number and the rule's kind."""
+        what, size, marks, origin = RULES[rule]
+        values, starts, ends, kept = self.values, self.starts, self.ends, _KEPT[rule]
+        if size == 1 and kept is not None:
+            values[-1] = self.build[what]((starts[-1], ends[-1]), [values[-1]])
+            return size, origin
         symbols = values[-size:]
-        if "*" in marks or "n" in marks:
-            parts = _spread(symbols, marks)
-        else:
-            parts = [symbol for symbol, mark in zip(symbols, marks, strict=True) if mark == "k"]
+        parts = _spread(symbols, marks) if kept is None else [symbols[at] for at in kept]
         start, end = starts[-size], ends[-1]
-        del values[-size:], starts[-size:], ends[-size:]
-        values.append(parts if what == "*" else self.build(what, parts, start, end))
-        starts.append(start)
-        ends.append(end)
+        del values[-size:], starts[1 - size :], ends[-size:-1]
+        values.append(parts if what == "*" else self.build[what]((start, end), parts))
+        return size, origin
 
     def _obstacle(self, at: int, found: str) -> Obstacle:
         expected = frozenset(kind for kind in ACTIONS[self.states[-1]] if self._accepts(kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from trace_dsl.model import REST, Diagnostic, OtherPlace, Place, Severity
 from trace_dsl.spec_files import MAX_BYTES
@@ -83,12 +84,14 @@ def _refused(path: str, text: str, place: Place, message: str) -> ParsedSource:
     return ParsedSource(path=path, text=text, statements=(unread,), suppressions=(), diagnostics=(found,))
 
 
+@lru_cache(maxsize=4096)
 def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
+    """One statement, or why it is none. Variants of a spec share most lines, so statements are remembered."""
     refused = _too_large(line, path)
     if refused is not None:
         return refused
     builder = TreeBuilder(text=line.text, first_line=line.first_line, path=path)
-    found = parse(line.text, builder)
+    found = parse(line.text, builder.rules)
     if isinstance(found, Obstacle):
         return _syntax_error(line, path, explain(found))
     statement: Statement = found
