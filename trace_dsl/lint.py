@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_dsl.checks import RULES, check, unused_suppression
-from trace_dsl.checks.removals import removals
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
 from trace_dsl.resolve import resolve
@@ -106,6 +105,8 @@ def fix_text(
     A spec with errors of the language is left as it is. When something new would be found in the text afterwards,
     nothing is taken out at all.
     """
+    from trace_dsl.checks.removals import removals  # of use here alone
+
     first = lint_text(text, facts, path=path, selection=selection)
     now, removed = FixedText(text=text, removed=(), result=first), True
     while removed:

@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_replaced_is_2(folder: Path, monkeypatch: pytest.M
         raise SpecError(f"{path} cannot be written: no space left on device")
 
     (folder / "unused.trace").write_text("let a = 1\nrest: grpo()\n", encoding="utf-8")
-    monkeypatch.setattr(command, "replace_file", refuse)
+    monkeypatch.setattr("trace_dsl.format.files.replace_file", refuse)
     result = lint("unused.trace", "--fix")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: unused.trace cannot be written: no space left on device\n"

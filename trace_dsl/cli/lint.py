@@ -16,7 +16,6 @@ from trace_dsl.cli.specs import STDIN, specs_below
 from trace_dsl.configuration import Configuration, FailLevel, nearest_configuration, rule_names
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
-from trace_dsl.format.files import replace_file
 from trace_dsl.lint import LintResult, fix_text
 from trace_dsl.report import as_json, concise, github, print_full, sarif, summary
 from trace_dsl.rules import RuleSelection
@@ -160,6 +159,8 @@ def _show(results: tuple[LintResult, ...], output: LintFormat) -> None:
 
 def _fix_one(path: str, facts: RunFacts | None, rules: RuleSelection) -> None:
     """Fix one file in its place and say what was done; a spec that others extend is left alone."""
+    from trace_dsl.format.files import replace_file  # of use here alone
+
     if path == STDIN:
         raise SpecError("--fix changes files, and standard input is none; name the file instead of -")
     spec = read_spec_bytes(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -21,9 +22,11 @@ def run() -> None:
 
 def _lint(words: list[str]) -> None:
     """Lint and exit; returns when typer has to look at the words."""
+    gc.disable()  # what modules define is no garbage
     from trace_dsl.cli.arguments import read
     from trace_dsl.cli.lint import lint
 
+    gc.enable()
     arguments = read(lint, words)
     if arguments is None:
         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from trace_dsl.model import REST, Diagnostic, OtherPlace, Place, Severity
 from trace_dsl.spec_files import MAX_BYTES
 from trace_dsl.syntax.build import TreeBuilder
 from trace_dsl.syntax.lines import LogicalLine, split_lines
 from trace_dsl.syntax.machine import Obstacle, parse
-from trace_dsl.syntax.messages import Advice, explain
 from trace_dsl.syntax.suppressions import Suppression, read_suppressions
 from trace_dsl.syntax.tree import (
     BrokenStatement,
@@ -21,6 +21,9 @@ from trace_dsl.syntax.tree import (
     StatementKind,
     depth_of,
 )
+
+if TYPE_CHECKING:
+    from trace_dsl.syntax.messages import Advice
 
 MAX_BRACKETS = 32
 MAX_DEPTH = 60
@@ -93,6 +96,8 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
     builder = TreeBuilder(text=line.text, first_line=line.first_line, path=path)
     found = parse(line.text, builder.rules)
     if isinstance(found, Obstacle):
+        from trace_dsl.syntax.messages import explain  # most specs have nothing to explain
+
         return _syntax_error(line, path, explain(found))
     statement: Statement = found
     if builder.operations < MAX_DEPTH:
