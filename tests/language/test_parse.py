@@ -143,7 +143,7 @@ def test_a_continuation_outside_brackets_is_one_error() -> None:
         ("key: fkl(w=[1])", 12, "round brackets", "`(`"),
         ('teacher = "x', 11, "never closed on its line", '"'),
         ("teacher = model('x')", 17, "double quotes", '"'),
-        ("let a = b ** 2", 12, "no power operator", "exp"),
+        ("let a = b ** 2", 11, "no power operator", "exp"),
         ("advantage group", 11, "missing `=`", "= group"),
         ("extends foo", 9, '"quoted" path', ""),
         ("spans a b", 9, "missing `,`", "labels"),

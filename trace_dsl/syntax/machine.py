@@ -28,12 +28,18 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """Where reading stopped: at offset `at`, on `found` ("" at the end), where the terminals `expected` could stand."""
+    """Where reading stopped: at offset `at`, on `found`, behind the words `taken`.
+
+    kind: the terminal of what was found: END at the end, "" for a character of none; expected: those that could stand
+    there.
+    """
 
     text: str
     at: int
     found: str
+    kind: str
     expected: frozenset[str]
+    taken: tuple[Token, ...]
 
 
 # (offsets of its start and end, its parts) -> what a rule stands for
@@ -61,6 +67,23 @@ def parse(text: str, build: Mapping[str, Build]) -> Any:
     run = _Run(text, build)
     obstacle = run.read()
     return run.values[-1] if obstacle is None else obstacle
+
+
+def words(text: str, at: int) -> tuple[Token, ...]:
+    """What stands from an offset on, word by word, whether it is a statement or not; kind "" for other characters."""
+    found: list[Token] = []
+    while True:
+        match = _lexer().match(text, at)
+        assert match is not None, "the lexer always matches, if only nothing"
+        at = match.end()
+        if match.lastgroup is not None:
+            start = match.start(match.lastgroup)
+            found.append(Token(match.lastgroup, text[start:at], start, at))
+        elif at < len(text):
+            found.append(Token("", text[at], at, at + 1))
+            at += 1
+        else:
+            return tuple(found)
 
 
 _NOTHING: Mapping[str, Build] = {what: lambda *_: None for what, _, _, _ in RULES}
@@ -119,12 +142,13 @@ class _Run:
                     kind = "NAME"
             token = Token(kind, text[start:at], start, at)
             if not self._take(token):
-                return self._obstacle(start, token.text)
+                return self._obstacle(token)
             self.taken.append(token)
         at = len(text) if found is None else found.end()
         if at < len(text):
-            return self._obstacle(at, text[at])
-        return None if self._take(Token(END, "", at, at)) else self._obstacle(at, "")
+            return self._obstacle(Token("", text[at], at, at + 1))
+        end = Token(END, "", at, at)
+        return None if self._take(end) else self._obstacle(end)
 
     def _take(self, token: Token) -> bool:
         """Complete the rules that `token` ends and put it on the stacks; False when it cannot stand here."""
@@ -160,9 +184,15 @@ class _Run:
         values.append(parts if what == "*" else self.build[what]((start, end), parts))
         return size, origin
 
-    def _obstacle(self, at: int, found: str) -> Obstacle:
-        expected = frozenset(kind for kind in ACTIONS[self.states[-1]] if self._accepts(kind))
-        return Obstacle(text=self.text, at=at, found=found, expected=expected)
+    def _obstacle(self, token: Token) -> Obstacle:
+        return Obstacle(
+            text=self.text,
+            at=token.start,
+            found=token.text,
+            kind=token.kind,
+            expected=frozenset(kind for kind in ACTIONS[self.states[-1]] if self._accepts(kind)),
+            taken=tuple(self.taken),
+        )
 
     def _accepts(self, kind: str) -> bool:
         """Whether a terminal can stand here: not every rule that it seems to end leads to a place for it."""
