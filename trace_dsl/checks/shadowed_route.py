@@ -53,10 +53,10 @@ class _Earlier:
 
     def shadows(self, route: Route) -> tuple[Route, ...]:
         """Those that together take every token of `route`; () when some token is left for it."""
+        self._tell_apart(route)
         alone = self._alone(route)
         if alone is not None:
             return (alone,)
-        self._tell_apart(route)
         if self.everything is None:
             return ()
         reached = self._taken_by(route)

@@ -89,6 +89,7 @@ def words(text: str, at: int) -> tuple[Token, ...]:
 _NOTHING: Mapping[str, Build] = {what: lambda *_: None for what, _, _, _ in RULES}
 
 
+@lru_cache(maxsize=4096)
 def tokens(text: str) -> tuple[Token, ...]:
     """The words of a statement, as far as it is one, as the parser reads them: `when` may be a keyword or a name."""
     run = _Run(text, _NOTHING)
