@@ -112,14 +112,14 @@ def prepare_worker() -> None:
 def smaller(failure: Failure) -> Failure:
     """The same failure of a text with fewer lines and words, as far as a few hundred attempts lead."""
     attempts = 300
-    for separator in ("\n", " "):
+    for separator, width in (("\n", 4), ("\n", 1), (" ", 4), (" ", 2), (" ", 1)):
         at = 0
         parts = failure.text.split(separator)
         while at < len(parts) and attempts > 0:
             attempts -= 1
-            shorter = failure_of(failure.number, separator.join(parts[:at] + parts[at + 1 :]))
+            shorter = failure_of(failure.number, separator.join(parts[:at] + parts[at + width :]))
             if shorter is not None and shorter.kind == failure.kind:
-                failure, parts = shorter, parts[:at] + parts[at + 1 :]
+                failure, parts = shorter, parts[:at] + parts[at + width :]
             else:
                 at += 1
     return failure

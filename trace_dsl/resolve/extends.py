@@ -110,6 +110,8 @@ def _read(
         return refuse(
             f'"{target}" is no relative path', "give the path from this file's folder, so that both can move together"
         )
+    if any("\ud800" <= character <= "\udfff" for character in target):
+        return refuse(f'"{target}" holds half a character, which no path does', "write the path anew")
     path = Path(source.path).parent / target
     if _real(path) in chain:
         return refuse(f'"{target}" extends this spec in turn', "break the circle")
