@@ -13,7 +13,6 @@ A setting that does not exist, or a rule that does not, is an error: a typing mi
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,6 +90,8 @@ def rule_names(names: Iterable[str], *, where: str, ignoring: bool = False) -> f
 
 
 def _table(path: Path) -> dict[str, object] | None:
+    import tomllib  # most folders have no such file
+
     try:
         with path.open("rb") as file:
             data = tomllib.load(file)

@@ -70,6 +70,8 @@ def map_signals(expr: Expr, change: Callable[[Signal], Signal]) -> Expr:
 
 def is_larger_than(expr: Expr, *, nodes: int, depth: int) -> bool:
     """Whether an expression has more than so many nodes or levels; stops looking as soon as it knows."""
+    if not children_of(expr):
+        return False
     count = 0
     waiting = [(expr, 1)]
     while waiting:

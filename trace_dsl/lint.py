@@ -8,11 +8,11 @@ from pathlib import Path
 
 from trace_dsl.checks import RULES, check, unused_suppression
 from trace_dsl.checks.removals import Removal, removals
-from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Place, Replacement, Severity, Spec
 from trace_dsl.resolve import resolve
 from trace_dsl.rules import DEFAULT_RULES, LANGUAGE_RULES, LanguageRule, RuleSelection
+from trace_dsl.spec_files import read_spec_bytes
 from trace_dsl.syntax import ParsedSource, Suppression, parse_source
 from trace_dsl.vocabulary import did_you_mean
 
@@ -43,16 +43,6 @@ class LintResult:
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
         return tuple(found for found in self.diagnostics if found.severity is Severity.ERROR)
-
-
-def read_spec(path: Path) -> str:
-    """The text of a spec file; raises SpecError when it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def parse_spec(text: str, *, path: str = "<text>") -> tuple[Spec | None, tuple[Diagnostic, ...]]:
@@ -93,7 +83,7 @@ def lint_file(
     path: Path | str, facts: RunFacts | None = None, *, selection: RuleSelection = DEFAULT_RULES
 ) -> LintResult:
     """`lint_text` of a file; raises SpecError when the file cannot be read."""
-    return lint_text(read_spec(Path(path)), facts, path=str(path), selection=selection)
+    return lint_text(read_spec_bytes(str(path)).text, facts, path=str(path), selection=selection)
 
 
 # --------------------------------------------------------------------------------------------------------------- fixes
@@ -125,6 +115,8 @@ def fix_text(
     A spec with errors of the language is left as it is. When something new would be found in the text afterwards,
     nothing is taken out at all.
     """
+    from trace_dsl.checks.removals import removals  # of use here alone
+
     first = lint_text(text, facts, path=path, selection=selection)
     now, removed = FixedText(text=text, removed=(), result=first), True
     while removed:

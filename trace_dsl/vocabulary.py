@@ -6,7 +6,6 @@ does not exist.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -234,6 +233,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     exact = [choice for choice in choices if choice.lower() == word.lower()]
     if exact:
         return exact[0]
+    import difflib  # needed for mistakes alone
+
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return near[0] if near else None
 

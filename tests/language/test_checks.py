@@ -169,3 +169,7 @@ def test_the_rules_page_explains_every_rule(rule: str, tmp_path: Path) -> None:
 
 def test_the_rules_page_explains_no_other_rule() -> None:
     assert set(SECTIONS) == set(RULES)
+
+
+def test_a_route_below_a_shadowed_one_is_judged_too() -> None:
+    assert rules_of("rest: none\nkey when len > 1: nll()\nkey when source == tool: nll()\n") == ["shadowed-route"]

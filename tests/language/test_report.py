@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tests.language import facts
 from trace_dsl.checks import RULES
+from trace_dsl.cli.terminal import rich_text
 from trace_dsl.lint import LintResult, lint_file, lint_text
 from trace_dsl.report import as_json, concise, full, github, print_full, render, sarif, summary
 from trace_dsl.rules import RuleSelection
@@ -24,7 +25,8 @@ def blocks(text: str) -> list[str]:
 
 def printed(result: LintResult, **options: object) -> str:
     stream = io.StringIO()
-    print_full((result,), Console(file=stream, **options))  # type: ignore[arg-type]  # options of one call below
+    console = Console(file=stream, **options)  # type: ignore[arg-type]  # options of one call below
+    print_full((result,), lambda block: console.print(rich_text(block), soft_wrap=True))
     return stream.getvalue()
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.outcomes import outcomes, takes
+from trace_dsl.checks.outcomes import outcomes
 from trace_dsl.checks.reading import explicit_routes, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import PLAIN_ROWS, REST, Diagnostic, Place, Severity, Spec
 from trace_dsl.rules import RuleInfo
-from trace_dsl.vocabulary import SOURCES
 
 RULE = RuleInfo(
     name="no-default-route",
@@ -25,8 +24,10 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     everything = outcomes(route.when for route in rests)
     if everything is None:
         return
-    by_model = (outcome for outcome in everything if outcome.source == SOURCES["model"])
-    if rests and all(any(takes(route, outcome) for route in rests) for outcome in by_model):
+    left = everything.by_model
+    for route in rests:
+        left &= ~everything.taken_by(route)
+    if not left:
         return
     if rests:
         place = rests[-1].place

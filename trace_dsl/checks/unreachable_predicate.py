@@ -24,7 +24,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for when, place in predicates_of(spec):
         said = explicit(when, contexts)
         everything = outcomes([said])
-        if everything is None or any(outcome.holds(said) for outcome in everything):
+        if everything is None or everything.where(said):
             continue
         yield finding(
             RULE,

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from trace_dsl.cli.exits import ExitCode, refusing
 from trace_dsl.cli.formats import OutputFormat, print_json
-from trace_dsl.cli.specs import read_meaning, run_facts
-from trace_dsl.cli.terminal import STDIN, console, print_wrapped
+from trace_dsl.cli.specs import STDIN, read_meaning, run_facts
+from trace_dsl.cli.terminal import console, print_wrapped
 from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
 from trace_dsl.plan.difference import Change, Difference, difference

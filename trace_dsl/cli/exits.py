@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-import typer
-
 from trace_dsl.errors import TraceError
 
 
@@ -26,5 +24,7 @@ def refusing(code: ExitCode = ExitCode.COULD_NOT_RUN) -> Iterator[None]:
     try:
         yield
     except TraceError as error:
+        import typer  # linting starts without it
+
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(code) from error

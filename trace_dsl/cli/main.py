@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from importlib import metadata
 from typing import Annotated
 
 import typer
 from typer import rich_utils
 
+from trace_dsl.cli.arguments import for_typer
 from trace_dsl.cli.diff import diff
 from trace_dsl.cli.explain import explain
 from trace_dsl.cli.fmt import fmt
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("lint")(lint)
+app.command("lint")(for_typer(lint))
 app.command("fmt")(fmt)
 app.command("plan")(plan)
 app.command("diff")(diff)
@@ -40,7 +41,7 @@ app.command("summary")(summary)
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"trace-dsl {version('trace-dsl')}")
+        print(f"trace-dsl {metadata.version('trace-dsl')}")
         raise typer.Exit
 
 
@@ -59,7 +60,7 @@ def _commands(
 
 
 def run() -> None:
-    """The entry point of the installed `trace-dsl`."""
+    """Run the command that the command line names."""
     if os.environ.get("NO_COLOR"):
         rich_utils.COLOR_SYSTEM = None  # help and its errors; the commands have their own console
     app()

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from trace_dsl.cli.exits import ExitCode, refusing
 from trace_dsl.cli.formats import OutputFormat, print_json
-from trace_dsl.cli.specs import read_meaning
-from trace_dsl.cli.terminal import STDIN, console, print_wrapped
+from trace_dsl.cli.specs import STDIN, read_meaning
+from trace_dsl.cli.terminal import console, print_wrapped
 from trace_dsl.errors import SpecError
 from trace_dsl.model import Spec
 from trace_dsl.plan.wording import loss_text, losses_text, route_name

@@ -1,4 +1,4 @@
-"""What commands share: which files a path means; printing that is plain when piped and wraps between words."""
+"""Printing by rich: plain when piped, wrapped between words on a terminal."""
 
 from __future__ import annotations
 
@@ -6,34 +6,15 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from trace_dsl.errors import SpecError
+from trace_dsl.report import Styled
 
-STDIN = "-"
 _HANG = 4
 _LONG_HEAD = 16
-
-
-def specs_below(paths: list[str], suffix: str = ".trace") -> list[str]:
-    """Files as they are named, folders as the specs below them; raises SpecError for a folder without any.
-
-    suffix: what the names of the files end with that are looked for.
-    """
-    found: list[str] = []
-    for path in paths:
-        if path == STDIN or not Path(path).is_dir():
-            found.append(path)
-            continue
-        below = sorted(str(spec) for spec in Path(path).rglob(f"*{suffix}"))
-        if not below:
-            raise SpecError(f"there is no *{suffix} file in {path}")
-        found.extend(below)
-    return list(dict.fromkeys(found))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -45,6 +26,11 @@ def console(*, stderr: bool = False) -> Console:
     return Console(
         stderr=stderr, highlight=False, soft_wrap=True, color_system=None if os.environ.get("NO_COLOR") else "auto"
     )
+
+
+def rich_text(block: Styled) -> Text:
+    """A block as rich prints it."""
+    return Text.assemble(*block.parts)
 
 
 def print_wrapped(screen: Console, line: Text) -> None:

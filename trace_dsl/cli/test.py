@@ -10,7 +10,8 @@ from rich.text import Text
 
 from trace_dsl.cli.exits import ExitCode, refusing
 from trace_dsl.cli.formats import OutputFormat, print_json
-from trace_dsl.cli.terminal import console, print_wrapped, specs_below
+from trace_dsl.cli.specs import specs_below
+from trace_dsl.cli.terminal import console, print_wrapped
 from trace_dsl.errors import TraceError
 
 

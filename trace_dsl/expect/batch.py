@@ -73,20 +73,20 @@ def _rollout_problems(file: ExpectationFile, rollout: Rollout, at: tuple[int | s
     labels = [label.name for label in spec.labels]
     for label, stretches in rollout.spans.items():
         if label not in labels:
-            yield (*at, "spans", label), f"the spec has no label {label!r}; {did_you_mean(label, labels)}"
+            yield (*at, "spans", label), f"the spec has no label {label!r}; {did_you_mean(label, labels).text}"
         yield from _outside(stretches, tokens, (*at, "spans", label))
     yield from _outside(rollout.tool, tokens, (*at, "tool"))
     sources = [PLAIN_ROWS, *(source.name for source in spec.rollouts)]
     if rollout.rows not in sources:
-        yield (*at, "rows"), f"the spec has no rollouts {rollout.rows!r}; {did_you_mean(rollout.rows, sources)}"
+        yield (*at, "rows"), f"the spec has no rollouts {rollout.rows!r}; {did_you_mean(rollout.rows, sources).text}"
     teachers = [teacher.name for teacher in spec.teachers]
     for name, values in rollout.signals.items():
         signal, place = signal_named(name, spec), (*at, "signals", name)
         if not is_measured(signal):
             known = [n for n, info in SIGNALS.items() if is_measured(Signal(name=n, rank=info.rank))]
-            yield place, f"{signal.name!r} is no measurement; {did_you_mean(signal.name, known)}"
+            yield place, f"{signal.name!r} is no measurement; {did_you_mean(signal.name, known).text}"
         elif signal.teacher is not None and signal.teacher not in teachers:
-            yield place, f"the spec has no teacher {signal.teacher!r}; {did_you_mean(signal.teacher, teachers)}"
+            yield place, f"the spec has no teacher {signal.teacher!r}; {did_you_mean(signal.teacher, teachers).text}"
         context = contexts_of(spec).get(signal.teacher or "")
         if context is not None and context not in rollout.has:
             yield place, f"the teacher sees the {context} and the rollout has none: add has: [{context}] or take it out"
@@ -130,7 +130,7 @@ def _expected_problems(
             place = (*at, key, loss)
             if loss not in there_are:
                 what = "it has no advantage" if loss in known else "the spec has no such loss"
-                yield place, f"{what}; {did_you_mean(loss, there_are)}".removesuffix("; ")
+                yield place, f"{what}; {did_you_mean(loss, there_are).text}".removesuffix("; ")
             yield from _unknown_rollouts(by_rollout, batch, place)
             for name, values in by_rollout.items():
                 if name in batch:
@@ -149,4 +149,4 @@ def _expected_problems(
 def _unknown_rollouts(named: Iterable[str], batch: Iterable[str], at: tuple[int | str, ...]) -> Iterator[Problem]:
     for name in named:
         if name != EVERY and name not in batch:
-            yield (*at, name), f"there is no rollout {name!r}; {did_you_mean(name, batch)}"
+            yield (*at, name), f"there is no rollout {name!r}; {did_you_mean(name, batch).text}"

@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from trace_dsl.errors import ExpectationError, SpecError
 from trace_dsl.expressions import weight_at_step
-from trace_dsl.format.files import SpecBytes, read_spec_bytes
 from trace_dsl.lint import parse_spec
 from trace_dsl.model import PLAIN_ROWS, Spec
 from trace_dsl.schedules import Progress
+from trace_dsl.spec_files import SpecBytes, read_spec_bytes
 from trace_dsl.strict_yaml import Strict, YamlError, compose_yaml, load_yaml, problems, where
 from trace_dsl.terms import Rank
 

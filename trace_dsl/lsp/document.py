@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 from trace_dsl.facts import RunFacts
-from trace_dsl.format.files import bare_newlines, line_end_of
 from trace_dsl.lint import LintResult, lint_text
 from trace_dsl.lsp.names import Named, Role, names_in_text
 from trace_dsl.lsp.positions import Encoding, TextLines, text_lines
@@ -16,6 +15,7 @@ from trace_dsl.plan.support import with_unsupported
 from trace_dsl.resolve import Resolved, resolve
 from trace_dsl.resolve.findings import is_length
 from trace_dsl.rules import DEFAULT_RULES, LanguageRule, RuleSelection
+from trace_dsl.spec_files import bare_newlines, line_end_of
 from trace_dsl.syntax import ParsedSource, parse_source
 from trace_dsl.syntax.tree import LetStatement, Text, TupleOf
 from trace_dsl.terms import Expr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from trace_dsl.errors import SpecError
@@ -19,6 +20,7 @@ from trace_dsl.model import (
     PolicyGradient,
     Spec,
 )
+from trace_dsl.over_steps import Points, values_at
 from trace_dsl.plan.certainty import follows_from_step, surely_zero
 from trace_dsl.plan.gathering import gathered
 from trace_dsl.plan.plan import (
@@ -100,11 +102,21 @@ def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
 def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
     """Follow a weight over every step of the run; raises ValueError where its formula has no value."""
     steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
-    active = stretches(at.step for at in steps if not surely_zero(weight, at))
     if not follows_from_step(weight):
+        active = stretches(at.step for at in steps if not surely_zero(weight, at))
         return WeightTrack(total=None, total_squared=None, active=active)
-    values = [weight_at_step(weight, at) for at in steps]
+    values = _values(weight, total_steps)
+    active = stretches(step for step, value in enumerate(values) if value != 0)
     return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
+
+
+def _values(weight: Expr, total_steps: int) -> Sequence[float]:
+    """A weight at every step; raises ValueError where it is undefined."""
+    steps = range(total_steps)
+    try:
+        return values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
+    except ValueError:  # perhaps only in a branch that is not chosen there
+        return [weight_at_step(weight, Progress(step=step, total_steps=total_steps)) for step in steps]
 
 
 _DIVERGENCE_FORMULAS = {

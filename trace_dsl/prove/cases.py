@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from trace_dsl.checks.no_value import HAS_VALUE
-from trace_dsl.checks.outcomes import Outcome, outcomes, takes
+from trace_dsl.checks.outcomes import Outcome, Outcomes
 from trace_dsl.expressions import text_of, walk
-from trace_dsl.model import PLAIN_ROWS, Route
+from trace_dsl.model import PLAIN_ROWS
 from trace_dsl.terms import Expr, Rank, Signal
 from trace_dsl.vocabulary import SOURCES
 
@@ -27,56 +27,10 @@ class Proof(Generic[Example]):
     counterexamples: tuple[Example, ...]
 
 
-class Cases:
-    """Everything that predicates can tell apart. A set of cases is an integer whose bit i stands for case i."""
-
-    def __init__(self, everything: tuple[Outcome, ...]) -> None:
-        self._everything = everything
-        self._where: dict[Expr | None, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._everything)
-
-    @property
-    def all(self) -> int:
-        return (1 << len(self)) - 1
-
-    @property
-    def by_model(self) -> int:
-        """The cases in which the model wrote the token."""
-        return self._those(outcome.source == SOURCES["model"] for outcome in self._everything)
-
-    def where(self, predicate: Expr | None) -> int:
-        """The cases in which a predicate is true; None always is."""
-        if predicate not in self._where:
-            self._where[predicate] = self._those(outcome.holds(predicate) for outcome in self._everything)
-        return self._where[predicate]
-
-    def taken_by(self, route: Route) -> int:
-        """The cases in which a token that carries the route's label goes this route, or an earlier one."""
-        return self._those(takes(route, outcome) for outcome in self._everything)
-
-    def first(self, chosen: int) -> Outcome | None:
-        """The first case of a set."""
-        return self._everything[(chosen & -chosen).bit_length() - 1] if chosen else None
-
-    def _those(self, holds: Iterable[bool]) -> int:
-        return sum(1 << index for index, one in enumerate(holds) if one)
-
-
-def all_cases(predicates: Iterable[Expr | None]) -> Cases | None:
-    """Everything that predicates can tell apart; None when that is too much to go through.
-
-    They say aloud where their comparisons have a value (`no_value.explicit`).
-    """
-    everything = outcomes(predicates)
-    return None if everything is None else Cases(everything)
-
-
 # --------------------------------------------------------------------------------------------------------------- words
 
 
-def told_facts(cases: Cases, outcome: Outcome, shows: int) -> tuple[tuple[Expr, bool], ...]:
+def told_facts(cases: Outcomes, outcome: Outcome, shows: int) -> tuple[tuple[Expr, bool], ...]:
     """The facts of a counterexample without which it would be none; `shows` are all cases that are one too."""
     alike = cases.where(_of_row("correct" if outcome.correct else "wrong")) & cases.where(_of_row(outcome.group))
     alike &= cases.by_model if outcome.source == SOURCES["model"] else ~cases.by_model

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trace_dsl.checks.outcomes import Outcome
+from trace_dsl.checks.outcomes import Outcome, outcomes
 from trace_dsl.checks.reading import explicit_routes
 from trace_dsl.model import PLAIN_ROWS, Route, Spec
-from trace_dsl.prove.cases import Proof, all_cases, case_text, labels_text, told_facts
+from trace_dsl.prove.cases import Proof, case_text, labels_text, told_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def covers(spec: Spec) -> Proof[Counterexample] | None:
             if any(route.when is None for route in able):
                 count += 1
                 continue
-            cases = all_cases(route.when for route in able)
+            cases = outcomes(route.when for route in able)
             if cases is None:
                 all_seen = False
                 continue
@@ -70,7 +70,7 @@ def disjoint(spec: Spec) -> Proof[Counterexample] | None:
     count, all_seen = 0, True
     said = explicit_routes(spec)
     for i, j in _pairs(spec.routes):
-        cases = all_cases((said[i].when, said[j].when))
+        cases = outcomes((said[i].when, said[j].when))
         if cases is None:
             all_seen = False
             continue

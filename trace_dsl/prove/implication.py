@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from trace_dsl.checks.course import Courses
 from trace_dsl.checks.no_value import explicit
-from trace_dsl.checks.outcomes import Outcome
-from trace_dsl.checks.reading import is_privileged, is_zero_throughout
+from trace_dsl.checks.outcomes import Outcome, Outcomes, outcomes
+from trace_dsl.checks.reading import is_privileged
 from trace_dsl.expressions import map_signals
 from trace_dsl.model import (
     PLAIN_ROWS,
@@ -31,7 +32,7 @@ from trace_dsl.model import (
     Spec,
     Teacher,
 )
-from trace_dsl.prove.cases import Cases, Proof, all_cases, case_text, labels_text, told_facts
+from trace_dsl.prove.cases import Proof, case_text, labels_text, told_facts
 from trace_dsl.terms import Expr, Rank, Signal
 
 # Labels times outcomes.
@@ -89,7 +90,7 @@ def implies(spec: Spec, other: Spec) -> Proof[Untrained] | None:
         predicates = tuple(
             expr for one in (*mine, *theirs) for expr in (one.route.when, *(loss.has for loss in one.losses))
         )
-        cases = all_cases(predicates)
+        cases = outcomes(predicates)
         if cases is None or len(cases) * len(labellings) > MOST_CASES:
             all_seen = False
             continue
@@ -121,7 +122,7 @@ def _untrained(
     mine: Sequence[_Route],
     theirs: Sequence[_Route],
     labellings: Sequence[_Labelling],
-    cases: Cases,
+    cases: Outcomes,
 ) -> Iterator[Untrained]:
     taken, other_taken = ([cases.taken_by(one.route) for one in routes] for routes in (mine, theirs))
     seen: set[tuple[int, int | None]] = set()
@@ -153,7 +154,7 @@ def _untrained(
 
 
 def _first_match(
-    routes: Sequence[_Route], taken: Sequence[int], labels: Sequence[str], cases: Cases
+    routes: Sequence[_Route], taken: Sequence[int], labels: Sequence[str], cases: Outcomes
 ) -> Iterator[tuple[int | None, int]]:
     """For each route the cases in which a token with these labels goes there, and None for those in which it goes
     nowhere.
@@ -166,7 +167,7 @@ def _first_match(
     yield None, left
 
 
-def _lost(mine: _Route, theirs: _Route | None, cases: Cases) -> int:
+def _lost(mine: _Route, theirs: _Route | None, cases: Outcomes) -> int:
     """The cases in which a route trains a token with something that the other does not."""
     lost = 0
     for loss in mine.losses:
@@ -174,7 +175,7 @@ def _lost(mine: _Route, theirs: _Route | None, cases: Cases) -> int:
     return lost
 
 
-def _is_lost(loss: _Loss, theirs: _Route | None, cases: Cases) -> int:
+def _is_lost(loss: _Loss, theirs: _Route | None, cases: Outcomes) -> int:
     """The cases in which a loss trains a token and the other route does not have it."""
     lost = cases.where(loss.has)
     for other in () if theirs is None else theirs.losses:
@@ -257,7 +258,8 @@ class _Words:
 
     def route(self, spec: Spec, route: Route) -> _Route:
         when = None if route.when is None else explicit(self._expr(spec, route.when), self.contexts)
-        losses = tuple(self._loss(spec, c) for c in route.channels if not is_zero_throughout(c.weight, None))
+        courses = Courses(spec, None)
+        losses = tuple(self._loss(spec, c) for c in route.channels if not courses.of(c.weight).is_zero)
         return _Route(original=route, route=replace(route, when=when), losses=losses)
 
     def _loss(self, spec: Spec, channel: Channel) -> _Loss:

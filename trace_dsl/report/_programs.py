@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 
 from trace_dsl.lint import LintResult
@@ -17,6 +16,8 @@ def whole_message(found: Diagnostic) -> str:
 
 def as_json(results: Iterable[LintResult]) -> str:
     """All findings as a JSON array, one object a finding."""
+    import json  # the other formats do without
+
     return json.dumps([_as_object(result, found) for result in results for found in result.diagnostics], indent=2)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +20,8 @@ _INDEX = {name: index for index, name in enumerate(RULES)}
 
 def sarif(results: Iterable[LintResult]) -> str:
     """All findings as one SARIF log with one run. Paths are as they were given: relative ones stay relative."""
+    import json  # the other formats do without
+
     log = {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -48,6 +49,8 @@ def _driver() -> dict[str, object]:
             for rule in RULES.values()
         ],
     }
+    from importlib import metadata  # slow to import, and of use here alone
+
     with suppress(metadata.PackageNotFoundError):  # run from its source tree
         driver["version"] = metadata.version("trace-dsl")
     return driver
@@ -86,4 +89,4 @@ def _location(result: LintResult, place: Place) -> dict[str, object]:
 def _uri(path: str) -> str:
     if Path(path).is_absolute():
         return Path(path).as_uri()
-    return quote(Path(path).as_posix(), safe="/")
+    return quote(os.fsencode(Path(path).as_posix()), safe="/")
