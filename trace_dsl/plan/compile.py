@@ -100,11 +100,15 @@ def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
 def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
     """Follow a weight over every step of the run; raises ValueError where its formula has no value."""
     steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
-    active = stretches(at.step for at in steps if not surely_zero(weight, at))
     if not follows_from_step(weight):
+        active = stretches(at.step for at in steps if not surely_zero(weight, at))
         return WeightTrack(total=None, total_squared=None, active=active)
     values = [weight_at_step(weight, at) for at in steps]
-    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
+    return WeightTrack(
+        total=sum(values),
+        total_squared=sum(v * v for v in values),
+        active=stretches(step for step, value in enumerate(values) if value != 0),
+    )
 
 
 _DIVERGENCE_FORMULAS = {
