@@ -136,10 +136,10 @@ def _plans(result: LintResult, facts: RunFacts) -> None:
     """A spec without errors has a plan that can be shown and stored."""
     spec = result.spec
     assert spec is not None
-    unsupported(spec, facts)
     plan = compile_plan(spec, facts)
-    plan.to_json()
-    list(table_rows(describe(plan, default_steps(plan), ())))
+    shown = describe(plan, default_steps(plan), unsupported(spec, facts))
+    shown.to_json()
+    list(table_rows(shown))
 
 
 def _seldom(text: str, facts: RunFacts, result: LintResult) -> None:
