@@ -7,59 +7,26 @@ channels, R rows of a teacher.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megatron_bridge.losses import gemm
-from megatron_bridge.losses.kernels import MIXTURES
+from megatron_bridge.losses.checks import check_call, teachers_read
+from megatron_bridge.losses.inputs import PolicyLogProbs, SweepInputs
+from megatron_bridge.losses.results import RoutedLoss
 from megatron_bridge.losses.statistics import CHUNK_BYTES, default_chunk_rows
-from megatron_bridge.losses.sweep import SweepInputs, sweep
-from megatron_bridge.losses.teacher import TeacherHidden, TeacherLogits
-from trace_dsl.lowering.fused import (
-    CispoKernel,
-    DivergenceKernel,
-    EntropyKernel,
-    FusedKernel,
-    FusedRouting,
-    K3Kernel,
-    NllKernel,
-    PolicyGradientKernel,
-)
-from trace_dsl.model import RatioLevel
+from megatron_bridge.losses.student import LinearStudent
+from megatron_bridge.losses.sweep import sweep
+from megatron_bridge.losses.teacher import HiddenTeacherRows, TeacherHidden
+from trace_dsl.lowering.fused import FusedRouting
 
 _NO_TEACHERS: Mapping[str, TeacherHidden] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TokenStatistics:
-    """Detached per-token numbers, the same on every tp rank. NaN means "not evaluated", never zero.
-
-    logp_T: log-prob of the target; entropy_T: entropy of the student; both at rows with weight on some
-    channel, or at all rows with `evaluate_all`. value_CT: each kernel's value where its channel has weight.
-    clipped_T: a clip made the policy gradient zero there.
-    """
-
-    logp_T: Tensor
-    entropy_T: Tensor
-    value_CT: Tensor
-    clipped_T: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RoutedLoss:
-    """loss: scalar with a gradient; loss_C: detached float64, what each channel adds to it."""
-
-    loss: Tensor
-    loss_C: Tensor
-    stats: TokenStatistics
+_NO_POLICIES: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class _RoutedLinear(torch.autograd.Function):
@@ -68,12 +35,15 @@ class _RoutedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_TH: Tensor, output_weight_vH: Tensor, inputs: SweepInputs) -> tuple[Tensor, ...]:
         totals = sweep(inputs)
-        gradients = (totals.hidden_gradient_TH, totals.weight_gradient_vH)
+        student = inputs.student
+        assert isinstance(student, LinearStudent)
+        if student.hidden_gradient_TH is not None and inputs.tp_group is not None and inputs.has_weight:
+            dist.all_reduce(student.hidden_gradient_TH, group=inputs.tp_group)
+        gradients = (student.hidden_gradient_TH, student.weight_gradient_vH)
         ctx.save_for_backward(*(None if g is None else g.to(hidden_TH.dtype) for g in gradients))
         ctx.set_materialize_grads(False)
-        statistics = (totals.loss_C, totals.logp_T, totals.entropy_T, totals.value_CT, totals.clipped_T)
-        ctx.mark_non_differentiable(*statistics)
-        return totals.loss_C.sum().to(gemm.compute_dtype(hidden_TH.dtype)), *statistics
+        ctx.mark_non_differentiable(*totals.tensors)
+        return totals.loss_C.sum().to(student.dtype), *totals.tensors
 
     @staticmethod
     @once_differentiable
@@ -93,6 +63,8 @@ def routed_linear_loss(
     old_logp_T: Tensor | None,
     routing: FusedRouting,
     teacher_hidden: Mapping[str, TeacherHidden] = _NO_TEACHERS,
+    proximal_logp_T: Tensor | None = None,
+    reference_logp: Mapping[str, Tensor] = _NO_POLICIES,
     temperature: float = 1.0,
     vocab_size: int | None = None,
     tp_group: dist.ProcessGroup | None = None,
@@ -102,169 +74,97 @@ def routed_linear_loss(
     """sum_c sum_t weight[c, t] kernel_c[t], with its gradient to the hidden rows and the output weight.
 
     Row t of `hidden_TH` predicts `target_T[t]` (global token ids); logits = hidden @ weight^T / temperature,
-    for teachers too. The kernels' formulas stand in `megatron_bridge.losses.kernels`;
-    `trace_dsl.lowering.fused` says which a routing may hold. Weights, advantages, `old_logp_T` and teachers
-    are constants. Nothing is averaged here: denominators are inside the weights, so calls over any cut of the
-    tokens add up. Values are in nats.
+    for teachers too. The kernels' formulas stand in `megatron_bridge.losses.sampled`, `kernels` (divergences) and
+    `support` (top-k). Weights, advantages, other policies' log-probs and teachers are constants. Nothing is averaged
+    here: denominators are inside the weights, so calls over any cut of the tokens add up. Values are in nats.
+
+    A divergence with a `temperature` of its own divides student's and teacher's logits by it in place of the call's;
+    nothing is multiplied by its square.
+
+    A sequence-level ratio is a mean over a whole response, so its tokens (`row_of_T`) must all be in one call; where
+    the routing has `written_T`, a response that is cut is refused.
 
     output_weight_vH: rank i of `tp_group` holds rows i v .. (i + 1) v of the padded weight; columns from
-    `vocab_size` on are padding: they belong to no softmax and get a zero gradient. `old_logp_T` may be None
-    without a policy gradient, and may hold NaN where no policy gradient is routed. Rows without weight cost
-    nothing and get a gradient of exactly zero; `evaluate_all` evaluates their log-prob and entropy all the
-    same. Without a gradient to compute (no_grad, or nothing requires one) only values are computed.
+    `vocab_size` on are padding: they belong to no softmax and get a zero gradient. Log-probs of the targets under other
+    policies, each [T] and allowed to hold NaN where nothing reads them: `old_logp_T`, the policy that wrote the
+    rollouts, for policy gradients and k3(to=old); `proximal_logp_T`, the policy before its updates as the trainer
+    computes it, for `tis`; `reference_logp`, by name, for k3. Rows without weight cost nothing and get a gradient of
+    exactly zero; `evaluate_all` evaluates their log-prob and entropy all the same. Without a gradient to compute
+    (no_grad, or nothing requires one) only values are computed.
 
     Precision: operands float32 or bfloat16; logits, statistics and the accumulated gradients are float32, the
     loss is summed in float64 and returned in float32. (float64 operands: float64 throughout.) Where a teacher
-    is the student itself, its divergence gradient is exactly zero. Nothing is clamped: a loss that overflows
-    is returned so.
+    is the student itself, its divergence gradient is exactly zero (a dropped tail excepted, which has none that is).
+    Nothing is clamped: a loss that overflows is returned so.
 
-    Memory: [chunk_rows, v] float32 for the student and for each teacher of a chunk, plus the two gradients.
+    Memory: [chunk_rows, v] float32 for the student and for each teacher of a chunk, once more for each other
+    temperature of its kernels, plus the two gradients.
 
-    Collectives over `tp_group`, forward: one all-gather of packed statistics a chunk, one more a chunk with a
-    jsd, skl or srkl kernel, one all-reduce of the hidden gradient. Backward: none. All tp ranks must pass the
-    same routing, targets, old log-probs, `chunk_rows` and requires_grad, so that they issue the same ones;
+    Collectives over `tp_group`, forward: one all-gather of packed statistics a chunk, one more a chunk with a jsd, skl
+    or srkl kernel, a pointwise clip or a top-k support, one all-reduce of the hidden gradient; for sequence-level
+    ratios, one all-gather a chunk of the tokens of their responses. Backward: none. All tp ranks must pass the
+    same routing, targets, log-probs, `chunk_rows` and requires_grad, so that they issue the same ones;
     other ranks are free. The gradient of `hidden_TH` is complete on every tp rank: what produced it must not
     reduce it over tp again.
 
     Raises ValueError for shapes that disagree, targets outside the vocabulary at a routed row, a missing
-    teacher or teacher row, a divergence parameter outside (0, 1); TypeError for dtypes; NotImplementedError,
-    naming it, for what this loss does not compute yet: sequence-level ratios, mixed anchors, truncated importance
-    sampling, top-k supports, pointwise clips, a temperature other than the call's, k3.
+    teacher, teacher row or policy, a response that is cut, an option of a kernel outside its range; TypeError for
+    dtypes.
 
     Sources: fused linear cross-entropy (Liger-Kernel, arXiv 2410.10989), cut to vocabulary shards.
     """
-    world, rank = (1, 0) if tp_group is None else (tp_group.size(), tp_group.rank())
-    shard = output_weight_vH.shape[0]
-    true_size = shard * world if vocab_size is None else vocab_size
-    _check(
-        hidden_TH,
-        output_weight_vH,
-        target_T,
-        old_logp_T,
-        routing,
-        temperature,
-        true_size,
-        shard * world,
-        chunk_rows,
-    )
-    dtype = gemm.compute_dtype(hidden_TH.dtype)
-    columns = min(max(true_size - rank * shard, 0), shard)
-    names = dict.fromkeys(
-        kernel.teacher
-        for kernel, weight_T in zip(routing.kernels, routing.weight_CT, strict=True)
-        if isinstance(kernel, DivergenceKernel) and bool((weight_T != 0).any())
-    )
-    for name in names:
-        if name not in teacher_hidden:
-            raise ValueError(f"no hidden rows of teacher {name!r}: given are {sorted(teacher_hidden) or 'none'}")
-    default_rows = default_chunk_rows(
-        target_T.numel(), shard, CHUNK_BYTES.get(hidden_TH.device.type, CHUNK_BYTES["cuda"])
-    )
-    inputs = SweepInputs(
-        hidden_TH=hidden_TH.detach(),
-        output_weight_vH=output_weight_vH.detach(),
-        target_T=target_T,
-        old_logp_T=None if old_logp_T is None else old_logp_T.detach(),
-        routing=routing,
-        teachers={
-            name: TeacherLogits.of(
-                name,
-                teacher_hidden[name],
-                routing=routing,
-                shard=shard,
-                columns=columns,
-                temperature=temperature,
-                dtype=dtype,
-            )
-            for name in names
-        },
-        temperature=temperature,
-        shard=shard,
-        columns=columns,
-        tp_group=tp_group if world > 1 else None,
-        chunk_rows=default_rows if chunk_rows is None else chunk_rows,
-        evaluate_all=evaluate_all,
-        hidden_gradient=torch.is_grad_enabled() and hidden_TH.requires_grad,
-        weight_gradient=torch.is_grad_enabled() and output_weight_vH.requires_grad,
-    )
-    loss, loss_C, logp_T, entropy_T, value_CT, clipped_T = _RoutedLinear.apply(hidden_TH, output_weight_vH, inputs)
-    stats = TokenStatistics(logp_T=logp_T, entropy_T=entropy_T, value_CT=value_CT, clipped_T=clipped_T)
-    return RoutedLoss(loss=loss, loss_C=loss_C, stats=stats)
-
-
-def _check(
-    hidden_TH: Tensor,
-    output_weight_vH: Tensor,
-    target_T: Tensor,
-    old_logp_T: Tensor | None,
-    routing: FusedRouting,
-    temperature: float,
-    true_size: int,
-    padded_size: int,
-    chunk_rows: int | None,
-) -> None:
     if hidden_TH.dtype != output_weight_vH.dtype:
         raise TypeError(
             f"hidden rows are {hidden_TH.dtype}, the output weight {output_weight_vH.dtype}: expected equal"
         )
-    if not routing.weight_CT.is_floating_point():
-        raise TypeError(f"weight_CT is {routing.weight_CT.dtype}: expected a floating dtype, weights are not masks")
-    tokens, channels = target_T.shape[0], len(routing.kernels)
-    expected = {
-        "hidden_TH": (hidden_TH, (tokens, output_weight_vH.shape[1])),
-        "weight_CT": (routing.weight_CT, (channels, tokens)),
-        "advantage_CT": (routing.advantage_CT, (channels, tokens)),
-        "row_of_T": (routing.row_of_T, (tokens,)),
-    }
-    if old_logp_T is not None:
-        expected["old_logp_T"] = (old_logp_T, (tokens,))
-    for name, (tensor, shape) in expected.items():
-        if tensor.shape != shape:
-            raise ValueError(f"{name} is {tuple(tensor.shape)}: expected {shape} for {tokens} targets")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature is {temperature}: expected a finite number above 0")
-    if not 0 < true_size <= padded_size:
-        raise ValueError(f"vocab_size is {true_size}: expected 1 to {padded_size}, the padded vocabulary of all shards")
-    if chunk_rows is not None and chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}: expected at least 1")
-    routed_target = target_T[(routing.weight_CT != 0).any(dim=0)]
-    outside = int(((routed_target < 0) | (routed_target >= true_size)).sum())
-    if outside:
-        raise ValueError(f"{outside} routed targets are outside the vocabulary 0 .. {true_size - 1}")
-    for kernel in routing.kernels:
-        _check_kernel(kernel, old_logp_T, temperature)
-
-
-def _check_kernel(kernel: FusedKernel, old_logp_T: Tensor | None, temperature: float) -> None:
-    """Refuse by name what this loss does not compute; nothing is left out in silence."""
-    refused: dict[str, bool] = {}
-    match kernel:
-        case PolicyGradientKernel():
-            refused = {
-                "the sequence-level ratio": kernel.level is RatioLevel.SEQUENCE,
-                "an anchor mixed with a teacher": kernel.anchor is not None,
-                "truncated importance sampling": kernel.tis is not None,
-            }
-        case DivergenceKernel():
-            refused = {
-                "a top-k support": kernel.top_k is not None,
-                "a pointwise clip": kernel.pclip is not None,
-                f"another temperature than {temperature:g}": kernel.temperature not in (None, temperature),
-            }
-        case K3Kernel():
-            refused = {"k3": True}
-        case CispoKernel() | NllKernel() | EntropyKernel():
-            pass
-        case _:
-            assert_never(kernel)
-    for what, asked in refused.items():
-        if asked:
-            raise NotImplementedError(f"{kernel}: {what} is not implemented")
-    if isinstance(kernel, PolicyGradientKernel | CispoKernel) and old_logp_T is None:
-        raise ValueError(f"{kernel} needs old_logp_T, which is None")
-    if isinstance(kernel, DivergenceKernel) and kernel.kind in MIXTURES:
-        parameter = kernel.parameter
-        if parameter is None or not 0 < parameter < 1:
-            raise ValueError(
-                f"{kernel.kind} has parameter {parameter}: expected a number between 0 and 1, ends excluded"
-            )
+    if hidden_TH.shape != (target_T.shape[0], output_weight_vH.shape[1]):
+        raise ValueError(
+            f"hidden_TH is {tuple(hidden_TH.shape)}: expected {(target_T.shape[0], output_weight_vH.shape[1])} for "
+            f"{target_T.shape[0]} targets"
+        )
+    world, rank = (1, 0) if tp_group is None else (tp_group.size(), tp_group.rank())
+    shard = output_weight_vH.shape[0]
+    vocabulary = shard * world if vocab_size is None else vocab_size
+    policies = PolicyLogProbs.of(old_logp_T, proximal_logp_T, reference_logp)
+    check_call(
+        target_T=target_T,
+        policies=policies,
+        routing=routing,
+        temperature=temperature,
+        vocabulary=vocabulary,
+        padded_vocabulary=shard * world,
+        chunk_rows=chunk_rows,
+    )
+    columns = min(max(vocabulary - rank * shard, 0), shard)
+    wants = tuple(torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden_TH, output_weight_vH))
+    student = LinearStudent.of(
+        hidden_TH.detach(), output_weight_vH.detach(), columns=columns, temperature=temperature, wants=wants
+    )
+    teachers = {}
+    for name in teachers_read(routing):
+        if name not in teacher_hidden:
+            raise ValueError(f"no hidden rows of teacher {name!r}: given are {sorted(teacher_hidden) or 'none'}")
+        teachers[name] = HiddenTeacherRows.of(
+            name,
+            teacher_hidden[name],
+            routing=routing,
+            shard=shard,
+            columns=columns,
+            temperature=temperature,
+            dtype=student.dtype,
+        )
+    budget = CHUNK_BYTES.get(hidden_TH.device.type, CHUNK_BYTES["cuda"])
+    inputs = SweepInputs(
+        student=student,
+        teachers=teachers,
+        target_T=target_T,
+        policies=policies,
+        routing=routing,
+        temperature=temperature,
+        shard=shard,
+        vocabulary=vocabulary,
+        tp_group=tp_group if world > 1 else None,
+        chunk_rows=default_chunk_rows(target_T.numel(), shard, budget) if chunk_rows is None else chunk_rows,
+        evaluate_all=evaluate_all,
+    )
+    return RoutedLoss.of(_RoutedLinear.apply(hidden_TH, output_weight_vH, inputs))
