@@ -131,6 +131,7 @@ def accumulate_gradients(
                 bare(network).output_weight(),
                 target_T=batch.target_T,
                 old_logp_T=batch.old_logp_T,
+                proximal_logp_T=batch.proximal_logp_T,
                 routing=batch.routing,
                 teacher_hidden=teacher_hidden,
                 temperature=temperature,

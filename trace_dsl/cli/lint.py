@@ -122,7 +122,7 @@ def _with_engine(result: LintResult, facts: RunFacts | None) -> LintResult:
     """With a run, also what `train` would refuse: kernels, options and signals this version does not run."""
     if facts is None or result.spec is None:
         return result
-    found = sorted((*result.diagnostics, *unsupported(result.spec, facts)), key=lambda d: d.place)
+    found = sorted((*result.diagnostics, *unsupported(result.spec)), key=lambda d: d.place)
     return replace(result, diagnostics=tuple(found))
 
 

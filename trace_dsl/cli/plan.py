@@ -61,7 +61,7 @@ def plan(
         print(render(result.diagnostics, spec), file=sys.stderr)
     for line in table_lines(compiled, steps):
         print(line)
-    for finding in unsupported(result.spec, facts):
+    for finding in unsupported(result.spec):
         print(f"note: line {finding.place.line}: {finding.message}; this engine version would refuse to train it")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trace_dsl.expressions import walk
+from trace_dsl.model import PolicyGradient
 from trace_dsl.plan.certainty import surely_zero
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of
 from trace_dsl.schedules import Progress
@@ -37,6 +38,18 @@ def measurements(plan: Plan, step: int) -> frozenset[Signal]:
         if isinstance(part, Signal) and part.name in MEASURED:
             found |= _sources(part)
     return frozenset(found)
+
+
+def needs_proximal(plan: Plan, steps: range) -> bool:
+    """Whether a loss that may have weight at one of `steps` reads the log-probs of the policy before its updates."""
+    weights = [
+        loss.channel.weight
+        for planned in plan.routes
+        for loss in planned.losses
+        if isinstance(loss.channel.kernel, PolicyGradient) and loss.channel.kernel.tis is not None
+    ]
+    moments = [Progress(step=step, total_steps=plan.facts.total_steps) for step in steps]
+    return any(not surely_zero(weight, at) for weight in weights for at in moments)
 
 
 def _sources(signal: Signal) -> set[Signal]:
