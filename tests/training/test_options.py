@@ -34,11 +34,12 @@ def test_top_k_anchor_and_importance(tmp_path: Path) -> None:
 
 
 def test_sequence_level_ratio(tmp_path: Path) -> None:
-    """GSPO: advantages of a group sum to zero while the ratios are 1, and its narrow clip holds after one update."""
-    (tmp_path / "spec.trace").write_text("rest: grpo(level=sequence, clip=(3e-4, 4e-4))\n")
-    rate = ("optim.lr=1e-3", "optim.min_lr=1e-3", "optim.warmup=0")
+    """GSPO with the reward as advantage: minus the mean reward while the ratios are 1; its narrow clip holds after one
+    update."""
+    (tmp_path / "spec.trace").write_text("advantage = none\nrest: grpo(level=sequence, clip=(3e-4, 4e-4))\n")
+    rate = ("optim.lr=1e-2", "optim.min_lr=1e-2", "optim.warmup=0")
     train(tmp_path, "gspo", f"spec={tmp_path / 'spec.trace'}", *OPTIONS, *rate, ranks=2)
     first, second = metrics(tmp_path, "gspo")
-    assert first["loss"] == pytest.approx(0, abs=1e-5)
+    assert first["loss"] == pytest.approx(-first["reward"], rel=1e-5)
     assert first["policy/clip_fraction"] == 0
-    assert second["policy/clip_fraction"] > 0
+    assert second["loss"] != pytest.approx(-second["reward"], rel=1e-5)
