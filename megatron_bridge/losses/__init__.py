@@ -2,6 +2,14 @@
 
 from megatron_bridge.losses.results import RoutedLoss, TokenStatistics
 from megatron_bridge.losses.routed_linear import routed_linear_loss
-from megatron_bridge.losses.teacher import TeacherHidden
+from megatron_bridge.losses.routed_logits import routed_logits_loss
+from megatron_bridge.losses.teacher import TeacherHidden, TeacherLogits
 
-__all__ = ["RoutedLoss", "TeacherHidden", "TokenStatistics", "routed_linear_loss"]
+__all__ = [
+    "RoutedLoss",
+    "TeacherHidden",
+    "TeacherLogits",
+    "TokenStatistics",
+    "routed_linear_loss",
+    "routed_logits_loss",
+]

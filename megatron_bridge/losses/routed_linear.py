@@ -16,17 +16,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megatron_bridge.losses.checks import check_call, teachers_read
-from megatron_bridge.losses.inputs import PolicyLogProbs, SweepInputs
+from megatron_bridge.losses.call import NO_POLICIES, sweep_inputs
+from megatron_bridge.losses.inputs import SweepInputs
 from megatron_bridge.losses.results import RoutedLoss
-from megatron_bridge.losses.statistics import CHUNK_BYTES, default_chunk_rows
 from megatron_bridge.losses.student import LinearStudent
 from megatron_bridge.losses.sweep import sweep
 from megatron_bridge.losses.teacher import HiddenTeacherRows, TeacherHidden
 from trace_dsl.lowering.fused import FusedRouting
 
 _NO_TEACHERS: Mapping[str, TeacherHidden] = MappingProxyType({})
-_NO_POLICIES: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class _RoutedLinear(torch.autograd.Function):
@@ -64,7 +62,7 @@ def routed_linear_loss(
     routing: FusedRouting,
     teacher_hidden: Mapping[str, TeacherHidden] = _NO_TEACHERS,
     proximal_logp_T: Tensor | None = None,
-    reference_logp: Mapping[str, Tensor] = _NO_POLICIES,
+    reference_logp: Mapping[str, Tensor] = NO_POLICIES,
     temperature: float = 1.0,
     vocab_size: int | None = None,
     tp_group: dist.ProcessGroup | None = None,
@@ -122,49 +120,27 @@ def routed_linear_loss(
             f"hidden_TH is {tuple(hidden_TH.shape)}: expected {(target_T.shape[0], output_weight_vH.shape[1])} for "
             f"{target_T.shape[0]} targets"
         )
-    world, rank = (1, 0) if tp_group is None else (tp_group.size(), tp_group.rank())
-    shard = output_weight_vH.shape[0]
-    vocabulary = shard * world if vocab_size is None else vocab_size
-    policies = PolicyLogProbs.of(old_logp_T, proximal_logp_T, reference_logp)
-    check_call(
-        target_T=target_T,
-        policies=policies,
-        routing=routing,
-        temperature=temperature,
-        vocabulary=vocabulary,
-        padded_vocabulary=shard * world,
-        chunk_rows=chunk_rows,
-    )
-    columns = min(max(vocabulary - rank * shard, 0), shard)
     wants = tuple(torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden_TH, output_weight_vH))
-    student = LinearStudent.of(
-        hidden_TH.detach(), output_weight_vH.detach(), columns=columns, temperature=temperature, wants=wants
-    )
-    teachers = {}
-    for name in teachers_read(routing):
-        if name not in teacher_hidden:
-            raise ValueError(f"no hidden rows of teacher {name!r}: given are {sorted(teacher_hidden) or 'none'}")
-        teachers[name] = HiddenTeacherRows.of(
-            name,
-            teacher_hidden[name],
-            routing=routing,
-            shard=shard,
-            columns=columns,
-            temperature=temperature,
-            dtype=student.dtype,
+
+    def student(columns: int) -> LinearStudent:
+        return LinearStudent.of(
+            hidden_TH.detach(), output_weight_vH.detach(), columns=columns, temperature=temperature, wants=wants
         )
-    budget = CHUNK_BYTES.get(hidden_TH.device.type, CHUNK_BYTES["cuda"])
-    inputs = SweepInputs(
-        student=student,
-        teachers=teachers,
+
+    inputs = sweep_inputs(
+        student,
+        HiddenTeacherRows.of,
+        teacher_hidden,
+        shard=output_weight_vH.shape[0],
         target_T=target_T,
-        policies=policies,
+        old_logp_T=old_logp_T,
+        proximal_logp_T=proximal_logp_T,
+        reference_logp=reference_logp,
         routing=routing,
         temperature=temperature,
-        shard=shard,
-        vocabulary=vocabulary,
-        tp_group=tp_group if world > 1 else None,
-        chunk_rows=default_chunk_rows(target_T.numel(), shard, budget) if chunk_rows is None else chunk_rows,
+        vocab_size=vocab_size,
+        tp_group=tp_group,
+        chunk_rows=chunk_rows,
         evaluate_all=evaluate_all,
     )
     return RoutedLoss.of(_RoutedLinear.apply(hidden_TH, output_weight_vH, inputs))

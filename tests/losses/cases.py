@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megatron_bridge.losses import RoutedLoss, TeacherHidden, routed_linear_loss
+from megatron_bridge.losses import RoutedLoss, TeacherHidden, TeacherLogits, routed_linear_loss, routed_logits_loss
 from tests.losses.oracle import OracleLoss, loss_error, oracle_loss, relative_error
 from trace_dsl.lowering.fused import (
     CispoKernel,
@@ -285,3 +285,35 @@ def evaluate(
     assert hidden_TH.grad is not None
     assert weight_vH.grad is not None
     return Evaluated(result=result, hidden_gradient_TH=hidden_TH.grad, weight_gradient_vH=weight_vH.grad)
+
+
+def evaluate_logits(
+    case: Case, *, tp_group: dist.ProcessGroup | None = None, scale: float = 1.0, **options: Any
+) -> tuple[RoutedLoss, Tensor]:
+    """The form over given logits, on this rank's shard; the gradient [T, v] of `scale` times the loss."""
+    world, rank = (1, 0) if tp_group is None else (tp_group.size(), tp_group.rank())
+
+    def shard(rows_TH: Tensor, table_VH: Tensor) -> Tensor:
+        return (rows_TH @ table_VH.T).tensor_split(world, dim=1)[rank].clone()
+
+    logits_Tv = shard(case.hidden_TH, case.weight_VH).requires_grad_()
+    teachers = {}
+    for name, (rows_TH, table_VH) in case.teachers.items():
+        needed = case.routing.teacher_tokens(name)
+        teachers[name] = TeacherLogits(rows_T=needed, logits_Rv=shard(rows_TH[needed], table_VH))
+    result = routed_logits_loss(
+        logits_Tv,
+        target_T=case.target_T,
+        old_logp_T=case.old_logp_T,
+        proximal_logp_T=case.proximal_logp_T,
+        reference_logp=case.reference_logp,
+        routing=case.routing,
+        teacher_logits=teachers,
+        temperature=case.temperature,
+        vocab_size=case.vocab_size,
+        tp_group=tp_group,
+        **options,
+    )
+    (result.loss * scale).backward()
+    assert logits_Tv.grad is not None
+    return result, logits_Tv.grad

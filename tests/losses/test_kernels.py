@@ -227,7 +227,7 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ValueError, match=what):
             _call(kernel, old_logp=old_logp, teacher=_teacher([0, 1]))
-    with pytest.raises(ValueError, match="no hidden rows of teacher 'large': given are none"):
+    with pytest.raises(ValueError, match="no rows of teacher 'large': given are none"):
         _call(PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 0.5)), old_logp=old_logp)
     with pytest.raises(ValueError, match=r"proximal_logp_T is \(3,\): expected \(2,\)"):
         _call(NllKernel(), proximal_logp_T=torch.zeros(3))
@@ -237,7 +237,7 @@ def test_refusals() -> None:
         _call(PolicyGradientKernel(0.2, 0.2))
     with pytest.raises(ValueError, match="needs old_logp_T"):
         _call(CispoKernel(0.2))
-    with pytest.raises(ValueError, match="no hidden rows of teacher 'large': given are none"):
+    with pytest.raises(ValueError, match="no rows of teacher 'large': given are none"):
         _call(FKL)
     with pytest.raises(ValueError, match="no hidden row for 1 of 2 tokens"):
         _call(FKL, teacher=_teacher([1]))

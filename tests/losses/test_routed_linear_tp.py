@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from megatron_bridge.losses import routed_linear, statistics
 from tests.distributed import run_distributed
-from tests.losses.cases import MIXTURES, SINGLE_KERNELS, Case, evaluate, make_case, tied_case
+from tests.losses.cases import MIXTURES, SINGLE_KERNELS, Case, evaluate, evaluate_logits, make_case, tied_case
 from tests.losses.oracle import loss_error, relative_error
 from trace_dsl.lowering.fused import DivergenceKernel, FusedKernel
 from trace_dsl.model import SupportOf, Tail
@@ -36,6 +36,7 @@ AGREEING = tuple(
     for name, kernel in SINGLE_KERNELS.items()
     if isinstance(kernel, DivergenceKernel) and (kernel.top_k is None or kernel.top_k.tail is not Tail.DROP)
 )
+LOGITS = ("everything", "every option", "sequence", "fkl, top 20 of teacher, bucket")
 SHAPES: dict[str, dict[str, Any]] = {
     "even": {"vocabulary": 308},
     "padded": {"vocabulary": 293, "padding": 27, "temperature": 0.6},
@@ -86,6 +87,11 @@ def _on_one_rank() -> dict[Any, dict[str, Any]]:
     for name in AGREEING:
         kernel = replace(SINGLE_KERNELS[name], teacher="self")
         results["self", name] = _measure(make_case((kernel,), vocabulary=308, distance=0.0))
+    for name in LOGITS:
+        result, gradient_Tv = evaluate_logits(
+            _case(name, "padded"), tp_group=dist.group.WORLD, chunk_rows=CHUNK_ROWS, scale=1.7
+        )
+        results["logits", name] = {"loss_C": result.loss_C, "gradient_Tv": gradient_Tv}
     results["ties"] = _measure(tied_case(of=SupportOf.STUDENT))
     silent = _case("everything", "even")
     silent.routing.weight_CT.zero_()
@@ -121,10 +127,23 @@ def test_agrees_with_the_oracle(ranks: list[dict[Any, dict[str, Any]]], name: st
         assert error < tolerance
 
 
+@pytest.mark.parametrize("name", LOGITS)
+def test_given_logits(ranks: list[dict[Any, dict[str, Any]]], name: str) -> None:
+    """Each rank's columns get their own gradient: multiplied with the weight and summed it is hidden's."""
+    case = _case(name, "padded")
+    expected = case.oracle()
+    gradient_TV = torch.cat([results["logits", name]["gradient_Tv"] for results in ranks], dim=1) / 1.7
+    assert loss_error(ranks[0]["logits", name]["loss_C"], expected) < case.tolerance(expected, TOLERANCE)
+    assert torch.equal(ranks[0]["logits", name]["loss_C"], ranks[1]["logits", name]["loss_C"])
+    hidden_gradient_TH = gradient_TV.double() @ case.weight_VH.double()
+    assert relative_error(hidden_gradient_TH, expected.hidden_gradient_TH) < case.tolerance(expected, TOLERANCE)
+    assert not gradient_TV[:, 293:].any()
+
+
 def test_ranks_agree_to_the_bit(ranks: list[dict[Any, dict[str, Any]]]) -> None:
     """The numbers a trainer logs or branches on are the same on every rank."""
     first, second = ranks
-    for case in first:
+    for case in (case for case in first if case[0] != "logits"):
         for key in ("loss", "loss_C", "logp_T", "entropy_T", "value_CT", "clipped_T", "hidden_gradient_TH"):
             torch.testing.assert_close(first[case][key], second[case][key], rtol=0, atol=0, equal_nan=True)
 
