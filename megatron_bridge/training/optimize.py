@@ -137,6 +137,7 @@ def accumulate_gradients(
                 temperature=temperature,
                 vocab_size=vocab_size,
                 tp_group=parallel_state.get_tensor_model_parallel_group(),
+                gradient_accumulation_fusion=bare(network).config.gradient_accumulation_fusion,
             )
             tokens = torch.tensor(len(batch.target_T), dtype=torch.int, device=batch.target_T.device)
             return result.loss, tokens, _sums(result, batch)
