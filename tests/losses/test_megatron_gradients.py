@@ -6,6 +6,7 @@ Legend: T tokens, H hidden, V vocabulary.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -79,23 +80,6 @@ def _sequence_parallel(silent: bool) -> tuple[Tensor, Tensor, dict[str, int]]:
     return hidden_tH.grad, weight_vH.grad, dict(counts)
 
 
-def test_sequence_parallel() -> None:
-    """Rows arrive cut over the sequence and so leaves their gradient, by one reduce-scatter and no all-reduce."""
-    expected = _case().oracle()
-    ranks = run_distributed(_sequence_parallel, RANKS, False)
-    hidden_gradient_TH = torch.cat([hidden for hidden, _, _ in ranks]) / 1.7
-    weight_gradient_VH = torch.cat([weight for _, weight, _ in ranks]) / 1.7
-    assert relative_error(hidden_gradient_TH, expected.hidden_gradient_TH) < TOLERANCE
-    assert relative_error(weight_gradient_VH, expected.weight_gradient_VH) < TOLERANCE
-    for _, _, counts in ranks:
-        assert counts["reduce_scatter_tensor"] == 1
-        assert "all_reduce" not in counts
-    for hidden, weight, counts in run_distributed(_sequence_parallel, RANKS, True):
-        assert counts == {"all_gather_into_tensor": 1}
-        assert not hidden.any()
-        assert not weight.any()
-
-
 class _Model(MegatronModule):
     """An output layer whose weight is an embedding too, as in a tied model."""
 
@@ -115,7 +99,6 @@ class _Model(MegatronModule):
 
 def _main_grads(dtype: torch.dtype, overlap: bool, tied: bool) -> tuple[Tensor, Tensor]:
     """main_grad after two micro-batches on each of two data-parallel ranks: through autograd, and fused."""
-    start_parallel(Layout(tp=1, dp=RANKS), seed=0)
     found = []
     with megatron_runtime():
         for fused in (False, True):
@@ -135,28 +118,63 @@ def _main_grads(dtype: torch.dtype, overlap: bool, tied: bool) -> tuple[Tensor, 
     return found[0], found[1]
 
 
-@pytest.mark.parametrize(("overlap", "tied"), [(False, False), (True, False), (True, True)])
-def test_main_grad_under_megatrons_data_parallelism(overlap: bool, tied: bool) -> None:
+LAYERS = {
+    "plain": (torch.float32, False, False),
+    "overlap": (torch.float32, True, False),
+    "tied": (torch.float32, True, True),
+    "bfloat16": (torch.bfloat16, False, False),
+}
+
+
+def _on_one_rank() -> dict[str, Any]:
+    """Everything that needs two ranks, in one start of the processes."""
+    start_parallel(Layout(tp=1, dp=RANKS), seed=0)
+    results: dict[str, Any] = {name: _main_grads(*layer) for name, layer in LAYERS.items()}
+    return {**results, "sequence": _sequence_parallel(silent=False), "silent": _sequence_parallel(silent=True)}
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[dict[str, Any]]:
+    return run_distributed(_on_one_rank, RANKS)
+
+
+def test_sequence_parallel(ranks: list[dict[str, Any]]) -> None:
+    """Rows arrive cut over the sequence and so leaves their gradient, by one reduce-scatter and no all-reduce."""
+    expected = _case().oracle()
+    hidden_gradient_TH = torch.cat([results["sequence"][0] for results in ranks]) / 1.7
+    weight_gradient_VH = torch.cat([results["sequence"][1] for results in ranks]) / 1.7
+    assert relative_error(hidden_gradient_TH, expected.hidden_gradient_TH) < TOLERANCE
+    assert relative_error(weight_gradient_VH, expected.weight_gradient_VH) < TOLERANCE
+    for results in ranks:
+        assert results["sequence"][2]["reduce_scatter_tensor"] == 1
+        assert "all_reduce" not in results["sequence"][2]
+        hidden, weight, counts = results["silent"]
+        assert counts == {"all_gather_into_tensor": 1}
+        assert not hidden.any()
+        assert not weight.any()
+
+
+@pytest.mark.parametrize("layer", ["plain", "overlap", "tied"])
+def test_main_grad_under_megatrons_data_parallelism(ranks: list[dict[str, Any]], layer: str) -> None:
     """Two micro-batches on two ranks: the gradient is counted once, whatever the hooks are given."""
-    for plain, fused in run_distributed(_main_grads, RANKS, torch.float32, overlap, tied):
+    for results in ranks:
+        plain, fused = results[layer]
         torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-8)
-        if not tied:
+        if layer != "tied":
             assert relative_error(fused / 2, _case().oracle().weight_gradient_VH) < TOLERANCE
 
 
-def test_main_grad_is_not_rounded() -> None:
+def test_main_grad_is_not_rounded(ranks: list[dict[str, Any]]) -> None:
     """With a bfloat16 weight, what autograd collects is rounded to it, what is added to main_grad is not."""
     case = _case()
-    exact_case = _case()
-    rounded = {
-        "hidden_TH": case.hidden_TH.bfloat16().float(),
-        "weight_VH": case.weight_VH.bfloat16().float(),
-        "teachers": {n: (a.bfloat16().float(), b.bfloat16().float()) for n, (a, b) in case.teachers.items()},
-    }
-    for name, value in rounded.items():
-        object.__setattr__(exact_case, name, value)
-    exact = exact_case.oracle().weight_gradient_VH
-    plain, fused = run_distributed(_main_grads, RANKS, torch.bfloat16, False, False)[0]
+    rounded = replace(
+        case,
+        hidden_TH=case.hidden_TH.bfloat16().float(),
+        weight_VH=case.weight_VH.bfloat16().float(),
+        teachers={name: (a.bfloat16().float(), b.bfloat16().float()) for name, (a, b) in case.teachers.items()},
+    )
+    exact = rounded.oracle().weight_gradient_VH
+    plain, fused = ranks[0]["bfloat16"]
     assert relative_error(plain / 2, exact) > 1e-4
     assert relative_error(fused / 2, exact) < TOLERANCE
 
