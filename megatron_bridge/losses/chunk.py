@@ -50,13 +50,23 @@ class ChunkLogits:
             owned_column=column_N[owned],
         )
 
-    def scaled(self, factor: float, teachers: Sequence[str]) -> ChunkLogits:
-        """A copy with the logits, the named teachers' alone, times `factor`. Before the first pass."""
-        return replace(
-            self,
-            student_Nv=self.student_Nv * factor,
-            teachers_Nv={name: self.teachers_Nv[name] * factor for name in teachers},
+    def scaled(self, factor: float, teachers: Sequence[str]) -> tuple[ChunkLogits, Tensor]:
+        """A copy with the logits, the named teachers' alone, less their maximum and times `factor`; and the maxima of
+        student and teachers, [N, 1 + teachers]. Before the first pass.
+
+        Scaling logits around 1e4 would round away what their differences are made of.
+        """
+        logits = [self.student_Nv, *(self.teachers_Nv[name] for name in teachers)]
+        if self.student_Nv.shape[1] == 0:
+            lowest = torch.finfo(self.student_Nv.dtype).min
+            maxima_NK = self.student_Nv.new_full((len(self.student_Nv), len(logits)), lowest)
+        else:
+            maxima_NK = torch.stack([logits_Nv.amax(dim=1) for logits_Nv in logits], dim=1)
+        student_Nv, *teachers_Nv = (
+            (logits_Nv - maxima_NK[:, k, None]).mul_(factor) for k, logits_Nv in enumerate(logits)
         )
+        scaled = replace(self, student_Nv=student_Nv, teachers_Nv=dict(zip(teachers, teachers_Nv, strict=True)))
+        return scaled, maxima_NK
 
     def with_teachers(self, teachers: Sequence[str]) -> ChunkLogits:
         """The same logits, of the named teachers alone."""

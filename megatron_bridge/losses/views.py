@@ -18,6 +18,7 @@ from megatron_bridge.losses.chunk import ChunkLogits
 from megatron_bridge.losses.inputs import SweepInputs
 from megatron_bridge.losses.row_groups import RowGroup
 from megatron_bridge.losses.statistics import (
+    TEACHER_COLUMNS,
     ChunkStatistics,
     combine_statistics,
     gather_statistics,
@@ -89,27 +90,36 @@ def _open(
 ) -> OpenChunk:
     kernels = inputs.routing.kernels
     extra = [*(chunk.teacher_target_logits(name) for name in anchors), *(chunk.candidates(c) for c in choices)]
-    chunks = []
-    for factor, channels in by_factor.items():
-        read = {kernels[channel].teacher for channel in channels}  # type: ignore[union-attr]
-        if factor == 1.0:
-            read |= set(anchors)
-        teachers = [name for name in chunk.teachers_Nv if name in read]
-        chunks.append(chunk.with_teachers(teachers) if factor == 1.0 else chunk.scaled(factor, teachers))
-    local = [view.local_statistics() for view in chunks] + extra
+    teachers_of = {
+        factor: [n for n in chunk.teachers_Nv if n in {kernels[c].teacher for c in channels}]  # type: ignore[union-attr]
+        for factor, channels in by_factor.items()
+    }
+    scaled = [chunk.scaled(factor, names) for factor, names in teachers_of.items() if factor != 1.0]
+    main = chunk.with_teachers([name for name in chunk.teachers_Nv if name in {*teachers_of[1.0], *anchors}])
+    chunks, local = [main], [main.local_statistics()]
+    for view, maxima_NK in scaled:
+        statistics_NK = view.local_statistics()
+        statistics_NK[:, 0::TEACHER_COLUMNS] = maxima_NK
+        chunks.append(view)
+        local.append(statistics_NK)
+    local += extra
     gathered_rNK = gather_statistics(local[0] if len(local) == 1 else torch.cat(local, dim=1), inputs.tp_group)
     parts = gathered_rNK.split([part.shape[1] for part in local], dim=2)
     views = tuple(
-        View(factor=factor, channels=channels, chunk=view, statistics=combine_statistics(part_rNK, inputs.rank))
+        View(
+            factor=factor,
+            channels=channels,
+            chunk=view,
+            statistics=combine_statistics(part_rNK, inputs.rank, factor),
+        )
         for (factor, channels), view, part_rNK in zip(by_factor.items(), chunks, parts, strict=False)
     )
     rest = parts[len(views) :]
-    main = views[0]
     anchor_logp = {}
     for name, logit_rN1 in zip(anchors, rest, strict=False):
-        softmax = main.statistics.teachers[list(main.chunk.teachers_Nv).index(name)].softmax
+        softmax = views[0].statistics.teachers[list(main.teachers_Nv).index(name)].softmax
         anchor_logp[name] = logit_rN1[:, :, 0].sum(dim=0) - softmax.max_N - softmax.log_sum_N
-    columns = main.chunk.student_Nv.shape[1]
+    columns = main.student_Nv.shape[1]
     supports = {
         choice: Support.of(part_rNK, first_column=inputs.first_column, columns=columns)
         for choice, part_rNK in zip(choices, rest[len(anchors) :], strict=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
 from megatron_bridge.losses.kernels import log_mixture_ratios
 from megatron_bridge.losses.sampled import policy_gradient
+from megatron_bridge.losses.statistics import default_chunk_rows
 from tests.losses.cases import FKL, RKL
 from trace_dsl.lowering.fused import (
     CispoKernel,
@@ -259,3 +260,11 @@ def test_refusals() -> None:
         _call(NllKernel(), vocab_size=6)
     with pytest.raises(ValueError, match="chunk_rows is 0"):
         _call(NllKernel(), chunk_rows=0)
+
+
+def test_default_chunk_rows() -> None:
+    """Within the budget, at most 4096, evenly cut, never zero."""
+    assert default_chunk_rows(8192, 151936, 2 << 30) == 2731
+    assert default_chunk_rows(100_000, 1000, 2 << 30) == 4000
+    assert default_chunk_rows(5, 1 << 30, 1) == 1
+    assert default_chunk_rows(0, 1000, 64 << 20) == 1
