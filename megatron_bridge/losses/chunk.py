@@ -1,4 +1,4 @@
-"""The logits of one chunk of rows, and the three passes over them.
+"""The logits of one chunk of rows at one temperature, and the passes over them.
 
 A pass runs over blocks of rows, so that its temporaries stay small; the logits themselves are the only
 tensors of the chunk's size. They change meaning in place: logits, then log-probs, then the gradient.
@@ -10,18 +10,14 @@ statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from megatron_bridge.losses.kernels import (
-    DivergenceTerm,
-    EntropyTerm,
-    logit_gradient_,
-    mixture_statistics,
-)
+from megatron_bridge.losses.kernels import WideTerm, logit_gradient_, mixture_statistics
 from megatron_bridge.losses.statistics import ChunkStatistics, local_statistics_, row_blocks
+from megatron_bridge.losses.support import Support, SupportChoice, candidates
 from trace_dsl.lowering.fused import DivergenceKernel
 
 
@@ -29,12 +25,13 @@ from trace_dsl.lowering.fused import DivergenceKernel
 class ChunkLogits:
     """Logits of the student and, by name, of every teacher of the rows, [N, v] each.
 
-    owned: the rows (int64, at most N of them) whose target is a column of this rank, and owned_column which
-    one.
+    first_column: the token id of this rank's first column; owned: the rows (int64, at most N of them) whose target
+    is a column of this rank, and owned_column which one.
     """
 
     student_Nv: Tensor
     teachers_Nv: Mapping[str, Tensor]
+    first_column: int
     owned: Tensor
     owned_column: Tensor
 
@@ -42,20 +39,62 @@ class ChunkLogits:
     def of(
         cls, student_Nv: Tensor, teachers_Nv: Mapping[str, Tensor], *, target_N: Tensor, first_column: int
     ) -> ChunkLogits:
-        """`target_N` are token ids of the whole vocabulary, `first_column` is this rank's first one."""
+        """`target_N` are token ids of the whole vocabulary."""
         column_N = target_N - first_column
         owned = ((column_N >= 0) & (column_N < student_Nv.shape[1])).nonzero()[:, 0]
-        return cls(student_Nv=student_Nv, teachers_Nv=teachers_Nv, owned=owned, owned_column=column_N[owned])
+        return cls(
+            student_Nv=student_Nv,
+            teachers_Nv=teachers_Nv,
+            first_column=first_column,
+            owned=owned,
+            owned_column=column_N[owned],
+        )
+
+    def scaled(self, factor: float, teachers: Sequence[str]) -> tuple[ChunkLogits, Tensor]:
+        """A copy with the logits, the named teachers' alone, less their maximum and times `factor`; and the maxima of
+        student and teachers, [N, 1 + teachers]. Before the first pass.
+
+        Scaling logits around 1e4 would round away what their differences are made of.
+        """
+        logits = [self.student_Nv, *(self.teachers_Nv[name] for name in teachers)]
+        if self.student_Nv.shape[1] == 0:
+            lowest = torch.finfo(self.student_Nv.dtype).min
+            maxima_NK = self.student_Nv.new_full((len(self.student_Nv), len(logits)), lowest)
+        else:
+            maxima_NK = torch.stack([logits_Nv.amax(dim=1) for logits_Nv in logits], dim=1)
+        student_Nv, *teachers_Nv = (
+            (logits_Nv - maxima_NK[:, k, None]).mul_(factor) for k, logits_Nv in enumerate(logits)
+        )
+        scaled = replace(self, student_Nv=student_Nv, teachers_Nv=dict(zip(teachers, teachers_Nv, strict=True)))
+        return scaled, maxima_NK
+
+    def with_teachers(self, teachers: Sequence[str]) -> ChunkLogits:
+        """The same logits, of the named teachers alone."""
+        return replace(self, teachers_Nv={name: self.teachers_Nv[name] for name in teachers})
 
     def _blocks(self) -> list[slice]:
         rows, columns = self.student_Nv.shape
         return list(row_blocks(rows, columns, self.student_Nv.device))
 
+    def _target_logits(self, logits_Nv: Tensor) -> Tensor:
+        """[N]: the target's logit where it is a column of this rank, else 0."""
+        target_logit_N = logits_Nv.new_zeros(logits_Nv.shape[0])
+        target_logit_N[self.owned] = logits_Nv[self.owned, self.owned_column]
+        return target_logit_N
+
+    def teacher_target_logits(self, teacher: str) -> Tensor:
+        """This rank's part of a teacher's logit of the target, [N, 1]. Before the first pass."""
+        return self._target_logits(self.teachers_Nv[teacher])[:, None]
+
+    def candidates(self, choice: SupportChoice) -> Tensor:
+        """This rank's candidates for a top-k support, [N, 2 size]. Before the first pass."""
+        logits_Nv = self.student_Nv if choice.teacher is None else self.teachers_Nv[choice.teacher]
+        return torch.cat([candidates(logits_Nv[b], choice.size, self.first_column) for b in self._blocks()])
+
     def local_statistics(self) -> Tensor:
         """First pass: packed statistics of this rank's columns, [N, K]; rows become relative to their
         maximum."""
-        target_logit_N = self.student_Nv.new_zeros(self.student_Nv.shape[0])
-        target_logit_N[self.owned] = self.student_Nv[self.owned, self.owned_column]
+        target_logit_N = self._target_logits(self.student_Nv)
         packed = [
             local_statistics_(self.student_Nv[b], [u[b] for u in self.teachers_Nv.values()], target_logit_N[b])
             for b in self._blocks()
@@ -63,8 +102,7 @@ class ChunkLogits:
         return torch.cat(packed)
 
     def mixture_statistics(self, kernels: Sequence[DivergenceKernel], statistics: ChunkStatistics) -> Tensor:
-        """Second pass, where there are jsd, skl or srkl kernels: [N, MIXTURE_COLUMNS * kernels] of this
-        rank."""
+        """Second pass, where kernels need the global softmax: [N, MIXTURE_COLUMNS * kernels] of this rank."""
         packed = []
         for b in self._blocks():
             student_logp_Nv = self.student_Nv[b] - statistics.student.shift_N[b, None]
@@ -81,9 +119,19 @@ class ChunkLogits:
             packed.append(torch.cat(parts, dim=1))
         return torch.cat(packed)
 
-    def gradient_(
-        self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[EntropyTerm | DivergenceTerm]
-    ) -> Tensor:
+    def support_log_probs(self, teacher: str, support: Support, statistics: ChunkStatistics) -> Tensor:
+        """Second pass, where there is a top-k support: this rank's log-probs of both sides, [N, 2 (S + 1)]."""
+        softmax = statistics.teachers[list(self.teachers_Nv).index(teacher)].softmax
+        sides = []
+        for logits_Nv, side in (
+            (self.student_Nv, statistics.student),
+            (self.teachers_Nv[teacher], softmax),
+        ):
+            parts = [support.at(b).log_probs_(logits_Nv[b] - side.shift_N[b, None]) for b in self._blocks()]
+            sides.append(torch.cat(parts))
+        return torch.cat(sides, dim=1)
+
+    def gradient_(self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> Tensor:
         """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
         for b in self._blocks():
             student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])

@@ -135,15 +135,17 @@ def test_what_the_engine_does_not_run_is_refused_before_a_run(tmp_path: Path) ->
     spec = tmp_path / "wide.trace"
     spec.write_text(
         "spans key(cap=25%)\n"
+        "rollouts extra = policy(n=2)\n"
         "key when correct: fkl(w=0.5, topk=100, tail=bucket, anneal=linear(10))\n"
+        "rest when rows == extra: nll()\n"
         "rest: k3() + grpo(w=sigmoid(ref_logp))\n"
     )
     with pytest.raises(SpecError) as raised:
         prepare_run(RUN, [f"spec={spec}"])
     text = str(raised.value)
     assert text.count("engine-unsupported") == 3
-    assert "topk=100 is not run" in text
-    assert "k3 is not run" in text
+    assert "extra rollouts ('extra') are not sampled" in text
+    assert "k3(to=ref) is not run" in text
     assert "the signal 'ref_logp' is not measured" in text
 
 

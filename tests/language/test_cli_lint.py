@@ -51,7 +51,7 @@ def test_a_file_that_cannot_be_read_hides_nothing_of_the_others(folder: Path) ->
 
 
 def test_with_a_run_it_says_what_train_would_refuse() -> None:
-    spec = "rest: k3(w=0.1) + grpo(level=sequence)\n"
+    spec = "rest: k3(w=0.1) + grpo(level=sequence) + nll(w=ref_logp)\n"
     assert lint("-", stdin=spec).exit_code == 0
     found = lint("-", "--run", str(ROOT / "specs/demo/run.yaml"), "--format", "concise", stdin=spec)
     assert found.exit_code == 1

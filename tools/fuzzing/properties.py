@@ -137,7 +137,7 @@ def _plans(result: LintResult, facts: RunFacts) -> None:
     spec = result.spec
     assert spec is not None
     plan = compile_plan(spec, facts)
-    shown = describe(plan, default_steps(plan), unsupported(spec, facts))
+    shown = describe(plan, default_steps(plan), unsupported(spec))
     shown.to_json()
     list(table_rows(shown))
 

@@ -61,7 +61,7 @@ def plan(
         raise typer.Exit(ExitCode.FINDINGS)
     with refusing(ExitCode.FINDINGS):
         compiled = compile_plan(result.spec, facts)
-    shown = describe(compiled, steps or default_steps(compiled), unsupported(result.spec, facts))
+    shown = describe(compiled, steps or default_steps(compiled), unsupported(result.spec))
     if output is PlanFormat.JSON:
         print(shown.to_json())
         return

@@ -145,6 +145,7 @@ def lower(
         weight_CT=_stack([weights[k] for k in kernels], batch.tokens),
         advantage_CT=_stack([advantages.get(k, zeros_T) for k in kernels], batch.tokens),
         row_of_T=batch.row_of_T,
+        written_T=batch.written_T,
     )
     return Lowered(
         routing=routing,

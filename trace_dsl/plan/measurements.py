@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trace_dsl.expressions import walk
+from trace_dsl.model import PolicyGradient
 from trace_dsl.plan.certainty import surely_zero
 from trace_dsl.plan.payloads import Content, Origin, Payload, expression_needs
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of
@@ -47,6 +48,18 @@ def evaluated(plan: Plan, step: int) -> tuple[Expr, ...]:
                 advantage = advantage_of(loss.channel)
                 expressions += [loss.channel.weight, *([] if advantage is None else [advantage])]
     return tuple(expressions)
+
+
+def needs_proximal(plan: Plan, steps: range) -> bool:
+    """Whether a loss that may have weight at one of `steps` reads the log-probs of the policy before its updates."""
+    weights = [
+        loss.channel.weight
+        for planned in plan.routes
+        for loss in planned.losses
+        if isinstance(loss.channel.kernel, PolicyGradient) and loss.channel.kernel.tis is not None
+    ]
+    moments = [Progress(step=step, total_steps=plan.facts.total_steps) for step in steps]
+    return any(not surely_zero(weight, at) for weight in weights for at in moments)
 
 
 def _signal(payload: Payload) -> Signal | None:
