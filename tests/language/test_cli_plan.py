@@ -254,8 +254,7 @@ def test_a_route_of_an_extended_spec_names_its_file(tmp_path: Path) -> None:
 
 def test_what_the_engine_refuses_is_noted() -> None:
     spec = "rest: grpo() + k3(to=ref, w=0.1)\n"
-    assert described(spec)["refused"] == [
-        {"line": 1, "message": "k3(to=ref) is not run: the engine keeps no log-probs of that policy"}
-    ]
-    note = "note: line 1: k3(to=ref) is not run: the engine keeps no log-probs of that policy; this engine version would refuse to train it\n"
+    message = "k3(to=ref) is not run: the engine keeps no log-probs of that policy"
+    assert described(spec)["refused"] == [{"line": 1, "message": message}]
+    note = f"note: line 1: {message}; this engine version would refuse to train it\n"
     assert note in plan(spec=spec).stdout
