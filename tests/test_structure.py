@@ -114,7 +114,7 @@ def test_commands_that_compute_nothing_import_no_torch(arguments: list[str]) -> 
     subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_wheel_holds_every_package(tmp_path: Path) -> None:
+def test_wheel_holds_the_grammar_and_every_package(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
         cwd=ROOT,
@@ -123,7 +123,7 @@ def test_wheel_holds_every_package(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "trace_dsl/py.typed" in names
+    assert {"trace_dsl/py.typed", "trace_dsl/grammar/trace.lark", "trace_dsl/pages/rules.md"} <= names
     assert {str(path.relative_to(ROOT)) for _, path in modules()} <= names
     # unpacked elsewhere, the language needs no repository
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
