@@ -19,7 +19,6 @@ from trace_dsl.vocabulary import (
     SOURCES,
     SignalInfo,
     ValueKind,
-    closest,
 )
 
 MAX_NODES = 5_000
@@ -152,7 +151,7 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str]:
         return f"`{name}` is a span label, not a value", "a route starts with its labels"
     if name in SOURCES:
         return f"`{name}` only compares with `source`", f"write `source == {name}`"
-    near = closest(name, (*context.lets, *SIGNALS))
+    near = context.closest(name, (*context.lets, *SIGNALS))
     return f"there is no signal or `let` called `{name}`", f"did you mean `{near}`?" if near else ""
 
 
