@@ -10,7 +10,7 @@ from typing import BinaryIO
 from trace_dsl.errors import SpecError
 
 # A spec of 20 routes has about 1,000 bytes. Anything much larger is another file given by mistake.
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -36,10 +36,11 @@ def read_spec_bytes(path: str) -> SpecBytes:
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        kind = os.fstat(descriptor)
+        if not stat.S_ISREG(kind.st_mode):
+            os.close(descriptor)
+            raise SpecError(f"{path} cannot be read: {_what_it_is(kind.st_mode)}")
         with open(descriptor, "rb") as file:
-            kind = os.fstat(descriptor)
-            if not stat.S_ISREG(kind.st_mode):
-                raise SpecError(f"{path} cannot be read: {_what_it_is(kind.st_mode)}")
             return read_stream(file, path, known_size=kind.st_size)
     except (OSError, ValueError) as error:
         if isinstance(error, SpecError):

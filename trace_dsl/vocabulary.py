@@ -227,9 +227,15 @@ FUNCTIONS: tuple[str, ...] = (
 RESERVED = frozenset({"and", "or", "not", "when"})
 
 
+# Comparing texts takes time that grows with their lengths multiplied.
+LONGEST_WORD = 64
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most likely means, or None when nothing is near."""
-    choices = sorted(set(known))
+    if len(word) > LONGEST_WORD:
+        return None
+    choices = sorted({choice for choice in known if len(choice) <= LONGEST_WORD})
     exact = [choice for choice in choices if choice.lower() == word.lower()]
     if exact:
         return exact[0]

@@ -20,7 +20,6 @@ from trace_dsl.vocabulary import (
     SignalInfo,
     Suggestion,
     ValueKind,
-    closest,
 )
 
 MAX_NODES = 5_000
@@ -153,7 +152,8 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
         return f"`{name}` is a span label, not a value", "a route starts with its labels"
     if name in SOURCES:
         return f"`{name}` only compares with `source`", f"write `source == {name}`"
-    return f"there is no signal or `let` called `{name}`", Suggestion(near=closest(name, (*context.lets, *SIGNALS)))
+    near = context.closest(name, (*context.lets, *SIGNALS))
+    return f"there is no signal or `let` called `{name}`", Suggestion(near=near)
 
 
 def _let(context: Context, node: Name, entry: LetEntry) -> Typed | None:
