@@ -35,6 +35,7 @@ from trace_dsl.model import (
     Tail,
     TopK,
 )
+from trace_dsl.resolve.findings import MOST_HINTS
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import (
     Anneal,
@@ -508,3 +509,9 @@ def test_parse_spec_gives_no_spec_when_there_are_errors() -> None:
     assert parse_spec("rest: grp()")[0] is None
     assert lint_text("rest: grp()").spec is None
     assert lint_text("rest: grpo()\nkey: nll()").spec is not None  # an error of a rule leaves the spec whole
+
+
+def test_so_many_hints_are_given_and_no_more() -> None:
+    text = "let known = 1\n" + "".join(f"let a{index} = knwn\n" for index in range(MOST_HINTS + 50)) + "rest: none\n"
+    fixes = [found.fix for found in lint_text(text).diagnostics if found.rule == "unknown-name"]
+    assert fixes == ["did you mean `known`?"] * MOST_HINTS + [""] * 50
