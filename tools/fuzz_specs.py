@@ -29,6 +29,7 @@ from tools.fuzzing.texts import case
 CHUNK = 250
 HANGS = 20  # seconds of processor time after which a case counts as one that never ends
 MOST_FAILURES = 50
+LOGGED = 25_000  # where there is no bar, a line each so many cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,8 @@ def run(cases: int, seed: int, workers: int) -> Tally:
         for tally in pool.imap_unordered(chunk, work):
             total.add(tally)
             bar.update(shown, completed=total.cases, description=f"cases ({len(total.failures)} failed)")
+            if not sys.stdout.isatty() and total.cases % LOGGED == 0:
+                print(f"{total.cases} cases, {len(total.failures)} failed", flush=True)
             if len(total.failures) >= MOST_FAILURES:
                 print(f"stopped after {MOST_FAILURES} failures", file=sys.stderr)
                 pool.terminate()

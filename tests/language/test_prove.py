@@ -203,7 +203,7 @@ def test_proved_is_0_and_a_counterexample_is_1() -> None:
     result = prove("-", stdin=TRACE)
     assert (result.exit_code, result.stdout) == (
         0,
-        "proved: every token is taken (3 cases)\nproved: no token fits two routes (8 cases)\n",
+        "proved: every token is taken (3 cases)\nproved: no token fits two routes, later defaults aside (8 cases)\n",
     )
     result = prove("-", "--covers", stdin="key when correct: nll()\nrest when wrong: grpo()\n")
     assert (result.exit_code, result.stdout) == (

@@ -7,6 +7,7 @@ import pytest
 from tests.language import rules_of
 from tests.language.resolving import errors_of
 from trace_dsl.lint import lint_text, parse_spec
+from trace_dsl.resolve.findings import MOST_HINTS
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,9 @@ def test_parse_spec_gives_no_spec_when_there_are_errors() -> None:
     assert parse_spec("rest: grp()")[0] is None
     assert lint_text("rest: grp()").spec is None
     assert lint_text("rest: grpo()\nkey: nll()").spec is not None  # an error of a rule leaves the spec whole
+
+
+def test_so_many_hints_are_given_and_no_more() -> None:
+    text = "let known = 1\n" + "".join(f"let a{index} = knwn\n" for index in range(MOST_HINTS + 50)) + "rest: none\n"
+    fixes = [found.fix for found in lint_text(text).diagnostics if found.rule == "unknown-name"]
+    assert fixes == ["did you mean `known`?"] * MOST_HINTS + [""] * 50

@@ -74,7 +74,7 @@ def prove(
         if covering or neither:
             claims.append(_routed("covers", "every token is taken", _known(covers(read))))
         if disjointness or neither:
-            claims.append(_routed("disjoint", "no token fits two routes", _known(disjoint(read))))
+            claims.append(_routed("disjoint", "no token fits two routes, later defaults aside", _known(disjoint(read))))
         if other is not None:
             claims.append(_implied(spec, other, _known_implied(read, read_meaning(other))))
     match output:
