@@ -231,11 +231,36 @@ RESERVED = frozenset({"and", "or", "not", "when"})
 LONGEST_WORD = 64
 
 
+# Words of other systems, some of them near to a word that means the opposite.
+_MEANT = {
+    "incorrect": "wrong",
+    "fail": "wrong",
+    "failed": "wrong",
+    "passed": "correct",
+    "else": "rest",
+    "default": "rest",
+    "otherwise": "rest",
+    "forward_kl": "fkl",
+    "reverse_kl": "rkl",
+    "sft": "nll",
+    "ce": "nll",
+    "epsilon": "clip",
+    "eps": "clip",
+    "clip_range": "clip",
+    "weight": "w",
+    "coef": "w",
+    "temp": "temperature",
+}
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most likely means, or None when nothing is near."""
     if len(word) > LONGEST_WORD:
         return None
     choices = sorted({choice for choice in known if len(choice) <= LONGEST_WORD})
+    meant = _MEANT.get(word.lower())
+    if meant in choices:
+        return meant
     exact = [choice for choice in choices if choice.lower() == word.lower()]
     if exact:
         return exact[0]

@@ -88,6 +88,10 @@ def test_errors_of_the_language(text: str, rule: str, underlined: str) -> None:
         ("rest: fkl(warmup=0.5)", "warmup=50%"),
         ("rest: fkl(anneal=cos(0.5))", "cos(50%)"),
         ("rest: fkl(anneal=linear(1e2))", "linear(100 steps), or linear(1e2 tokens)"),
+        ("rest when incorrect: none", "`wrong`"),  # nearer in letters is its opposite
+        ("rest: reverse_kl()", "`rkl`"),
+        ("rest: grpo(epsilon=0.2)", "`clip`"),
+        ("spans key\nelse: grpo()\nrest: none", "`rest`"),
     ],
 )
 def test_did_you_mean(text: str, guess: str) -> None:
