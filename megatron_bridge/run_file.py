@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
 from megatron_bridge.tasks import get_task
@@ -25,15 +25,28 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class LayoutSettings(Strict):
-    """How ranks are split; the job runs on tp x pp x dp processes."""
+    """How ranks are split; the job runs on tp x pp x cp x dp processes.
+
+    sp: the tp ranks share the places of sequences between matrix products. recompute: layers are computed again in the
+    backward pass, for less memory.
+    """
 
     tp: Positive = 1
     pp: Positive = 1
+    cp: Positive = 1
     dp: Positive = 1
+    sp: bool = False
+    recompute: bool = False
+
+    @model_validator(mode="after")
+    def _sequence_parallel_over_ranks(self) -> LayoutSettings:
+        if self.sp and self.tp == 1:
+            raise ValueError("sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or sp to false")
+        return self
 
     @property
     def layout(self) -> Layout:
-        return Layout(tp=self.tp, pp=self.pp, dp=self.dp)
+        return Layout(tp=self.tp, pp=self.pp, cp=self.cp, dp=self.dp, sp=self.sp)
 
 
 class RolloutSettings(Strict):
@@ -47,7 +60,10 @@ class RolloutSettings(Strict):
 
 
 class OptimizerSettings(Strict):
-    """AdamW. lr: peak learning rate; warmup: steps of linear rise; decay: what follows, down to min_lr."""
+    """AdamW. lr: peak learning rate; warmup: steps of linear rise; decay: what follows, down to min_lr.
+
+    distributed: each data-parallel rank holds a part of the state, for less memory.
+    """
 
     lr: Annotated[float, Field(gt=0)] = 1e-5
     warmup: Count = 0
@@ -58,6 +74,7 @@ class OptimizerSettings(Strict):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_grad: Annotated[float, Field(gt=0)] = 1.0
+    distributed: bool = False
 
 
 class EvaluationSettings(Strict):
@@ -177,10 +194,11 @@ def _path_problems(path: Path, file: RunFile, spec_path: Path, policy_path: Path
 def _size_problems(file: RunFile, shape: ModelShape) -> Iterator[str]:
     """What divides what; each message names the values and the fix."""
     rows = file.rollout.prompts * file.rollout.group_size
-    if file.layout.pp > 1:
+    sampling = file.layout.cp * file.layout.dp
+    if file.rollout.prompts % sampling:
         yield (
-            f"layout.pp: {file.layout.pp} pipeline stages cannot sample in the training process; "
-            "set layout.pp to 1 and use tp and dp"
+            f"rollout.prompts: {file.rollout.prompts} prompts cannot be shared out over {sampling} ranks "
+            f"(cp {file.layout.cp} x dp {file.layout.dp}); make it a multiple of {sampling}"
         )
     if file.rollout.prompts % (file.minibatches * file.layout.dp):
         yield (

@@ -49,21 +49,38 @@ MODEL_TYPES = tuple(_FAMILIES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks are split: `tp` tensor parallel, `pp` pipeline parallel and `dp` data parallel."""
+    """How ranks are split: `tp` tensor parallel, `pp` pipeline parallel, `cp` context parallel, `dp` data parallel.
+
+    With `sp`, sequence parallelism, the tp ranks share the places of a sequence between their matrix products.
+    """
 
     tp: int = 1
     pp: int = 1
+    cp: int = 1
     dp: int = 1
+    sp: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("tp", self.tp), ("pp", self.pp), ("dp", self.dp)):
+        for name, value in (("tp", self.tp), ("pp", self.pp), ("cp", self.cp), ("dp", self.dp)):
             if value < 1:
                 raise ValueError(f"layout {name} = {value}: a parallel size is at least 1")
+        if self.sp and self.tp == 1:
+            raise ValueError(
+                "layout sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or drop sp"
+            )
 
     @property
     def world(self) -> int:
         """How many ranks the layout needs."""
-        return self.tp * self.pp * self.dp
+        return self.tp * self.pp * self.cp * self.dp
+
+    @property
+    def sequence_multiple(self) -> int:
+        """What the padded length of sequences, in tokens, is a multiple of.
+
+        Context parallelism gives each rank two pieces of a sequence, sequence parallelism cuts a rank's part again.
+        """
+        return (2 * self.cp if self.cp > 1 else 1) * (self.tp if self.sp else 1)
 
     @classmethod
     def fit(cls, *, world: int, tp: int = 1, pp: int = 1) -> Layout:

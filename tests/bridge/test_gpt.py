@@ -129,9 +129,9 @@ def _everything(directories: dict[str, str], hf_gradients: dict[str, dict]) -> d
             build_model(read_shape(directories["tied"]), Layout(tp=3))
         with pytest.raises(ValueError, match=r"dtype torch\.float16: parameters are torch\.float32 or"):
             transformer_config(read_shape(directories["tied"]), TP2, dtype=torch.float16)
-        with pytest.raises(ValueError, match="2 ranks are not tp 1 x pp 1 x dp 1 = 1: start 1 processes"):
+        with pytest.raises(ValueError, match="2 ranks are not tp 1 x pp 1 x cp 1 x dp 1 = 1: start 1 processes"):
             start_parallel(Layout(), 1)
-        with pytest.raises(ValueError, match="2 ranks are not tp 3 x pp 1 x dp 1 = 3: start 3 processes"):
+        with pytest.raises(ValueError, match="2 ranks are not tp 3 x pp 1 x cp 1 x dp 1 = 3: start 3 processes"):
             start_parallel(Layout(tp=3), 1)
     return found
 
