@@ -39,7 +39,8 @@ def complaint(*overrides: str) -> str:
         ("task=ledgr", "did you mean 'ledger'?"),
         ("layout.tp=3", "4 attention heads (num_attention_heads) cannot be split over tp 3: choose tp from 1, 2, 4"),
         ("layout.tp=4", "2 key/value heads (num_key_value_heads) cannot be split over tp 4"),
-        ("layout.pp=3", "layout.pp: 3 pipeline stages cannot sample in the training process"),
+        ("layout.pp=2", "3 layers (num_hidden_layers) cannot be split over pp 2: choose pp from 1, 3"),
+        ("layout.cp=5", "32 prompts cannot be shared out over 5 ranks (cp 5 x dp 1); make it a multiple of 5"),
         ("evaluation.split=test", "is no split of the task 'ledger': choose from train, eval, ood"),
         ("rollout=5", "rollout: 5 is not allowed: it is a group of settings"),
         ("micro_batch=100", "pick a divisor of 256"),
@@ -51,6 +52,22 @@ def complaint(*overrides: str) -> str:
 )
 def test_mistake_is_one_clear_line(override: str, expected: str) -> None:
     assert expected in complaint(override)
+
+
+def test_sequence_parallelism_needs_tensor_parallel_ranks() -> None:
+    assert "sp splits sequences over the tensor parallel ranks: set tp to 2 or more" in complaint(
+        "layout.tp=1", "layout.sp=true"
+    )
+
+
+def test_a_ratio_over_responses_needs_them_whole(tmp_path: Path) -> None:
+    spec = tmp_path / "gspo.trace"
+    spec.write_text("rest: grpo(level=sequence)\n")
+    prepare_run(RUN, (f"spec={spec}", "layout.tp=1"))
+    with pytest.raises(
+        RunFileError, match=r"layout\.cp: 2 context parallel ranks .* line 1 of .*; set layout\.cp to 1"
+    ):
+        prepare_run(RUN, (f"spec={spec}", "layout.tp=1", "layout.cp=2"))
 
 
 def test_all_mistakes_are_reported_together() -> None:

@@ -13,11 +13,13 @@ from megatron.core import parallel_state
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import megatron_bridge.losses.routed_linear as routed_linear
 from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.prepare import prepare_run
 from megatron_bridge.tasks import get_task
+from megatron_bridge.training import optimize
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import Trainer, accumulate_gradients, make_trainer
@@ -81,6 +83,17 @@ def _gather_shards(trainer: Trainer) -> None:
             dist.all_gather_into_tensor(bucket.grad_data, mine, group=ranks)
 
 
+def _broken(policy: str, rollouts: list[Rollout], folder: str) -> None:
+    """Layouts in which one collective is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routed_linear, "_reduced", lambda gradient_TH, *_: gradient_TH)
+        _one(policy, rollouts, CASES["tp2-dp2"], f"{folder}/broken-tp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimize, "finalize_model_grads", lambda *_args, **_kwargs: None)
+        _one(policy, rollouts, CASES["cp2-dp2"], f"{folder}/broken-cp")
+        _one(policy, rollouts, CASES["pp2-dp2"], f"{folder}/broken-pp")
+
+
 def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
     """The loss and the measured signals; gradients are written as a Hugging Face directory."""
     run, plan, _ = prepare_run(RUN)
@@ -124,7 +137,9 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
 
 
 def _all(policy: str, rollouts: list[Rollout], folder: str) -> dict[str, dict]:
-    return {name: _one(policy, rollouts, case, f"{folder}/{name}") for name, case in CASES.items()}
+    found = {name: _one(policy, rollouts, case, f"{folder}/{name}") for name, case in CASES.items()}
+    _broken(policy, rollouts, folder)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -169,20 +184,30 @@ def found(policy, rollouts, folder) -> list[dict[str, dict]]:
     return run_distributed(_all, 4, str(policy), rollouts, str(folder))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_gradients_equal_the_float64_reference(found, reference, folder, name) -> None:
-    expected_loss, expected = reference
+def _worst(directory: Path, expected: dict[str, torch.Tensor]) -> tuple[float, str]:
+    """The largest error of a gradient relative to the largest gradient, and whose it is."""
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
-    got = load_file(folder / name / "model.safetensors")
+    got = load_file(directory / "model.safetensors")
     errors = {
         key: float((got[key].double() - gradient).abs().max()) / scale
         for key, gradient in expected.items()
         if key in got  # a tied output layer is not written
     }
     worst = max(errors, key=errors.__getitem__)
-    print(f"{name}: worst {errors[worst]:.2e} at {worst}")
-    assert errors[worst] < 1e-5, f"{worst}: {errors[worst]:.2e} of the largest gradient"
-    assert all(abs(rank[name]["loss"] - expected_loss) < 1e-6 for rank in found)
+    return errors[worst], worst
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_equal_the_float64_reference(found, reference, folder, name) -> None:
+    error, worst = _worst(folder / name, reference[1])
+    print(f"{name}: worst {error:.2e} at {worst}")
+    assert error < 1e-5, f"{worst}: {error:.2e} of the largest gradient"
+    assert all(abs(rank[name]["loss"] - reference[0]) < 1e-6 for rank in found)
+
+
+@pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp"])
+def test_a_missing_reduction_is_seen(found, reference, folder, name) -> None:
+    assert _worst(folder / name, reference[1])[0] > 1e-2
 
 
 @pytest.mark.parametrize("name", CASES)
