@@ -173,3 +173,32 @@ def test_the_rules_page_explains_no_other_rule() -> None:
 
 def test_a_route_below_a_shadowed_one_is_judged_too() -> None:
     assert rules_of("rest: none\nkey when len > 1: nll()\nkey when source == tool: nll()\n") == ["shadowed-route"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rest: grpo(w=-1)", "against its reward"),
+        ("rest: nll(w=-1)", "likelihood"),
+        ("rest: entropy(w=-1)", "entropy would be punished"),
+        ("rest: fkl(w=-1, anneal=cos)", "the teacher `teacher`"),
+        ("rest: k3(base, w=-1)", "the policy `base`"),
+    ],
+)
+def test_what_a_negative_weight_costs_is_said_of_the_loss_at_hand(text: str, said: str) -> None:
+    (found,) = (found for found in lint_text(text).diagnostics if "negative" in found.rule)
+    assert said in found.consequence
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("rest: grpo(clip=(0.8, 1.28))", "write clip=(0.2, 0.28) for ratios between 0.8 and 1.28"),
+        ("rest: grpo(clip=1.2)", "clip=0.2 keeps the ratio at most 1.2"),
+        ("rest: grpo(clip=0)", "clip=(0.2, 0.28)"),
+        ("teacher = self(ema=0.999)\nrest: fkl(anneal=cos)", "write ema=0.001 for a decay of 0.999"),
+    ],
+)
+def test_numbers_of_another_meaning_are_given_in_this_one(text: str, fix: str) -> None:
+    (found,) = lint_text(text).diagnostics
+    assert fix in found.fix

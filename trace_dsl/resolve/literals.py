@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from trace_dsl.model import Place
 from trace_dsl.resolve.arguments import Bound
@@ -57,8 +57,9 @@ def constant(
     below: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    fix: Callable[[float], str] | None = None,
 ) -> float | None:
-    """A number that does not vary, within bounds."""
+    """A number that does not vary, within bounds. `fix` says what to write instead of one outside them."""
     typed = number(context, node, what)
     if typed is None:
         return None
@@ -86,16 +87,17 @@ def constant(
         LanguageRule.INVALID_VALUE,
         node.place,
         f"{what} is {value:g}, but must be {' and '.join(words for _, words in bounds)}",
+        fix="" if fix is None else fix(value),
     )
     return None
 
 
-def count(context: Context, node: Node, what: str) -> int | None:
+def count(context: Context, node: Node, what: str, *, fix: str = "") -> int | None:
     """A whole number, at least 1; `10 steps` counts as 10 where steps are meant."""
     literal = context.through_lets(node)
     if isinstance(literal, Number) and literal.unit is Unit.STEPS and "step" in what:
         literal = Number(value=literal.value, unit=Unit.NONE, is_integer=True, text=literal.text, place=literal.place)
-    value = constant(context, literal, what, at_least=1)
+    value = constant(context, literal, what, at_least=1, fix=lambda _: fix)
     if value is None:
         return None
     if value != int(value):

@@ -252,7 +252,7 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
     node = bound.get("clip")
     sides = None if node is None else pair(context, node, "`clip`")
     if sides is not None:
-        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1)
+        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distance)
         same = sides[0] is sides[1]
         high = low if same else constant(context, sides[1], "the high side of `clip`", above=0)
     node = bound.get("dual")
@@ -275,6 +275,13 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
         anchor=anchor,
         tis=tis,
     )
+
+
+def _distance(bound: float) -> str:
+    """What to write for a side of `clip` that is no distance from 1."""
+    if bound <= 0:
+        return "write clip=(0.2, 0.28), for example"
+    return f"`clip` gives distances from 1: clip={bound - 1:.6g} keeps the ratio at most {bound:g}"
 
 
 def _anchor(context: Context, bound: Bound) -> OldAnchor | MixAnchor | None:

@@ -125,6 +125,15 @@ STATEMENTS = (
         ),
     ),
     Case(
+        rule="ema-rate-near-one",
+        fires=("teacher = self(ema=0.999)\nrest: fkl()", "let r = 1 - 0.1\nteacher = self(ema=r)\nrest: fkl()"),
+        misses=(
+            "teacher = self(ema=0.001)\nrest: fkl()",
+            "teacher = self(ema=0.89)\nrest: fkl()",
+            "teacher = self(ema=1)\nrest: fkl()",
+        ),
+    ),
+    Case(
         rule="unbounded-privileged-exposure",
         fires=(
             "rest: fkl()",
