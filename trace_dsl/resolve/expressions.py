@@ -247,6 +247,8 @@ def _binary(context: Context, node: Binary) -> Typed | None:
             fix="write `when rows == NAME and ...`, one route for each source",
         )
         return None
+    if _compares_step_with_share(context, node):
+        return None
     wanted = ValueKind.PREDICATE if node.operator in _LOGICAL else ValueKind.NUMBER
     side = f"each side of `{node.operator.value}`"
     left = of_kind(context, node.left, wanted, side)
@@ -274,6 +276,27 @@ def arithmetic(context: Context, place: Place, op: Operator, left: Expr, right: 
         return Typed(expr=Constant(value=value), kind=ValueKind.NUMBER)
     expr = Operation(op=op, args=(left, right), rank=max(left.rank, right.rank))
     return Typed(expr=expr, kind=ValueKind.NUMBER)
+
+
+def _compares_step_with_share(context: Context, node: Binary) -> bool:
+    """Record that `step` is compared with a share of the run, as in `step < 10%`: it counts steps."""
+    if node.operator in _LOGICAL or node.operator in _ARITHMETIC or "step" not in _plain_names(node):
+        return False
+    step_first = isinstance(node.left, Name) and node.left.name == "step"
+    other = node.right if step_first else node.left
+    literal = context.through_lets(other)
+    if not isinstance(literal, Number) or literal.unit is not Unit.PERCENT:
+        return False
+    early = step_first is (node.operator in (Operator.LT, Operator.LE))
+    schedule = f"anneal=step({literal.text})" if early else f"start={literal.text}"
+    context.error(
+        LanguageRule.AMBIGUOUS_UNIT,
+        other.place,
+        f"`step` counts optimizer steps, and `{literal.text}` is the number {literal.value / 100:g} here",
+        consequence="the predicate would hold in another part of the run than is written",
+        fix=f"compare with a number of steps, or weigh the loss by schedule(1, {schedule})",
+    )
+    return True
 
 
 def _plain_names(node: Binary) -> tuple[str, ...]:
