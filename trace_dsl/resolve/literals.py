@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 
 from trace_dsl.model import Place
 from trace_dsl.resolve.arguments import Bound
+from trace_dsl.resolve.elsewhere import spelled
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.schedules import mixes_units
 from trace_dsl.syntax.tree import Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Anneal, Constant, Length, Operator, RunFraction, Schedule, Shape, Steps, Tokens
-from trace_dsl.vocabulary import did_you_mean
+from trace_dsl.vocabulary import Suggestion, did_you_mean
 
 LENGTH_FORMS = "write `30` or `30 steps`, `10%` of the run, or `2e6 tokens`"
 
@@ -30,12 +31,15 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str) -> str
             fix=did_you_mean(node.name, allowed),
         )
         return None
-    context.error(
-        LanguageRule.INVALID_VALUE,
-        node.place,
-        f"{what} is one of these words: {', '.join(allowed)}",
-        fix=f"write {allowed[0]}, for example",
-    )
+    written = spelled(node)
+    if isinstance(node, Text) and written in allowed:
+        message, fix = f"{what} is a word without quotes", Suggestion(near=written, words=f"drop the quotes: {written}")
+    elif written is not None and not isinstance(node, Number):
+        message, fix = f"`{written}` is no {what}; allowed: {', '.join(allowed)}", did_you_mean(written, allowed)
+    else:
+        message = f"{what} is one of these words: {', '.join(allowed)}"
+        fix = Suggestion(near=None, words=f"write {allowed[0]}, for example")
+    context.error(LanguageRule.INVALID_VALUE, node.place, message, fix=fix)
     return None
 
 
@@ -44,7 +48,9 @@ def text(context: Context, node: Node, what: str) -> str | None:
     literal = context.through_lets(node)
     if isinstance(literal, Text) and literal.value.strip():
         return literal.value
-    context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix='write "..."')
+    written = spelled(node)
+    fix = 'write "..."' if not written else Suggestion(near=f'"{written}"', words=f'write "{written}"')
+    context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix=fix)
     return None
 
 
@@ -169,6 +175,11 @@ def share(context: Context, node: Node, what: str) -> float | None:
     return constant(context, literal, what, above=0)
 
 
+def percent(value: float) -> str:
+    """What to write for a share that is more than the whole."""
+    return f"write {value:g}%" if 1 < value <= 100 else "write a share, such as 20%"
+
+
 def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
     """Two values in brackets; one value stands for both."""
     literal = context.through_lets(node)
@@ -190,7 +201,7 @@ def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
 def anneal(context: Context, node: Node) -> Anneal | None:
     """`cos`, or `linear(30)` with a length."""
     shapes = tuple(shape.value for shape in Shape)
-    if isinstance(node, Name):
+    if isinstance(node, Name | Text):
         shape = word(context, node, shapes, "shape of an anneal")
         return None if shape is None else Anneal(shape=Shape(shape))
     if not isinstance(node, Call):

@@ -22,6 +22,7 @@ from trace_dsl.model import (
     TopK,
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
+from trace_dsl.resolve.elsewhere import for_loss
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
@@ -35,7 +36,6 @@ from trace_dsl.vocabulary import (
     NO_LOSS,
     PARAMETER_NAMES,
     SCHEDULE_ARGUMENTS,
-    Suggestion,
     did_you_mean,
 )
 
@@ -83,13 +83,7 @@ def _unknown_loss(context: Context, function: Name) -> None:
             fix="write `LABEL: none`",
         )
         return
-    fix: str | Suggestion = did_you_mean(function.name, (*LOSSES, NO_LOSS))
-    if function.name in {"kl", "kld", "kl_div", "kl_loss"}:
-        fix = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
-    elif function.name in {"ce", "cross_entropy", "sft"}:
-        fix = Suggestion(near="nll")
-    elif function.name in {"ppo", "reinforce"}:
-        fix = Suggestion(near="pg")
+    fix = for_loss(function.name) or did_you_mean(function.name, (*LOSSES, NO_LOSS))
     context.error(LanguageRule.UNKNOWN_NAME, function.place, f"there is no loss `{function.name}`", fix=fix)
 
 

@@ -24,6 +24,7 @@ from trace_dsl.model import (
 from trace_dsl.over_steps import formula_size
 from trace_dsl.resolve.calls import resolve_call
 from trace_dsl.resolve.declarations import advantage, rollout_source, span_labels, teacher
+from trace_dsl.resolve.elsewhere import label_meant
 from trace_dsl.resolve.expressions import resolve_let
 from trace_dsl.resolve.extends import merge
 from trace_dsl.resolve.findings import Context, LetEntry, is_length
@@ -301,6 +302,7 @@ def _names_of(statement: Statement) -> frozenset[str]:
             return of(statement.value) | {statement.name.name}
         case RouteStatement():
             selectors = frozenset(name.name for name in statement.selectors)
+            selectors |= {meant for name in selectors if (meant := label_meant(name)) is not None}
             return selectors | of(statement.when) | of_losses(statement.losses) | {DEFAULT_TEACHER}
         case _:
             return frozenset()

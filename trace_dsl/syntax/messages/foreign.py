@@ -5,9 +5,11 @@ from __future__ import annotations
 import unicodedata
 
 from trace_dsl.syntax.messages.scene import Advice, Scene, Slot, shown
+from trace_dsl.vocabulary import ARGUMENT_WORDS
 
 _SIGNS = {"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and"}
 _SIGNS |= {"∨": "or", "¬": "not", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": '"', "’": '"', "→": ":"}
+_ARGUMENT_WORDS = frozenset(word for words in ARGUMENT_WORDS.values() for word in words)
 _CLOSING = {"]": "[", "}": "{"}
 
 
@@ -76,11 +78,11 @@ def _string(scene: Scene) -> Advice | None:
     if scene.found not in ("'", "`"):
         return None
     inside = scene.written[1:-1]
-    if scene.accepts("STRING"):
+    if scene.accepts("STRING") and not (inside in _ARGUMENT_WORDS and scene.previous.kind == "EQUAL"):
         return scene.say(
             f"{scene.quoted}: strings stand in double quotes", f'write "{inside}"' if inside else 'write "..."'
         )
-    if takes_name:
+    if takes_name or inside in _ARGUMENT_WORDS:
         fix = f"write `{inside}`" if inside.isidentifier() else "write the name without quotes"
         return scene.say(f"{scene.quoted}: names stand without quotes", fix)
     return None
