@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from trace_dsl.syntax.messages.scene import Advice, Scene, Slot, shown
@@ -10,6 +11,7 @@ from trace_dsl.vocabulary import ARGUMENT_WORDS
 _SIGNS = {"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and"}
 _SIGNS |= {"∨": "or", "¬": "not", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": '"', "’": '"', "→": ":"}
 _ARGUMENT_WORDS = frozenset(word for words in ARGUMENT_WORDS.values() for word in words)
+_PATH = re.compile(r"[./\\:~@-]")
 _CLOSING = {"]": "[", "}": "{"}
 
 
@@ -17,7 +19,28 @@ def foreign(scene: Scene) -> Advice | None:
     """Advice where what was found is written in another way here; None where it is in the wrong place."""
     if scene.at_end:
         return None
-    return _two_signs(scene) or _string(scene) or _sign(scene) or _letter(scene)
+    return _path(scene) or _two_signs(scene) or _string(scene) or _sign(scene) or _letter(scene)
+
+
+def _path(scene: Scene) -> Advice | None:
+    """A path without quotes, as in `model(Qwen/Qwen2.5-7B)`."""
+    if (
+        scene.first not in ("TEACHER", "ROLLOUTS")
+        or not scene.in_call
+        or scene.open[-1].function not in ("model", "cached")
+        or len(scene.open) > 1
+    ):
+        return None
+    start = scene.open[-1].at + 1
+    written = re.match(r"\s*(?:(?:path|file)\s*=\s*)?(?P<path>[^\s\"'`,()=]+)", scene.obstacle.text[start:])
+    if written is None or start + written.end() <= scene.obstacle.at or not _PATH.search(written["path"]):
+        return None
+    return Advice(
+        message=f"`{written['path']}`: a path stands in double quotes",
+        fix=f'write "{written["path"]}"',
+        at=start + written.start("path"),
+        length=len(written["path"]),
+    )
 
 
 def _two_signs(scene: Scene) -> Advice | None:
