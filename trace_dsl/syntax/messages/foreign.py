@@ -10,7 +10,6 @@ from trace_dsl.vocabulary import ARGUMENT_WORDS
 
 _SIGNS = {"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and"}
 _SIGNS |= {"∨": "or", "¬": "not", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": '"', "’": '"', "→": ":"}
-_ARGUMENT_WORDS = frozenset(word for words in ARGUMENT_WORDS.values() for word in words)
 _PATH = re.compile(r"[./\\:~@-]")
 _CLOSING = {"]": "[", "}": "{"}
 
@@ -24,12 +23,9 @@ def foreign(scene: Scene) -> Advice | None:
 
 def _path(scene: Scene) -> Advice | None:
     """A path without quotes, as in `model(Qwen/Qwen2.5-7B)`."""
-    if (
-        scene.first not in ("TEACHER", "ROLLOUTS")
-        or not scene.in_call
-        or scene.open[-1].function not in ("model", "cached")
-        or len(scene.open) > 1
-    ):
+    if scene.first not in ("TEACHER", "ROLLOUTS") or len(scene.open) != 1:
+        return None
+    if scene.open[-1].function not in ("model", "cached"):
         return None
     start = scene.open[-1].at + 1
     written = re.match(r"\s*(?:(?:path|file)\s*=\s*)?(?P<path>[^\s\"'`,()=]+)", scene.obstacle.text[start:])
@@ -101,14 +97,19 @@ def _string(scene: Scene) -> Advice | None:
     if scene.found not in ("'", "`"):
         return None
     inside = scene.written[1:-1]
-    if scene.accepts("STRING") and not (inside in _ARGUMENT_WORDS and scene.previous.kind == "EQUAL"):
+    if scene.accepts("STRING") and not _is_word_of_argument(scene, inside):
         return scene.say(
             f"{scene.quoted}: strings stand in double quotes", f'write "{inside}"' if inside else 'write "..."'
         )
-    if takes_name or inside in _ARGUMENT_WORDS:
+    if takes_name or _is_word_of_argument(scene, inside):
         fix = f"write `{inside}`" if inside.isidentifier() else "write the name without quotes"
         return scene.say(f"{scene.quoted}: names stand without quotes", fix)
     return None
+
+
+def _is_word_of_argument(scene: Scene, word: str) -> bool:
+    """Whether a word is one of those that the argument at hand takes, as in `tail='bucket'`."""
+    return scene.previous.kind == "EQUAL" and word in ARGUMENT_WORDS.get(scene.taken[-2].text, ())
 
 
 def _sign(scene: Scene) -> Advice | None:
