@@ -67,6 +67,7 @@ from trace_dsl.syntax import parse_source
         ("let x = model(a.b)", 16, "`a.b`: names have no dots", "write `b`"),
         ("key: fkl(tail='bucket')", 15, "names stand without quotes", "write `bucket`"),
         ("teacher = model('bucket')", 17, "strings stand in double quotes", 'write "bucket"'),
+        ("teacher = model(path='token')", 22, "strings stand in double quotes", 'write "token"'),
         ("fkl(w=1)", 4, "`fkl(` calls a loss, and a route begins with its labels", "`rest: fkl(...)`"),
         ("key has(sibling): fkl()", 5, "stands where `when` or `:` is expected", "write `when has`"),
         ("key fkl(topk: 3)", 5, "missing `:` before `fkl`", "write `: fkl`"),
