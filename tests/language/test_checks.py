@@ -105,6 +105,18 @@ def test_a_route_with_an_error_shadows_nothing_and_is_not_shadowed() -> None:
     assert rules_of(text) == ["unknown-name"] * 3
 
 
+def test_a_route_whose_losses_are_broken_is_not_judged_but_may_shadow() -> None:
+    assert rules_of("rest: none\nkey: grp()") == ["unknown-name"]
+    assert rules_of("rest: none\nlet k = rewrd\nkey: nll(w=k)") == ["unknown-name"]
+    assert rules_of("rest: grp()\nkey: nll()") == ["unknown-name", "shadowed-route"]
+    assert rules_of("rest: none\nkey: nll()") == ["shadowed-route"]
+
+
+def test_an_empty_spec_is_one_error() -> None:
+    assert rules_of("") == rules_of("# nothing yet\n") == ["syntax"]
+    assert rules_of("spans key") == ["no-default-route"]
+
+
 # ------------------------------------------------------------------------------------------------ suppressions
 
 

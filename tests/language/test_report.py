@@ -203,3 +203,10 @@ def test_render_reads_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
     path.write_text(SHADOWED, encoding="utf-8")
     assert "2 | key when correct: nll()" in render(lint_file(path).errors, path)
+
+
+def test_an_empty_line_stands_between_findings(tmp_path: Path) -> None:
+    path = tmp_path / "a.trace"
+    path.write_text("rest: grp()\nkey: nl()\n", encoding="utf-8")
+    blocks = render(lint_file(path).diagnostics, path).split("\n\n")
+    assert [block.partition(":")[0] for block in blocks] == ["error[unknown-name]"] * 2

@@ -74,6 +74,7 @@ def resolve(source: ParsedSource) -> Resolved:
     estimator: AdvantageEstimator | None = None
     rollouts: list[RolloutSource] = []
     routes: list[Route] = []
+    broken: set[Place] = set()
     parts = 0
     for index, statement in enumerate(merged.statements):
         context.index, context.broken = index, False
@@ -99,6 +100,8 @@ def resolve(source: ParsedSource) -> Resolved:
                 made_route = route(context, statement)
                 if made_route is not None:
                     parts += _size_of(made_route)
+                    if context.broken:
+                        broken.add(made_route.place)
                     if parts <= MAX_PARTS:
                         routes.append(made_route)
                     else:
@@ -125,6 +128,10 @@ def resolve(source: ParsedSource) -> Resolved:
         if context.labels_declared
         else [SpanLabel(name=name, cap=None, place=place) for name, place in context.labels.items()]
     )
+    diagnostics = (*merged.diagnostics, *context.diagnostics)
+    if not merged.statements and not diagnostics:
+        diagnostics = (_empty(),)
+        mentioned.add(REST)
     spec = Spec(
         path=source.path,
         text=source.text,
@@ -136,10 +143,8 @@ def resolve(source: ParsedSource) -> Resolved:
         lets=tuple(_let(entry) for entry in context.lets.values()),
         routes=tuple(routes),
         mentioned=frozenset(mentioned),
+        broken=frozenset(broken),
     )
-    diagnostics = (*merged.diagnostics, *context.diagnostics)
-    if not merged.statements and not diagnostics:
-        diagnostics = (_empty(),)
     return Resolved(
         spec=spec,
         diagnostics=tuple(sorted(set(diagnostics), key=lambda found: (found.place, found.rule, found.message))),
