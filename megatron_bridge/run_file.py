@@ -324,7 +324,7 @@ def _validate(data: dict[str, Any]) -> tuple[RunFile, list[str], frozenset[str]]
         place: Any = sound
         for group in groups:
             place = place[group]
-        for key in [key for key in place if str(key) == str(leaf)]:  # a key that is no text is named as one
+        for key in [key for key in place if key == leaf or not isinstance(key, str)]:
             del place[key]
         if unknown:
             doubtful.update(map(str, groups) if groups else settings_named(str(leaf)))
