@@ -22,8 +22,10 @@ from trace_dsl.checks import (
     negative_kl_weight,
     negative_weight,
     no_default_route,
+    nothing_trained,
     payload_too_weak,
     rkl_on_teacher_topk,
+    route_falls_silent,
     schedule_exceeds_run,
     self_teacher_no_op,
     shadowed_route,
@@ -59,6 +61,7 @@ CHECKS: tuple[Check, ...] = tuple(
     for module in (
         shadowed_route,
         no_default_route,
+        nothing_trained,
         unreachable_predicate,
         zero_weight,
         undefined_weight,
@@ -87,6 +90,7 @@ CHECKS: tuple[Check, ...] = tuple(
         payload_too_weak,
         stop_token_untrained,
         mixed_denominator,
+        route_falls_silent,
         direction_vs_condition,
         zero_variance_groups_kept,
     )
