@@ -22,6 +22,7 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron_bridge.device import training_device
 from megatron_bridge.model.attention import CachedSelfAttention, SdpaAttention
 from megatron_bridge.model.config import transformer_config
+from megatron_bridge.model.rope import stretched
 from megatron_bridge.model.shape import Layout, ModelShape, padded_vocab
 
 
@@ -69,16 +70,16 @@ def uses_transformer_engine() -> bool:
     return training_device().type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
 
 
-def layer_spec() -> ModuleSpec:
+def layer_spec(shape: ModelShape) -> ModuleSpec:
     """megatron-core's layer specification, with the attention that can read a ragged key/value cache.
 
     The local specification takes torch's scaled dot-product attention: on the CPU it is several times faster
     than megatron-core's own.
     """
     if uses_transformer_engine():
-        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=True)
+        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=shape.family.qk_norm)
     else:
-        spec = get_gpt_layer_local_spec(qk_layernorm=True, normalization="RMSNorm")
+        spec = get_gpt_layer_local_spec(qk_layernorm=shape.family.qk_norm, normalization="RMSNorm")
         spec.submodules.self_attention.submodules.core_attention = SdpaAttention
     spec.submodules.self_attention.module = CachedSelfAttention
     return spec
@@ -91,9 +92,9 @@ def build_model(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch
     all-reduce between the first and the last stage. Raises ValueError for a layout that cannot hold the
     shape.
     """
-    return RoutedGPTModel(
+    model = RoutedGPTModel(
         config=transformer_config(shape, layout, dtype=dtype),
-        transformer_layer_spec=layer_spec(),
+        transformer_layer_spec=layer_spec(shape),
         vocab_size=padded_vocab(shape.vocab_size, layout.tp),
         max_sequence_length=shape.max_position,
         pre_process=parallel_state.is_pipeline_first_stage(),
@@ -102,6 +103,9 @@ def build_model(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch
         position_embedding_type="rope",
         rotary_base=shape.rope_base,
     ).to(training_device())
+    if shape.rope_scaling is not None:
+        model.rotary_pos_emb.inv_freq = stretched(model.rotary_pos_emb.inv_freq, shape.rope_scaling)
+    return model
 
 
 def bare(model: torch.nn.Module) -> RoutedGPTModel:

@@ -19,7 +19,7 @@ from megatron_bridge.model.hf_mapping import hf_to_megatron
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel
 from tests.bridge.ranks import PP2, TP1, TP2, gathered, loaded, under
-from tests.bridge.tiny import load_reference, make_qwen3, positions, some_ids
+from tests.bridge.tiny import load_reference, make_model, positions, some_ids
 from tests.distributed import run_distributed
 
 pytestmark = pytest.mark.distributed
@@ -139,7 +139,7 @@ def _everything(directories: dict[str, str], hf_gradients: dict[str, dict]) -> d
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory) -> dict[str, str]:
     return {
-        kind: make_qwen3(tmp_path_factory.mktemp(kind), tied=kind == "tied", vocab=VOCAB, sharp=2.0)
+        kind: make_model(tmp_path_factory.mktemp(kind), tied=kind == "tied", vocab=VOCAB, sharp=2.0)
         for kind in ("tied", "untied")
     }
 
