@@ -105,11 +105,19 @@ def test_a_route_with_an_error_shadows_nothing_and_is_not_shadowed() -> None:
     assert rules_of(text) == ["unknown-name"] * 3
 
 
-def test_a_route_whose_losses_are_broken_is_not_judged_but_may_shadow() -> None:
-    assert rules_of("rest: none\nkey: grp()") == ["unknown-name"]
-    assert rules_of("rest: none\nlet k = rewrd\nkey: nll(w=k)") == ["unknown-name"]
-    assert rules_of("rest: grp()\nkey: nll()") == ["unknown-name", "shadowed-route"]
-    assert rules_of("rest: none\nkey: nll()") == ["shadowed-route"]
+def test_a_route_with_a_wrong_label_is_not_judged_by_those_it_has_left() -> None:
+    labels = "spans key, error\nkey: nll()\n"
+    assert rules_of(f"{labels}key | eror: grpo()\nrest: none") == ["unknown-span"]
+    assert rules_of(f"{labels}key | error: grpo()\nrest: none") == []
+    assert rules_of("key: nll()\nkey | Error: grpo()\nrest: none") == ["unknown-span"]
+    # what is wrong with its losses changes nothing about the tokens that it never gets
+    assert rules_of("rest: none\nkey: grp()") == ["shadowed-route", "unknown-name"]
+
+
+def test_a_route_that_lost_a_loss_to_an_error_is_not_said_to_fall_silent() -> None:
+    chosen = RuleSelection(select=frozenset({"route-falls-silent"}))
+    text = "key: fkl(anneal=linear(30)) + {}\nrest: nll()"
+    assert [d.rule for d in lint_text(text.format("grp()"), selection=chosen).diagnostics] == ["unknown-name"]
 
 
 def test_an_empty_spec_is_one_error() -> None:

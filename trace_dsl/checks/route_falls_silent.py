@@ -25,7 +25,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     courses = Courses(spec, facts)
     for route in spec.routes:
         weights = [channel.weight for channel in route.channels]
-        if route.place in spec.broken or not all(_is_zero_at_last(weight, facts) for weight in weights):
+        if spec.mentioned.intersection(route.labels) or not all(_is_zero_at_last(weight, facts) for weight in weights):
             continue
         if all(courses.of(weight).is_zero for weight in weights):  # see the rule zero-weight
             continue

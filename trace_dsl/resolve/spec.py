@@ -100,7 +100,7 @@ def resolve(source: ParsedSource) -> Resolved:
                 made_route = route(context, statement)
                 if made_route is not None:
                     parts += _size_of(made_route)
-                    if context.broken:
+                    if {name.name for name in statement.selectors} != set(made_route.labels):
                         broken.add(made_route.place)
                     if parts <= MAX_PARTS:
                         routes.append(made_route)
