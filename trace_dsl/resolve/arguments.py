@@ -5,6 +5,7 @@ from __future__ import annotations
 from trace_dsl.model import Place
 from trace_dsl.resolve import elsewhere
 from trace_dsl.resolve.findings import Context
+from trace_dsl.resolve.unnamed import fix_for_unnamed
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
 from trace_dsl.vocabulary import ARGUMENT_WORDS, Suggestion, did_you_mean
@@ -55,9 +56,21 @@ def bind(
     values: dict[str, Argument] = {}
     meant: set[str | None] = set()
     free = list(positional)
+    used = {argument.name.name for argument in value.arguments if argument.name} if isinstance(value, Call) else set()
     for argument in value.arguments if isinstance(value, Call) else ():
         if argument.name is None:
-            _bind_positional(context, function, argument, values, free, known)
+            while free and free[0] in values:
+                free.pop(0)
+            if free:
+                used.add(free[0])
+                values[free.pop(0)] = argument
+            elif isinstance(value, Call):
+                context.error(
+                    LanguageRule.UNKNOWN_ARGUMENT,
+                    argument.place,
+                    f"`{function}` does not take this argument without a name",
+                    fix=fix_for_unnamed(context, value, argument, known, used),
+                )
             continue
         name = argument.name.name
         if name not in known:
@@ -94,33 +107,6 @@ def _fix_for_missing(function: str, name: str) -> str:
     if name == "over":
         return f"add {' or '.join(f'over={scope}' for scope in ARGUMENT_WORDS['over'] if scope != 'micro')}"
     return f"write {function}({name}=...)"
-
-
-def _bind_positional(
-    context: Context,
-    function: str,
-    argument: Argument,
-    values: dict[str, Argument],
-    free: list[str],
-    known: tuple[str, ...],
-) -> None:
-    while free and free[0] in values:
-        free.pop(0)
-    if free:
-        values[free.pop(0)] = argument
-        return
-    if isinstance(argument.value, Name) and argument.value.name in known:
-        fix = f"write {argument.value.name}=..."
-    elif known:
-        fix = f"name it: {function}({known[0]}=...)"
-    else:
-        fix = "take it out"
-    context.error(
-        LanguageRule.UNKNOWN_ARGUMENT,
-        argument.place,
-        f"`{function}` does not take this argument without a name",
-        fix=fix,
-    )
 
 
 def _fix_for_unknown(function: str, name: str, value: Node, known: tuple[str, ...]) -> str | Suggestion:

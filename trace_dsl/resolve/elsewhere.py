@@ -5,6 +5,9 @@ Words that have one word here in their place are in `vocabulary`; here are those
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from trace_dsl.model import Frozen, Sees, SelfTeacher, Teacher
 from trace_dsl.syntax.tree import Binary, Name, Node, Number, Text
 from trace_dsl.terms import Operator
 from trace_dsl.vocabulary import DIVERGENCES
@@ -87,6 +90,27 @@ def spelled(node: Node) -> str | None:
             return None if None in parts else f"{parts[0]}{op.value}{parts[1]}"
         case _:
             return None
+
+
+def reference_loss(teachers: Mapping[str, Teacher | None], loss: str, weight: str) -> str:
+    """What to write for a divergence to the policy that the run started from: a teacher that stays what it was."""
+    kept = next((teacher.name for teacher in teachers.values() if teacher is not None and _is_start(teacher)), None)
+    name = kept or next(name for name in ("ref", "start", "start_policy") if name not in teachers)
+    call = f"{loss}(teacher={name}, w={weight})"
+    if kept is not None:
+        return f"write {call}"
+    if teachers:
+        return f"write {call} and, on a line before, `teacher {name} = self(frozen)`"
+    return (
+        f"write {call} and, on a line before, `teacher {name} = self(frozen)`; where losses name no teacher, declare "
+        "theirs as `teacher = ...` too"
+    )
+
+
+def _is_start(teacher: Teacher) -> bool:
+    return (
+        isinstance(teacher.source, SelfTeacher) and teacher.source.update == Frozen() and teacher.sees is Sees.NOTHING
+    )
 
 
 def truth_of(node: Node) -> bool | None:

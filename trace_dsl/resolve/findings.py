@@ -101,11 +101,13 @@ class Context:
         if not self.teachers and name == DEFAULT_TEACHER:
             return self.teacher_by_default(place)
         declared = ", ".join(self.teachers) or "none"
+        start = f"add `teacher {name} = self(frozen)`, the policy the run starts from" if name == "ref" else ""
+        fix = self.did_you_mean(name, self.teachers) if self.teachers else f"add `teacher {name} = ...`"
         self.error(
             LanguageRule.TEACHER_UNDECLARED,
             place,
             f"no statement declares a teacher `{name}` (declared: {declared})",
-            fix=self.did_you_mean(name, self.teachers) if self.teachers else f"add `teacher {name} = ...`",
+            fix=start or fix,
             consequence="there would be no distribution to compare the student with",
         )
         return None
