@@ -74,7 +74,8 @@ def bind(
             continue
         name = argument.name.name
         if name not in known:
-            fix = _fix_for_unknown(function, name, argument.value, known)
+            said = elsewhere.for_argument(context, function, name, argument.value)
+            fix = said or _fix_for_unknown(function, name, known)
             meant.add(fix.near if isinstance(fix, Suggestion) else None)
             context.error(
                 LanguageRule.UNKNOWN_ARGUMENT,
@@ -109,10 +110,5 @@ def _fix_for_missing(function: str, name: str) -> str:
     return f"write {function}({name}=...)"
 
 
-def _fix_for_unknown(function: str, name: str, value: Node, known: tuple[str, ...]) -> str | Suggestion:
-    said = elsewhere.for_argument(function, name, value)
-    if said is not None:
-        return said
-    if not known:
-        return f"`{function}` takes no arguments"
-    return did_you_mean(name, known)
+def _fix_for_unknown(function: str, name: str, known: tuple[str, ...]) -> str | Suggestion:
+    return did_you_mean(name, known) if known else f"`{function}` takes no arguments"

@@ -5,10 +5,9 @@ Words that have one word here in their place are in `vocabulary`; here are those
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from trace_dsl.model import Frozen, Sees, SelfTeacher, Teacher
-from trace_dsl.syntax.tree import Binary, Name, Node, Number, Text
+from trace_dsl.resolve.findings import DEFAULT_TEACHER_LINE, Context
+from trace_dsl.syntax.tree import Binary, Call, Callable, Name, Node, Number, Text, Unit
 from trace_dsl.terms import Operator
 from trace_dsl.vocabulary import DIVERGENCES
 
@@ -17,12 +16,15 @@ _POLICY_GRADIENTS = ("grpo", "pg", "cispo")
 # Arguments of a policy gradient elsewhere, by what they are about.
 _ABOUT = {
     "kl": "beta kl_beta kl_coef kl_coeff kl_loss_coef init_kl_coef kl_weight kl_penalty kl_estimator kl_loss_type "
-    "use_kl_loss use_kl_in_reward",
+    "use_kl_loss use_kl_in_reward kl_type",
     "entropy": "entropy_coef entropy_coeff ent_coef entropy_bonus entropy_weight",
     "denominator": "loss_type loss_agg_mode loss_mode reduction aggregation normalization",
     "scale": "scale_rewards norm_adv_by_std_in_grpo normalize_advantage normalize_advantages advantage_normalization "
-    "whiten_rewards whiten_advantages",
-    "clip": "epsilon_low epsilon_high clip_ratio_low clip_ratio_high cliprange_low cliprange_high clip_low clip_high",
+    "whiten_rewards whiten_advantages normalize_std normalise_std norm_by_std std_norm whiten normalize",
+    "clip": "epsilon_low epsilon_high clip_ratio_low clip_ratio_high cliprange_low cliprange_high clip_low clip_high "
+    "eps_low eps_high eps_clip_low eps_clip_high clip_higher",
+    "value model": "lam gae gae_lambda gae_lam gamma vf_coef value_coef value_loss_coef critic",
+    "length": "mask_truncated_completions overlong_filter overlong_filtering mask_truncated filter_truncated",
     "estimator": "adv_estimator advantage_estimator estimator",
 }
 _TOPIC = {name: topic for topic, names in _ABOUT.items() for name in names.split()}
@@ -58,20 +60,26 @@ _PER = {
     "gspo": "level=sequence",
     "cispo": "the loss cispo(high=...)",
 }
+_KL = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
 _LOSSES = {
-    "kl": "fkl is KL(teacher || student), rkl is KL(student || teacher)",
     "dapo": "write `rest when mixed: grpo(clip=(0.2, 0.28), per=selected)`",
     "dr_grpo": "write grpo(per=const(n)) with n the longest response, and `advantage = group(scale=none)`",
     "bnpo": "write grpo(per=token)",
     "gspo": "write grpo(level=sequence, clip=(3e-4, 4e-4))",
     "rloo": "write grpo(), and the statement `advantage = loo`",
     "gkd": "write jsd(beta), or fkl or rkl for one direction",
+    "gkl": "write jsd(beta), or fkl or rkl for one direction",
+    "sdpo": "write rkl() or jsd(beta), with `teacher = self(ema=0.05, sees=feedback)`",
+    "opsd": "write rkl() or jsd(beta), with `teacher = self(frozen, sees=solution)`",
     "opd": "write rkl(), or pg(adv=gap) on the sampled tokens",
     "mse": "distributions are compared by fkl, rkl, jsd, skl or srkl",
     "dpo": "there are no losses of pairs",
+    **dict.fromkeys(("kl", "kld", "kl_div", "kl_loss", "kl_divergence", "kd", "distill"), _KL),
+    **dict.fromkeys(("gae", "value", "vf", "critic", "value_loss"), "there is no value model: A comes from rewards"),
 }
-_LOSSES |= dict.fromkeys(("kld", "kl_div", "kl_loss", "kl_divergence", "kd", "distill"), _LOSSES["kl"])
-_LOSSES |= dict.fromkeys(("kl_penalty", "k1", "k2", "low_var_kl"), "write k3(ref, w=0.01), the sampled KL estimate")
+_SAMPLED_KL = frozenset({"kl_penalty", "k1", "k2", "low_var_kl"})
+# What a divergence to a teacher is called where it is one loss with a direction.
+_DIRECTIONS = {"reverse": "rkl", "backward": "rkl", "mode_seeking": "rkl", "forward": "fkl", "mode_covering": "fkl"}
 
 _TRUE, _FALSE = frozenset({"True", "true", "TRUE"}), frozenset({"False", "false", "FALSE"})
 
@@ -92,19 +100,18 @@ def spelled(node: Node) -> str | None:
             return None
 
 
-def reference_loss(teachers: Mapping[str, Teacher | None], loss: str, weight: str) -> str:
-    """What to write for a divergence to the policy that the run started from: a teacher that stays what it was."""
+def reference_loss(context: Context, loss: str, weight: str) -> str:
+    """A divergence to the policy that the run started from, with the teacher it needs."""
+    teachers = context.teachers
     kept = next((teacher.name for teacher in teachers.values() if teacher is not None and _is_start(teacher)), None)
     name = kept or next(name for name in ("ref", "start", "start_policy") if name not in teachers)
     call = f"{loss}(teacher={name}, w={weight})"
     if kept is not None:
-        return f"write {call}"
-    if teachers:
-        return f"write {call} and, on a line before, `teacher {name} = self(frozen)`"
-    return (
-        f"write {call} and, on a line before, `teacher {name} = self(frozen)`; where losses name no teacher, declare "
-        "theirs as `teacher = ...` too"
-    )
+        return call
+    with_line = f"{call}, with the line `teacher {name} = self(frozen)`"
+    if teachers or not context.reads_default_teacher:
+        return with_line
+    return f"{with_line} and, for losses that name no teacher, `{DEFAULT_TEACHER_LINE}`"
 
 
 def _is_start(teacher: Teacher) -> bool:
@@ -120,31 +127,48 @@ def truth_of(node: Node) -> bool | None:
     return node.name in _TRUE
 
 
-def for_argument(function: str, name: str, value: Node) -> str | None:
+def for_argument(context: Context, function: str, name: str, value: Node) -> str | None:
     """What to write instead of an argument that a call does not have; None when its name says nothing."""
     written = spelled(value) or "..."
+    if name in ("warmup_steps", "warmup_ratio", "warm_up"):
+        return f"`ramp={_amount(name, value)}` rises linearly to the weight; `warmup` is a hold here, at the weight"
     if function in DIVERGENCES:
         return _for_divergence(function, name, written)
     if function in _POLICY_GRADIENTS:
-        return _for_policy_gradient(function, name, written)
-    if function in ("self", "schedule", "group"):
+        return _for_policy_gradient(context, function, name, written)
+    if function in ("self", "group"):
         return _for_declaration(function, name, written)
     return None
+
+
+def _amount(name: str, value: Node) -> str:
+    """How long a warm-up of another system lasts, as a length."""
+    if not isinstance(value, Number):
+        return "10"
+    shares = value.unit is Unit.NONE and not value.is_integer and value.value <= 1
+    return f"{value.value * 100:g}%" if shares else value.text
 
 
 def _for_divergence(function: str, name: str, written: str) -> str | None:
     if name in ("beta", "lmbda", "alpha") and function in ("fkl", "rkl"):
         return f"{function} is one direction alone: w is its weight, and jsd(beta) a mixture of both"
+    if name in ("direction", "mode", "kl_type", "kl_direction"):
+        meant = _DIRECTIONS.get(written.lower().removesuffix("_kl").replace("-", "_"))
+        return f"the direction is the loss: {f'write {meant}(...)' if meant else _KL}"
     return f"the run file says it for all losses: {_OF_THE_RUN[name]}" if name in _OF_THE_RUN else None
 
 
-def _for_policy_gradient(function: str, name: str, written: str) -> str | None:
+def _for_policy_gradient(context: Context, function: str, name: str, written: str) -> str | None:
     if name in ("adv", "advantage") and function == "grpo":
         return "grpo uses A; pg(adv=...) takes an advantage expression"
     number = written if written.replace(".", "", 1).isdecimal() else None
     match _TOPIC.get(name):
         case "kl":
-            return f"a KL to the reference is a loss of its own: {function}(...) + k3(ref, w={number or '0.01'})"
+            if number is not None and float(number) == 0:
+                return "take it out: without a loss for it there is no KL to the reference"
+            weight = number or "0.01"
+            loss = reference_loss(context, "rkl", weight)
+            return f"a KL to the reference is a loss of its own: {function}(...) + {loss}; or + k3(ref, w={weight})"
         case "entropy":
             return f"an entropy bonus is a loss of its own: {function}(...) + entropy(w={number or '0.001'})"
         case "denominator":
@@ -155,6 +179,10 @@ def _for_policy_gradient(function: str, name: str, written: str) -> str | None:
             return f"rewards are scaled by a statement: `advantage = group(scale={scale})`; std is the default"
         case "clip" if function != "cispo":
             return "both sides are one argument: clip=(0.2, 0.28)"
+        case "value model":
+            return "there is no value model: leave it out; A comes from rewards, as `advantage = group()` says"
+        case "length":
+            return "leave it out; where long responses are not to train, write `rest when len < 4096: ...`"
         case "estimator":
             return "how A is estimated is a statement: `advantage = group()`, `advantage = loo` or `advantage = none`"
         case _:
@@ -163,17 +191,22 @@ def _for_policy_gradient(function: str, name: str, written: str) -> str | None:
 
 def _for_declaration(function: str, name: str, written: str) -> str | None:
     if function == "group" and _TOPIC.get(name) == "scale":
-        return "write scale=std, the default, or scale=none"
+        return "write scale=none" if written.lower() in ("false", "none", "0") else "write scale=std, the default"
     if function == "self" and name in ("decay", "ema_decay", "momentum"):
         return "write ema=1 - decay: `ema` is the rate at which the teacher follows the student"
-    if function == "schedule" and name in ("warmup_steps", "warmup_ratio", "warm_up"):
-        return "`ramp` goes linearly up to the weight; `warmup` holds the weight there"
     return None
 
 
-def for_loss(name: str) -> str | None:
+def for_loss(context: Context, value: Callable) -> str | None:
     """What to write instead of a loss that does not exist; None when its name says nothing."""
-    return _LOSSES.get(name.lower())
+    arguments = value.arguments if isinstance(value, Call) else ()
+    name = (value.function if isinstance(value, Call) else value).name.lower()
+    given = {argument.name.name: argument.value for argument in arguments if argument.name is not None}
+    to_reference = any(isinstance(a.value, Name) and a.value.name in ("ref", "reference") for a in arguments)
+    if name in _SAMPLED_KL or (to_reference and _LOSSES.get(name) == _KL):
+        weight = next((spelled(given[key]) for key in ("w", "beta", "coef") if key in given), None) or "0.01"
+        return f"write {reference_loss(context, 'rkl', weight)}; the sampled KL estimate is k3(ref, w={weight})"
+    return _LOSSES.get(name)
 
 
 def for_value(name: str) -> str | None:
@@ -182,6 +215,8 @@ def for_value(name: str) -> str | None:
         return "a route without `when` takes all; as a number write 1"
     if name in _FALSE:
         return "`none` is no loss; as a number write 0"
+    if name in _SAMPLED_KL or _LOSSES.get(name.lower()) == _KL:
+        return "a KL is a loss: rkl(w=0.1) or fkl(w=0.1) to a teacher; its sampled value at a token is -gap"
     if name in ("label", "span", "spans", "tag"):
         return "a route starts with its labels, as in `key: ...`"
     if name in ("detach", "stop_gradient", "sg", "stopgrad"):

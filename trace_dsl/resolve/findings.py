@@ -13,6 +13,7 @@ from trace_dsl.vocabulary import Suggestion, ValueKind, closest, did_you_mean
 
 # The paper's teacher: the student's weights, copied every 10 steps, shown the diagnosis (arXiv 2605.10194, section 3).
 DEFAULT_SYNC = 10
+DEFAULT_TEACHER_LINE = f"teacher = self(sync={DEFAULT_SYNC}, sees={Sees.DIAGNOSIS.value})"
 # Nobody reads more; each compares a name with all that are declared.
 MOST_HINTS = 200
 
@@ -42,9 +43,10 @@ class LetEntry:
 class Context:
     """One spec being resolved.
 
-    `broken` says that the statement at hand has an error, or reads something that has one. `index` counts statements,
-    so that a let cannot be read before its line. `resolve_call` turns a call into an expression; it is handed in
-    because the arguments of calls are expressions themselves.
+    `reads_default_teacher`: something may read a teacher without naming one. `broken` says that the statement at
+    hand has an error, or reads something that has one. `index` counts statements, so that a let cannot be read
+    before its line. `resolve_call` turns a call into an expression; it is handed in because the arguments of calls
+    are expressions themselves.
     """
 
     resolve_call: Callable[[Context, Call], Typed | None]
@@ -53,6 +55,7 @@ class Context:
     rollouts: dict[str, Place] = field(default_factory=dict)
     labels: dict[str, Place] = field(default_factory=dict)
     labels_declared: bool = False
+    reads_default_teacher: bool = False
     index: int = 0
     broken: bool = False
     diagnostics: list[Diagnostic] = field(default_factory=list)

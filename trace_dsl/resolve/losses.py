@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trace_dsl.model import (
     K3,
     Channel,
@@ -22,10 +24,11 @@ from trace_dsl.model import (
     TopK,
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
-from trace_dsl.resolve.elsewhere import for_loss
+from trace_dsl.resolve.elsewhere import for_loss, spelled, truth_of
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
+from trace_dsl.resolve.unnamed import written_as
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Loss, Name, Node
 from trace_dsl.terms import Constant, Expr, Rank, Scheduled, Signal
@@ -40,6 +43,7 @@ from trace_dsl.vocabulary import (
 )
 
 DEFAULT_CLIP = 0.2
+_EXAMPLE = "`clip` gives distances from 1: clip=(0.2, 0.28) keeps the ratio between 0.8 and 1.28"
 
 
 def channel(context: Context, loss: Loss) -> Channel | None:
@@ -47,7 +51,7 @@ def channel(context: Context, loss: Loss) -> Channel | None:
     function = function_of(loss.value)
     info = LOSSES.get(function.name)
     if info is None:
-        _unknown_loss(context, function)
+        _unknown_loss(context, loss.value)
         return None
     if isinstance(loss.value, Name):
         context.error(
@@ -74,7 +78,8 @@ def channel(context: Context, loss: Loss) -> Channel | None:
     )
 
 
-def _unknown_loss(context: Context, function: Name) -> None:
+def _unknown_loss(context: Context, value: Call | Name) -> None:
+    function = function_of(value)
     if function.name == NO_LOSS:
         context.error(
             LanguageRule.INVALID_VALUE,
@@ -83,7 +88,7 @@ def _unknown_loss(context: Context, function: Name) -> None:
             fix="write `LABEL: none`",
         )
         return
-    fix = for_loss(function.name) or did_you_mean(function.name, (*LOSSES, NO_LOSS))
+    fix = for_loss(context, value) or did_you_mean(function.name, (*LOSSES, NO_LOSS))
     context.error(LanguageRule.UNKNOWN_NAME, function.place, f"there is no loss `{function.name}`", fix=fix)
 
 
@@ -246,12 +251,12 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
     node = bound.get("clip")
     sides = None if node is None else pair(context, node, "`clip`")
     if sides is not None:
-        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distance)
         same = sides[0] is sides[1]
+        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distance_of(sides))
         high = low if same else constant(context, sides[1], "the high side of `clip`", above=0)
     node = bound.get("dual")
     dual = None if node is None else constant(context, node, "`dual`", above=1)
-    tis = _optional(context, bound, "tis")
+    tis = _truncation(context, bound)
     node = bound.get("level")
     levels = [level.value for level in RatioLevel]
     level = RatioLevel.TOKEN.value if node is None else word(context, node, levels, "ratio level")
@@ -271,11 +276,34 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
     )
 
 
-def _distance(bound: float) -> str:
-    """What to write for a side of `clip` that is no distance from 1."""
-    if bound <= 0:
-        return "write clip=(0.2, 0.28), for example"
-    return f"`clip` gives distances from 1: clip={bound - 1:.6g} keeps the ratio at most {bound:g}"
+def _truncation(context: Context, bound: Bound) -> float | None:
+    node = bound.get("tis")
+    truth = None if node is None else truth_of(node)
+    if node is None or truth is None or spelled(node) in context.lets:
+        return _optional(context, bound, "tis")
+    context.error(
+        LanguageRule.INVALID_VALUE,
+        node.place,
+        "`tis` is the cap of the importance weight, a number",
+        fix="write tis=2, for example" if truth else "take it out: without `tis` there is no such weight",
+    )
+    return None
+
+
+def _distance_of(sides: tuple[Node, Node]) -> Callable[[float], str]:
+    """What to write for a low side of `clip` that is no distance from 1."""
+
+    def fix(bound: float) -> str:
+        if bound <= 0 or bound > 100:
+            return "write clip=(0.2, 0.28), for example"
+        if sides[0] is not sides[1]:
+            both = ", ".join(f"{written_as(side)}%" for side in sides)
+            return f"`clip` gives distances from 1: clip=({both}) in percent" if bound > 2 else _EXAMPLE
+        if bound > 2:
+            return f"write clip={bound:g}%, or its two sides as clip=(0.2, 0.28)"
+        return f"`clip` gives distances from 1: clip={bound - 1:.6g} keeps the ratio at most {bound:g}"
+
+    return fix
 
 
 def _anchor(context: Context, bound: Bound) -> OldAnchor | MixAnchor | None:

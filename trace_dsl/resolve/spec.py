@@ -50,10 +50,12 @@ from trace_dsl.syntax.tree import (
     names_in,
 )
 from trace_dsl.terms import Constant
-from trace_dsl.vocabulary import LOSSES, NO_LOSS, RESERVED, ROWS, SIGNALS
+from trace_dsl.vocabulary import DIVERGENCES, LOSSES, NO_LOSS, RESERVED, ROWS, SIGNALS
 
 # Formulas that share lets are written out when they are judged: few lines can stand for very many operations.
 MAX_PARTS = 100_000
+
+_READ_A_TEACHER = DIVERGENCES | {info.name for info in SIGNALS.values() if info.of_teacher}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ def resolve(source: ParsedSource) -> Resolved:
     merged = merge(source)
     context = Context(resolve_call=resolve_call)
     mentioned = set(_declare(context, merged.statements))
+    context.reads_default_teacher = any(_READ_A_TEACHER & _names_of(statement) for statement in merged.statements)
     spans: list[SpanLabel] = []
     estimator: AdvantageEstimator | None = None
     rollouts: list[RolloutSource] = []

@@ -27,7 +27,7 @@ def fix_for_unnamed(context: Context, call: Call, argument: Argument, known: tup
             return f"write clip=({written_as(low)}, {written})"
     if function in DIVERGENCES and _is_reference(context, value):
         weight = next((a.value for a in call.arguments if a.name is not None and a.name.name == "w"), None)
-        return reference_loss(context.teachers, function, "0.01" if weight is None else written_as(weight))
+        return "write " + reference_loss(context, function, "0.01" if weight is None else written_as(weight))
     name, given = _meant(context, value, free, written, function)
     if name is None:
         return _none_fits(function, free, known)
@@ -47,7 +47,7 @@ def written_as(node: Node) -> str:
 
 
 def _is_reference(context: Context, value: Node) -> bool:
-    return isinstance(value, Name) and value.name in ("ref", "reference", "base") and value.name not in context.teachers
+    return isinstance(value, Name) and value.name in ("ref", "reference") and value.name not in context.teachers
 
 
 def _low_side(call: Call, argument: Argument) -> Node | None:
@@ -91,8 +91,10 @@ def _meant(context: Context, value: Node, free: tuple[str, ...], written: str, f
             return _length(literal, free, written)
         case Number():
             choices = (*_COUNTS, *_NUMBERS) if literal.is_integer and literal.unit is Unit.NONE else _NUMBERS
-        case _ if _is_predicate(value):
+        case Name() if _is_predicate(literal):
             choices = ("when",)
+        case Name() if literal.name not in SIGNALS and literal.name not in context.lets:
+            choices = ("teacher",)
         case _:
             choices = _EXPRESSIONS
     name = next((choice for choice in choices if choice in free), None)
@@ -105,8 +107,8 @@ def _is_teacher(context: Context, value: Name | Text, free: tuple[str, ...]) -> 
     return "teacher" in free and (spelled(value) in context.teachers or spelled(value) == DEFAULT_TEACHER)
 
 
-def _is_predicate(value: Node) -> bool:
-    return isinstance(value, Name) and value.name in SIGNALS and SIGNALS[value.name].kind is ValueKind.PREDICATE
+def _is_predicate(value: Name) -> bool:
+    return value.name in SIGNALS and SIGNALS[value.name].kind is ValueKind.PREDICATE
 
 
 def _length(literal: Number, free: tuple[str, ...], written: str) -> tuple[str | None, str]:
