@@ -6,7 +6,7 @@ does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -293,14 +293,19 @@ for _word, _others in _ELSEWHERE.items():
         _MEANT[_other] = (*_MEANT.get(_other, ()), _word)
 
 
+def word_of_elsewhere(word: str, known: Container[str]) -> str | None:
+    """The known word that says what `word` says in other systems; None when it says nothing there."""
+    return next((meant for meant in _MEANT.get(word.lower(), ()) if meant in known), None)
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most likely means, or None when nothing is near."""
     if len(word) > LONGEST_WORD:
         return None
     choices = sorted({choice for choice in known if len(choice) <= LONGEST_WORD})
-    meant = [known for known in _MEANT.get(word.lower(), ()) if known in choices]
-    if meant:
-        return meant[0]
+    meant = word_of_elsewhere(word, choices)
+    if meant is not None:
+        return meant
     exact = [choice for choice in choices if choice.lower() == word.lower()]
     if exact:
         return exact[0]

@@ -64,3 +64,63 @@ def test_arguments_without_a_name(text: str, fix: str, mended: str) -> None:
 @pytest.mark.parametrize("text", ["rest: grpo(w=1, clip=0.2, 3, 4)", "rest: nll(w=1, 2)", "rest: grpo(0.5, w=1)"])
 def test_an_argument_that_is_given_is_never_offered(text: str) -> None:
     assert all("(w=" not in found.fix for found in parse_spec(text)[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "fix", "mended"),
+    [
+        (
+            "teacher = self(sync=1, sees=(feedback, solution))\nrest: grpo()",
+            "write one word: sees=feedback or sees=solution",
+            "teacher = self(sync=1, sees=feedback)\nrest: rkl(anneal=cos)",
+        ),
+        (
+            "teacher = self(sync=1, sees=feedback+solution)\nrest: grpo()",
+            "sees=feedback or sees=solution",
+            "rest: none",
+        ),
+        (
+            "teacher = self(sync=1, sees=[feedback, solution])\nrest: none",
+            "sees=feedback or sees=solution",
+            "rest: none",
+        ),
+        ("teacher = self(frozen=true)\nrest: rkl()", "`frozen` without", "teacher = self(frozen)\nrest: rkl()"),
+        ("teacher = self(frozen=frozen)\nrest: rkl()", "`frozen` without", "teacher = self(frozen)\nrest: rkl()"),
+        ("teacher = self(frozen=false)\nrest: rkl()", "sync=10", "teacher = self(sync=10)\nrest: rkl()"),
+        ("rest: grpo(clip=20)", "write clip=20%", "rest: grpo(clip=20%)"),
+        ("rest: grpo(clip=(20, 28))", "clip=(20%, 28%)", "rest: grpo(clip=(20%, 28%))"),
+        ("rest: grpo(tis=True)", "write tis=2", "rest: grpo(tis=2)"),
+        (
+            "rest: grpo(beta=0.04)",
+            "grpo(...) + rkl(teacher=ref, w=0.04), with the line `teacher ref = self(frozen)`",
+            "teacher ref = self(frozen)\nrest: grpo() + rkl(teacher=ref, w=0.04)",
+        ),
+        ("rest when is_correct == True: grpo()", "write `correct`", "rest when correct: grpo()"),
+        ("rest when 0 == passed: grpo()", "write `not correct`", "rest when not correct: grpo()"),
+        ("rest when pos > 50%: grpo()", "pos > 0.5*len", "rest when pos > 0.5*len: grpo()"),
+        ("rest when pos > 120%: grpo()", "such as 1.2", "rest: grpo()"),
+        ("rest when 80% < len: none", "quantile(len, 80%", "rest when len > quantile(len, 80%, over=batch): grpo()"),
+        ("rest when turn < 10%: none", "0.1*max(turn", "rest when turn < 0.1*max(turn, over=row): grpo()"),
+        ("rest when group_size > 10%: none", "group_size > 4", "rest when group_size > 4: grpo()"),
+        ("rest when entropy > 80%: none", "top(entropy, 20%", "rest when top(entropy, 20%, over=batch): grpo()"),
+        (
+            "rest when entropy <= 20%: none",
+            "entropy < quantile(entropy, 20%",
+            "rest when entropy < quantile(entropy, 20%, over=batch): grpo()",
+        ),
+        ("key and correct: nll()", "write `key when correct`", "key when correct: nll()\nrest: none"),
+        ("key + not correct: nll()", "write `key when not ...`", "key when not correct: nll()\nrest: none"),
+        ("key | correct: nll()", "write `key when correct: ...`", "key when correct: nll()\nrest: none"),
+        ("wrong: none", "write `rest when wrong: ...`", "spans wrong\nwrong: none\nrest: grpo()"),
+        ("all when correct: grpo()", "did you mean `rest`?", "rest when correct: grpo()"),
+    ],
+)
+def test_values_and_words(text: str, fix: str, mended: str) -> None:
+    assert_mended(text, fix, mended)
+
+
+@pytest.mark.parametrize(
+    "text", ["let len = 0.5\nrest when reward > 50%: grpo()", "rest when gap > 50% and reward < 10%: grpo()"]
+)
+def test_shares_of_what_counts_nothing_are_numbers(text: str) -> None:
+    assert [found.rule for found in parse_spec(text)[1] if found.rule == "ambiguous-unit"] == []

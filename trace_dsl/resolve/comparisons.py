@@ -8,7 +8,7 @@ from trace_dsl.resolve.findings import Context, Typed
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Name, Node, Number, Unit
 from trace_dsl.terms import Constant, Operation, Operator, Rank, Signal
-from trace_dsl.vocabulary import ROWS, SIGNALS, SOURCES, Suggestion, ValueKind, did_you_mean
+from trace_dsl.vocabulary import ROWS, SIGNALS, SOURCES, Suggestion, ValueKind, did_you_mean, word_of_elsewhere
 
 _COMPARISONS = frozenset({Operator.LT, Operator.LE, Operator.GT, Operator.GE, Operator.EQ, Operator.NE})
 _EQUALITIES = frozenset({Operator.EQ, Operator.NE})
@@ -46,7 +46,7 @@ def refused(context: Context, node: Binary) -> bool:
     return (
         _picks_rollouts(context, node)
         or _source_with_another(context, node)
-        or _step_with_share(context, node)
+        or _counter_with_share(context, node)
         or _truth(context, node, node.left, node.right)
         or _truth(context, node, node.right, node.left)
     )
@@ -81,41 +81,83 @@ def _source_with_another(context: Context, node: Binary) -> bool:
     return True
 
 
-def _step_with_share(context: Context, node: Binary) -> bool:
-    """`step < 10%`, which would be step < 0.1."""
-    if "step" not in _plain_names(node):
+def _counter_with_share(context: Context, node: Binary) -> bool:
+    """`step < 10%`, which would be step < 0.1, and its like."""
+    counter = next((name for name in _plain_names(node) if name in _COUNTED and name not in context.lets), None)
+    if counter is None:
         return False
-    other = _beside(node, "step")
+    other = _beside(node, counter)
     literal = context.through_lets(other)
     if not isinstance(literal, Number) or literal.unit is not Unit.PERCENT:
         return False
-    early = (other is node.right) is (node.operator in (Operator.LT, Operator.LE))
-    schedule = f"anneal=step({literal.text})" if early else f"start={literal.text}"
     context.error(
         LanguageRule.AMBIGUOUS_UNIT,
         other.place,
-        f"`step` counts optimizer steps, and `{literal.text}` is the number {literal.value / 100:g} here",
-        consequence="the predicate would hold in another part of the run than is written",
-        fix=f"compare with a number of steps, or weigh the loss by schedule(1, {schedule})",
+        f"`{counter}` {_COUNTED[counter]}, and `{literal.text}` is the number {literal.value / 100:g} here",
+        consequence=_CONSEQUENCE[counter == "step"],
+        fix=_share_of(node, counter, literal),
     )
     return True
 
 
+# What the signals measure that no share is compared with.
+_COUNTED = {
+    "step": "counts optimizer steps",
+    "pos": "counts tokens",
+    "len": "counts tokens",
+    "turn": "counts turns from 0",
+    "group_size": "counts rollouts",
+    "entropy": "is measured in nats",
+    "teacher_entropy": "is measured in nats",
+}
+_CONSEQUENCE = (
+    "the predicate would hold for other tokens than is written",
+    "the predicate would hold in another part of the run than is written",
+)
+
+
+def _share_of(node: Binary, counter: str, literal: Number) -> str:
+    """What to write instead of a share that a signal is compared with."""
+    share = literal.value / 100
+    less = (node.left is _beside(node, counter)) is (node.operator in (Operator.GT, Operator.GE))
+    sign = "<" if less else ">"
+    if literal.value >= 100:
+        return f"write the number that is meant, such as {share:g}"
+    match counter:
+        case "step":
+            schedule = f"anneal=step({literal.text})" if less else f"start={literal.text}"
+            return f"compare with a number of steps, or weigh the loss by schedule(1, {schedule})"
+        case "pos":
+            return f"compare with a number of tokens, or with a share of the response: pos {sign} {share:g}*len"
+        case "turn":
+            return f"compare with a number of turns, or with the last one: turn {sign} {share:g}*max(turn, over=row)"
+        case "group_size":
+            return f"compare with a number of rollouts, as in group_size {sign} 4"
+        case _:
+            cut = f"{counter} {sign} quantile({counter}, {literal.text}, over=batch)"
+            if less or counter == "len":
+                return f"compare with a number, or with a share of the batch: {cut}"
+            return f"compare with a number, or take the highest: top({counter}, {100 - literal.value:g}%, over=batch)"
+
+
 def _truth(context: Context, node: Binary, predicate: Node, value: Node) -> bool:
     """`correct == True`, `correct > 0`: what is true or false is compared with nothing."""
-    if not isinstance(predicate, Name) or predicate.name in context.lets or predicate.name not in SIGNALS:
+    if not isinstance(predicate, Name) or predicate.name in context.lets:
+        return False
+    signal = predicate.name if predicate.name in SIGNALS else word_of_elsewhere(predicate.name, SIGNALS)
+    if signal is None:
         return False
     truth = None if isinstance(value, Name) and value.name in context.lets else truth_of(value)
-    if SIGNALS[predicate.name].kind is not ValueKind.PREDICATE or (truth is None and not isinstance(value, Number)):
+    if SIGNALS[signal].kind is not ValueKind.PREDICATE or (truth is None and not isinstance(value, Number)):
         return False
     number = value.value if isinstance(value, Number) else float(bool(truth))
     holds = [bool(apply_operator(node.operator, _in_order(node, predicate, is_true, number))) for is_true in (0, 1)]
-    itself = predicate.name if holds == [False, True] else f"not {predicate.name}" if holds == [True, False] else None
+    itself = signal if holds == [False, True] else f"not {signal}" if holds == [True, False] else None
     context.error(
         LanguageRule.WRONG_RANK,
         node.place,
-        f"`{predicate.name}` is true or false itself: it compares with nothing",
-        fix=f"write `{predicate.name}` or `not {predicate.name}`"
+        f"`{signal}` is true or false itself: it compares with nothing",
+        fix=f"write `{signal}` or `not {signal}`"
         if itself is None
         else Suggestion(near=itself, words=f"write `{itself}`"),
     )

@@ -19,6 +19,7 @@ from trace_dsl.model import (
     Teacher,
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
+from trace_dsl.resolve.elsewhere import truth_of
 from trace_dsl.resolve.expressions import predicate
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, share, text, word
@@ -79,7 +80,7 @@ def teacher(context: Context, statement: TeacherStatement) -> Teacher | None:
         path = None if node is None else text(context, node, "the model of a teacher")
         source = None if path is None else ModelTeacher(path)
     else:
-        value = _with_frozen_named(statement.value)
+        value = _with_frozen_named(context, statement.value)
         bound = bind(context, value, known=TEACHER_ARGUMENTS["self"])
         # Where an argument is misspelt, it is probably the one that says how the teacher follows.
         misspelt = len(context.diagnostics) > errors and not any(way in bound for way in _WAYS)
@@ -103,17 +104,30 @@ def _kind(context: Context, value: Callable, known: tuple[str, ...], what: str) 
     return None
 
 
-def _with_frozen_named(value: Callable) -> Callable:
-    """`self(frozen)` as `self(frozen=frozen)`, so that it binds like the other ways to update."""
+def _with_frozen_named(context: Context, value: Callable) -> Callable:
+    """`self(frozen)` as `self(frozen=frozen)`, so that it binds like the other ways to update.
+
+    `frozen=VALUE` is an error and binds like `frozen`, so that it is the only one.
+    """
     if isinstance(value, Name):
         return value
-    arguments = tuple(
-        Argument(name=argument.value, value=argument.value, place=argument.place)
-        if argument.name is None and isinstance(argument.value, Name) and argument.value.name == "frozen"
-        else argument
-        for argument in value.arguments
-    )
-    return Call(function=value.function, arguments=arguments, place=value.place)
+    arguments = []
+    for argument in value.arguments:
+        bare = argument.name is None and isinstance(argument.value, Name) and argument.value.name == "frozen"
+        word_of = argument.value if bare else argument.name
+        if not isinstance(word_of, Name) or word_of.name != "frozen":
+            arguments.append(argument)
+            continue
+        if not bare:
+            thaws = truth_of(argument.value) is False
+            context.error(
+                LanguageRule.INVALID_VALUE,
+                argument.place,
+                "`frozen` stands alone and takes no value",
+                fix="write how it follows: sync=10 or ema=0.01" if thaws else "write `frozen` without a value",
+            )
+        arguments.append(Argument(name=word_of, value=word_of, place=argument.place))
+    return Call(function=value.function, arguments=tuple(arguments), place=value.place)
 
 
 def _self_teacher(context: Context, bound: Bound) -> SelfTeacher | None:
@@ -138,15 +152,14 @@ def _self_teacher(context: Context, bound: Bound) -> SelfTeacher | None:
             rate = constant(context, node, "`ema`", above=0, at_most=1)
             return None if rate is None else SelfTeacher(Ema(rate))
         case _:
-            chosen = word(context, node, ("frozen",), "way to follow the student")
-            return None if chosen is None else SelfTeacher(Frozen())
+            return SelfTeacher(Frozen())
 
 
 def _sees(context: Context, bound: Bound) -> Sees | None:
     node = bound.get("sees")
     if node is None:
         return Sees.NOTHING
-    seen = word(context, node, SEES, "thing a teacher can see")
+    seen = word(context, node, SEES, "thing a teacher can see", argument="sees")
     return None if seen is None else Sees(seen)
 
 

@@ -227,6 +227,6 @@ def for_value(name: str) -> str | None:
 def label_meant(name: str) -> str | None:
     """The usual label, or `rest`, that a label which nothing declares most likely means."""
     lower = name.lower()
-    if lower in ("else", "default", "otherwise", "others"):
+    if lower in ("else", "default", "otherwise", "others", "all", "any", "every", "everything", "all_tokens"):
         return "rest"
     return lower if lower != name and lower in ("rest", "key", "error") else None

@@ -166,7 +166,7 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
     if name in SOURCES:
         return f"`{name}` only compares with `source`", f"write `source == {name}`"
     said = for_value(name)
-    if said is not None:
+    if said is not None and (not context.lets or context.closest(name, context.lets) is None):
         return f"there is no `{name}`", said
     near = context.closest(name, (*context.lets, *SIGNALS))
     return f"there is no signal or `let` called `{name}`", Suggestion(near=near)

@@ -11,15 +11,15 @@ from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.schedules import mixes_units
-from trace_dsl.syntax.tree import Call, Name, Node, Number, Text, TupleOf, Unary, Unit
+from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Anneal, Constant, Length, Operator, RunFraction, Schedule, Shape, Steps, Tokens
 from trace_dsl.vocabulary import Suggestion, did_you_mean
 
 LENGTH_FORMS = "write `30` or `30 steps`, `10%` of the run, or `2e6 tokens`"
 
 
-def word(context: Context, node: Node, choices: Iterable[str], what: str) -> str | None:
-    """One of a closed set of words."""
+def word(context: Context, node: Node, choices: Iterable[str], what: str, *, argument: str | None = None) -> str | None:
+    """One of a closed set of words. `argument` is what it is given to, for fixes that show both."""
     allowed = tuple(choices)
     if isinstance(node, Name):
         if node.name in allowed:
@@ -32,6 +32,11 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str) -> str
         )
         return None
     written = spelled(node)
+    several = [name for name in _names_joined(node) if name in allowed]
+    if several:
+        one = " or ".join(name if argument is None else f"{argument}={name}" for name in dict.fromkeys(several))
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is one word", fix=f"write one word: {one}")
+        return None
     if isinstance(node, Text) and written in allowed:
         message, fix = f"{what} is a word without quotes", Suggestion(near=written, words=f"drop the quotes: {written}")
     elif written is not None and not isinstance(node, Number):
@@ -41,6 +46,18 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str) -> str
         fix = Suggestion(near=None, words=f"write {allowed[0]}, for example")
     context.error(LanguageRule.INVALID_VALUE, node.place, message, fix=fix)
     return None
+
+
+def _names_joined(node: Node) -> tuple[str, ...]:
+    """The names in `(a, b)`, `a + b` or `a and b`; none for any other value."""
+    match node:
+        case TupleOf(items=parts):
+            pass
+        case Binary(operator=Operator.ADD | Operator.AND | Operator.OR, left=left, right=right):
+            parts = (left, right)
+        case _:
+            return ()
+    return tuple(name for one in parts for name in ((one.name,) if isinstance(one, Name) else _names_joined(one)))
 
 
 def text(context: Context, node: Node, what: str) -> str | None:

@@ -10,7 +10,10 @@ from trace_dsl.resolve.losses import channel
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Loss, Name, Node, RouteStatement
 from trace_dsl.terms import Expr, Operator, Rank, Signal
-from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE, Suggestion
+from trace_dsl.vocabulary import NO_LOSS, RESERVED, SIGNALS, UNKNOWN_PREDICATE, Suggestion, ValueKind
+
+# Predicates that are no labels unless `spans` says so.
+_OF_A_ROLLOUT = frozenset(info.name for info in SIGNALS.values() if info.kind is ValueKind.PREDICATE)
 
 
 def route(context: Context, statement: RouteStatement) -> Route | None:
@@ -48,6 +51,15 @@ def _labels(context: Context, statement: RouteStatement) -> tuple[str, ...]:
             )
         elif name == REST:
             labels[name] = selector.place
+        elif not (context.labels_declared and name in context.labels) and name in _OF_A_ROLLOUT:
+            others = " | ".join(other.name for other in statement.selectors if other.name not in _OF_A_ROLLOUT) or REST
+            context.error(
+                LanguageRule.UNKNOWN_SPAN,
+                selector.place,
+                f"`{name}` is no label: it says something about rollouts, and stands behind `when`",
+                consequence="no token would carry it unless the annotator gives that very label",
+                fix=f"write `{others} when {name}: ...`; `spans {name}` declares a label of that name",
+            )
         elif context.labels_declared and name not in context.labels:
             context.error(
                 LanguageRule.UNKNOWN_SPAN,

@@ -127,6 +127,8 @@ def _sign(scene: Scene) -> Advice | None:
             return scene.say("there is no power operator `^`", "multiply, or use exp(n * log(x))")
         case "?" if scene.slot is Slot.AFTER_VALUE:
             return scene.say("there is no `?`: a choice is where(p, a, b)", "write where(p, a, b)")
+        case "[" | "{" if scene.previous.kind == "EQUAL" and scene.taken[-2].text in ARGUMENT_WORDS:
+            return _list_of_words(scene)
         case "[" | "{" if scene.accepts("LPAR"):
             return scene.say(
                 f"`{scene.found}` is not part of the language: groups, calls and pairs use round brackets",
@@ -158,6 +160,15 @@ def _sign(scene: Scene) -> Advice | None:
             return scene.say("a statement goes on over line ends inside brackets; `\\` joins no lines", "take it out")
         case _:
             return _arrows(scene)
+
+
+def _list_of_words(scene: Scene) -> Advice:
+    """`sees=[feedback, solution]`."""
+    argument = scene.taken[-2].text
+    inside = scene.obstacle.text[scene.obstacle.at :].partition("]")[0]
+    words = [word for word in re.findall(r"[a-z_]+", inside) if word in ARGUMENT_WORDS[argument]]
+    one = " or ".join(f"{argument}={word}" for word in words) or f"{argument}={ARGUMENT_WORDS[argument][0]}"
+    return scene.say(f"`{scene.found}`: `{argument}` is one word, and there are no lists", f"write one word: {one}")
 
 
 def _arrows(scene: Scene) -> Advice | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trace_dsl.syntax.messages.scene import KEYWORDS, Advice, Scene
-from trace_dsl.vocabulary import LOSSES
+from trace_dsl.vocabulary import LOSSES, SIGNALS
 
 _JOINING = frozenset({"AND", "OR", "PLUS", "OVER", "COMMA"})
 _INSTEAD_OF_WHEN = frozenset({"if", "where", "unless", "whenever", "on", "for", "with"})
@@ -63,6 +63,13 @@ def after_label(scene: Scene) -> Advice:
         return scene.say(f"the route `{name}` has no losses", "add `: LOSS`, or `: none`")
     if scene.is_dash:
         return scene.dash()
+    if scene.kind in _JOINING and scene.next.text in SIGNALS:
+        return scene.say(
+            f"`{scene.next.text}` is no label: labels are joined by `|`, and predicates stand behind `when`",
+            f"write `{name} when {scene.next.text}`",
+        )
+    if scene.kind in _JOINING and scene.next.kind == "NOT":
+        return scene.say("labels are joined by `|`, and predicates stand behind `when`", f"write `{name} when not ...`")
     if scene.kind in _JOINING:
         return scene.say(f"labels of one route are joined by `|`, not by {scene.quoted}", "write `|`")
     if scene.is_word:
