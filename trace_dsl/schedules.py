@@ -46,6 +46,11 @@ def mixes_units(schedule: Schedule) -> bool:
     return counts_tokens(schedule) and (by_steps or open_ended)
 
 
+def share_of_run(schedule: Schedule) -> float:
+    """How much of the run the lengths that are shares of it take together."""
+    return math.fsum(length.fraction for length in _lengths(schedule) if isinstance(length, RunFraction))
+
+
 def _amount(length: Length, total_steps: int) -> float:
     """A length in the schedule's own unit, steps or tokens."""
     match length:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.language import facts
 from trace_dsl.lint import lint_text, parse_spec
 
 
@@ -117,6 +118,80 @@ def test_an_argument_that_is_given_is_never_offered(text: str) -> None:
 )
 def test_values_and_words(text: str, fix: str, mended: str) -> None:
     assert_mended(text, fix, mended)
+
+
+@pytest.mark.parametrize(
+    ("text", "fix", "mended"),
+    [
+        (
+            "rest: nll(warmup=60%, anneal=linear(60%))",
+            "anneal=cos, lasts to the end",
+            "rest: nll(warmup=60%, anneal=cos)",
+        ),
+        ("rest: nll(ramp=60%, warmup=50%)", "to 100% or less", "rest: nll(ramp=60%, warmup=40%)"),
+        ("rest: grpo(w=schedule(1, start=80%, anneal=cos(30%)))", "100% or less", "rest: grpo()"),
+    ],
+)
+def test_shares_of_a_run_that_add_up_to_more(text: str, fix: str, mended: str) -> None:
+    assert_mended(text, fix, mended)
+    assert [found.rule for found in lint_text(text).diagnostics] == ["invalid-value"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fix", "mended"),
+    [
+        ("warmup=90, anneal=linear(20)", "give steps in percent", "warmup=60%, anneal=linear(20%)"),
+        ("warmup=90, anneal=linear(20)", "leave out the length", "warmup=90, anneal=linear"),
+        ("warmup=90%, anneal=linear(20)", "warmup, anneal: all of them have to fit into 100", "anneal=linear(20)"),
+    ],
+)
+def test_schedules_longer_than_the_run(schedule: str, fix: str, mended: str) -> None:
+    run = facts(total_steps=100)
+    (found,) = lint_text(f"rest: nll({schedule})", run).diagnostics
+    assert fix in found.fix
+    assert lint_text(f"rest: nll({mended})", run).diagnostics == ()
+
+
+def test_a_schedule_of_shares_is_not_told_to_be_one() -> None:
+    (found,) = lint_text("rest: grpo(w=schedule(1, ramp=100%))", facts(total_steps=100)).diagnostics
+    assert found.rule == "schedule-exceeds-run"
+    assert "percent" not in found.fix
+    assert "anneal" not in found.fix
+
+
+@pytest.mark.parametrize(
+    ("weight", "fix", "mended"),
+    [
+        ("w=0.5, anneal=linear(30), floor=0.1", "take `floor` out", "w=0.5, anneal=linear(30)"),
+        ("w=0.1+schedule(1, anneal=cos)", "what is added", "w=schedule(1, anneal=cos)"),
+        ("w=0.5", "anneal=linear(30)", "w=0.5, anneal=linear(30)"),
+    ],
+)
+def test_what_never_stops_following(weight: str, fix: str, mended: str) -> None:
+    teacher = "teacher = self(sync=10, sees=solution)\nrest: fkl({})"
+    (found,) = lint_text(teacher.format(weight)).diagnostics
+    assert (found.rule, fix in found.fix) == ("unbounded-privileged-exposure", True)
+    assert lint_text(teacher.format(mended)).diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("---\nspans:\n  - key\nroutes:\n  key: fkl\n", 1),
+        ("# my spec\nspans:\n- key\n- error\n", 2),
+        ("# my spec\n\n---\nkey: fkl\n", 3),
+        ("routes:\n  # first\n\n  key: fkl()\n", 1),
+    ],
+)
+def test_yaml_is_one_error(text: str, line: int) -> None:
+    (found,) = lint_text(text).diagnostics
+    assert found.message == "this is YAML, and a spec is not"
+    assert found.place.line == line
+
+
+@pytest.mark.parametrize("text", ["key:\n    fkl()\nrest: none", "rest: none # spans:\n", "rest:\nkey: nll()"])
+def test_what_only_looks_like_yaml(text: str) -> None:
+    assert all("YAML" not in found.message for found in lint_text(text).diagnostics)
 
 
 @pytest.mark.parametrize(

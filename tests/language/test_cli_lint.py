@@ -254,3 +254,16 @@ def test_a_file_that_cannot_be_replaced_is_2(folder: Path, monkeypatch: pytest.M
     result = lint("unused.trace", "--fix")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: unused.trace cannot be written: no space left on device\n"
+
+
+def test_a_run_file_is_told_where_it_belongs(folder: Path) -> None:
+    (folder / "runs").mkdir()
+    run = folder / "runs" / "run.yaml"
+    run.write_text("name: x\nspec: ../clean.trace   # beside it\nsteps: 3\nrollout:\n  prompts: 2\n", encoding="utf-8")
+    result = lint("runs/run.yaml")
+    assert result.exit_code == 2
+    assert "runs/run.yaml is a run file, not a spec" in result.stderr
+    assert "trace-dsl lint clean.trace --run runs/run.yaml" in result.stderr
+    run.write_text("spans:\n- key\n", encoding="utf-8")
+    result = lint("runs/run.yaml")
+    assert (result.exit_code, "this is YAML" in result.stdout) == (1, True)

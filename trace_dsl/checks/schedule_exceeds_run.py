@@ -10,6 +10,7 @@ from trace_dsl.expressions import schedule_text
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
 from trace_dsl.rules import RuleInfo
+from trace_dsl.terms import Schedule, Steps
 
 RULE = RuleInfo(
     name="schedule-exceeds-run",
@@ -40,5 +41,19 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             place,
             f"{schedule_text(schedule)} {message}",
             consequence=consequence,
-            fix="shorten it, give its lengths in percent of the run, or leave out the length of its anneal",
+            fix=_fix(schedule, total),
         )
+
+
+def _fix(schedule: Schedule, total: int) -> str:
+    """What to change: lengths in steps may become shares of the run, an anneal may lose its length."""
+    lengths = {"start": schedule.start, "ramp": schedule.ramp, "warmup": schedule.warmup}
+    if schedule.anneal is not None and schedule.anneal.length is not None:
+        lengths["anneal"] = schedule.anneal.length
+    given = [name for name, length in lengths.items() if length != Steps(0)]
+    ways = [f"shorten {', '.join(given)}: all of them have to fit into {total} steps"]
+    if any(isinstance(lengths[name], Steps) for name in given):
+        ways.append("give steps in percent of the run")
+    if "anneal" in lengths:
+        ways.append("leave out the length of its anneal")
+    return ", or ".join(ways)

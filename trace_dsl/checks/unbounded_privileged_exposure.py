@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.reading import divergences_of, end_of_run, finding, is_privileged
-from trace_dsl.expressions import is_known_before_run, weight_at_step
+from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, OtherPlace, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -32,9 +32,18 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             channel.place,
             f"`{channel.text}` never stops following a teacher that sees the {teacher.sees.value}",
             consequence="the student learns to lean on what it will not have; the bound on that grows with every step",
-            fix="let the weight go to zero, as in anneal=linear(30)",
+            fix=_fix(channel.weight),
             others=(OtherPlace(place=teacher.place, note=f"the teacher `{teacher.name}`"),),
         )
+
+
+def _fix(weight: Expr) -> str:
+    annealed = [schedule for schedule in schedules_of(weight) if schedule.anneal is not None]
+    if any(schedule.floor > 0 for schedule in annealed):
+        return "take `floor` out: its anneal then ends at zero"
+    if annealed:
+        return "let the whole weight go to zero: its anneal does, but what is added to it or made of it stays"
+    return "let the weight go to zero, as in anneal=linear(30)"
 
 
 def _ends_at_zero(weight: Expr) -> bool:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from trace_dsl.cli.specs import STDIN, read_bytes
+from trace_dsl.cli.specs import STDIN, is_run_file, lint_of_run, read_bytes
 from trace_dsl.errors import SpecError, TraceError
 from trace_dsl.facts import RunFacts
 from trace_dsl.lint import LintResult, lint_text
@@ -30,6 +30,9 @@ class Linter:
             spec = read_bytes(path)
         except SpecError as error:
             return error
+        if is_run_file(path, spec.text):
+            command = lint_of_run(path, spec.text)
+            return SpecError(f"{path} is a run file, not a spec: lint the spec with it, as in {command}")
         result = lint_text(spec.text, self.facts, path=spec.path, selection=self.rules)
         if self.facts is not None:
             from trace_dsl.plan.support import with_unsupported  # needed with a run alone

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from trace_dsl.lint import LintResult, SourceFile, parse_spec
 from trace_dsl.model import Spec
 from trace_dsl.report import full
 from trace_dsl.spec_files import SpecBytes, read_spec_bytes, read_stream
+
+_RUN_KEYS = re.compile(r"^(name|spec|policy|task|steps|rollout|optim|layout|seed|micro_batch)[ \t]*:", flags=re.M)
+_SPEC_OF_RUN = re.compile(r"^spec[ \t]*:[ \t]*[\"']?([^\s#\"']+)", flags=re.M)
 
 STDIN = "-"
 STDIN_NAME = "<stdin>"
@@ -51,6 +56,18 @@ def read_meaning(path: str) -> Spec:
         blocks = "\n\n".join(block.plain for block in full(result))
         raise SpecError(f"{source.path} has errors:\n{blocks}")
     return spec
+
+
+def is_run_file(path: str, text: str) -> bool:
+    """Whether a file is the description of a run that was given as a spec."""
+    return path.endswith((".yaml", ".yml")) and len(set(_RUN_KEYS.findall(text))) > 1
+
+
+def lint_of_run(path: str, text: str) -> str:
+    """The command that lints the spec of a run file with it."""
+    spec = _SPEC_OF_RUN.search(text)
+    named = "SPEC.trace" if spec is None else os.path.normpath(Path(path).parent / spec[1])
+    return f"trace-dsl lint {named} --run {path}"
 
 
 def run_facts(run: Path) -> RunFacts:

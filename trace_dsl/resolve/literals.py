@@ -10,7 +10,7 @@ from trace_dsl.resolve.elsewhere import spelled
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context, is_length
 from trace_dsl.rules import LanguageRule
-from trace_dsl.schedules import mixes_units
+from trace_dsl.schedules import mixes_units, share_of_run
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Anneal, Constant, Length, Operator, RunFraction, Schedule, Shape, Steps, Tokens
 from trace_dsl.vocabulary import Suggestion, did_you_mean
@@ -214,6 +214,8 @@ def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
 
 # ----------------------------------------------------------------------------------------------------------- schedules
 
+_OPEN_END = "; an anneal without a length, as in anneal=cos, lasts to the end of the run"
+
 
 def anneal(context: Context, node: Node) -> Anneal | None:
     """`cos`, or `linear(30)` with a length."""
@@ -270,6 +272,16 @@ def schedule_from(context: Context, bound: Bound, weight: float | None, place: P
             "this schedule counts some lengths in tokens and others in steps or to the end of the run",
             consequence="its weight at a step would hang on how long earlier responses were",
             fix="give every length of one schedule in tokens, or none",
+        )
+        return None
+    share = share_of_run(schedule)
+    if share > 1 + 1e-9:
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            place,
+            f"the lengths of this schedule add up to {share * 100:g}% of the run",
+            consequence="the run ends before the schedule does",
+            fix="shorten them to 100% or less" + (_OPEN_END if down is not None and down.length is not None else ""),
         )
         return None
     return schedule

@@ -30,6 +30,18 @@ MAX_DEPTH = 60
 MAX_LENGTH = 20_000
 MAX_STATEMENTS = 2_000
 
+_OTHER_FILE = "see whether this is the file you mean; a spec has one statement a line"
+_A_SPEC = (
+    "write a statement a line, as in `spans key(cap=25%)` or `key: fkl(anneal=linear(30))`; a run file goes to --run"
+)
+# A document mark, or a key alone on its line with a list item or a key below it.
+_YAML = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*(?P<sign>---|%YAML)[^\n]*(?:\n|\Z)")
+_YAML_LIST = re.compile(
+    r"^(?P<sign>[A-Za-z_]\w*:)[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*"
+    r"(?:[ \t]*-[ \t]+[^\n]*|[ \t]+[A-Za-z_]\w*:(?:[ \t][^\n]*)?)(?:\n|\Z)",
+    flags=re.M,
+)
+
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r'"[^"\n]*"?')
 _DECLARED = {
@@ -54,6 +66,11 @@ def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     if len(text) > MAX_BYTES:
         message = f"this spec is {len(text):,} characters long; at most {MAX_BYTES:,} are read"
         return _refused(path, text, Place(line=1, column=1, end_line=1, end_column=2, path=place_path), message)
+    yaml = _YAML.match(text) or _YAML_LIST.search(text)
+    if yaml is not None:
+        row = text.count("\n", 0, yaml.start("sign")) + 1
+        place = Place(line=row, column=1, end_line=row, end_column=1 + len(yaml["sign"]), path=place_path)
+        return _refused(path, text, place, "this is YAML, and a spec is not", _A_SPEC)
     lines = split_lines(text, path=place_path)
     if len(lines.statements) > MAX_STATEMENTS:
         place = _place_at(lines.statements[MAX_STATEMENTS], place_path, 0, 1)
@@ -80,9 +97,9 @@ def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     )
 
 
-def _refused(path: str, text: str, place: Place, message: str) -> ParsedSource:
+def _refused(path: str, text: str, place: Place, message: str, fix: str = _OTHER_FILE) -> ParsedSource:
     """A file of which nothing is read. It may have all that the rules would miss."""
-    found = _refusal(place, message, "see whether this is the file you mean; a spec has one statement a line")
+    found = _refusal(place, message, fix)
     unread = BrokenStatement(kind=StatementKind.ROUTE, declares=(), mentions=frozenset({REST}), place=place)
     return ParsedSource(path=path, text=text, statements=(unread,), suppressions=(), diagnostics=(found,))
 

@@ -213,7 +213,7 @@ STATEMENTS = (
             DECAY + "rest: grpo(w=kl) + nll(w=kl)",
             "rest: grpo(w=schedule(1, ramp=39))",
             "rest: grpo(w=schedule(1, start=50))",
-            "rest: pg(adv=A*schedule(1, warmup=50%, anneal=cos(60%)))",
+            "rest: pg(adv=A*schedule(1, ramp=100%))",
         ),
         misses=(
             "rest: grpo(w=schedule(1, warmup=9, anneal=linear(30)))",
