@@ -23,6 +23,7 @@ PAGE_OF = {
     Kind.ARGUMENT: "reference/arguments.html",
     Kind.SIGNAL: "reference/signals.html",
     Kind.FUNCTION: "reference/functions.html",
+    Kind.VALUE: "reference/values.html",
     Kind.RULE: "rules.html",
 }
 # What the theme's script would ask for, were there a repository's address, a drawing, or a browser of before 2020.

@@ -35,13 +35,16 @@ from trace_dsl.reference import (
     STATEMENT_TEXTS,
     WordText,
 )
+from trace_dsl.reference_values import VALUE_TEXTS, stands_in
 from trace_dsl.vocabulary import (
+    ARGUMENT_WORDS,
     ESTIMATORS,
     FUNCTIONS,
     LOSSES,
     ROLLOUT_ARGUMENTS,
     SEES,
     SIGNALS,
+    SOURCES,
     STATEMENTS,
     TEACHER_ARGUMENTS,
 )
@@ -69,6 +72,10 @@ def test_every_word_of_the_vocabulary_has_a_text() -> None:
         ("advantage", ESTIMATORS),
     ):
         assert set(STATEMENT_ARGUMENTS[statement]) == {name for names in calls.values() for name in names}
+    words = {word for words in ARGUMENT_WORDS.values() for word in words}
+    makers = {*TEACHER_ARGUMENTS, *ROLLOUT_ARGUMENTS, *ESTIMATORS, *SOURCES}
+    assert set(VALUE_TEXTS) == {*words, *makers, "steps", "tokens"}
+    assert all(stands_in(word) for word in VALUE_TEXTS)
     sees = STATEMENT_ARGUMENTS["teacher"]["sees"].takes
     assert all(f"`{word}`" in sees for word in SEES)
 
@@ -267,7 +274,11 @@ def test_json_holds_what_the_pages_say() -> None:
     ("name", "kinds"),
     [
         ("entropy", [Kind.LOSS, Kind.SIGNAL]),
-        ("teacher", [Kind.STATEMENT, Kind.ARGUMENT]),
+        ("teacher", [Kind.STATEMENT, Kind.ARGUMENT, Kind.VALUE]),
+        ("token", [Kind.VALUE]),
+        ("diagnosis", [Kind.FUNCTION, Kind.VALUE]),
+        ("self", [Kind.VALUE]),
+        ("none", [Kind.STATEMENT, Kind.VALUE]),
         ("when", [Kind.STATEMENT, Kind.ARGUMENT]),
         ("clip", [Kind.ARGUMENT, Kind.FUNCTION]),
         ("rest", [Kind.STATEMENT]),
@@ -287,6 +298,10 @@ def test_a_name_may_mean_several_things_or_none(name: str, kinds: list[Kind]) ->
     ("arguments", "words"),
     [
         (["entrpy"], "did you mean `entropy`?"),
+        (["dapo"], "write `rest when mixed: grpo("),
+        (["gspo()"], "write grpo(level=sequence"),
+        (["kl"], "fkl is KL(teacher || student)"),
+        (["kl_penalty"], "k3 is the sampled KL estimate"),
         (["hard_pclip"], "did you mean `hard-pclip`?"),
         (["gap", "zzzzzz"], "`zzzzzz` is no rule and no word of the language: trace-dsl explain --all lists"),
         ([], "give names to explain, or --all"),

@@ -31,6 +31,7 @@ def reference_pages() -> dict[str, str]:
         "schedules": _page("Schedules and units", _schedules()),
         "signals": _page("Signals", _signals()),
         "functions": _page("Functions", _functions()),
+        "values": _page("Values", _values()),
         "commands": _page("Commands", _commands()),
     }
     return {f"{FOLDER}/{name}.md": text for name, text in pages.items()}
@@ -141,6 +142,15 @@ def _functions() -> Iterator[str]:
             if entry.name in wanted:
                 yield f"### {entry.name}"
                 yield from _word(entry)
+
+
+def _values() -> Iterator[str]:
+    yield "Words that arguments and statements take."
+    rows = [
+        (f'<span id="{entry.name}"></span>{_code(entry.name)}', _text(entry.meaning), _text("; ".join(entry.notes)))
+        for entry in _of(Kind.VALUE)
+    ]
+    yield _table(("word", "", ""), rows)
 
 
 def _commands() -> Iterator[str]:

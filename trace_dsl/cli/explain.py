@@ -15,6 +15,7 @@ from trace_dsl.cli.formats import OutputFormat, print_json
 from trace_dsl.cli.terminal import console, print_wrapped
 from trace_dsl.explain import Entry, Kind, RulePage, entries, find, rule_pages
 from trace_dsl.explain.pages import Example, Paragraph
+from trace_dsl.resolve.elsewhere import loss_elsewhere
 from trace_dsl.vocabulary import closest
 
 _HEADINGS = {
@@ -23,6 +24,7 @@ _HEADINGS = {
     Kind.ARGUMENT: "arguments",
     Kind.SIGNAL: "signals",
     Kind.FUNCTION: "functions",
+    Kind.VALUE: "values: words that arguments and statements take",
     Kind.RULE: "rules of trace-dsl lint",
 }
 
@@ -30,7 +32,7 @@ _HEADINGS = {
 def explain(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Rules, losses, arguments, signals, functions or statements."),
+        typer.Argument(metavar="[NAME]...", help="Rules, losses, arguments, signals, functions, values or statements."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="List every name with a line about it.")] = False,
     output: Annotated[OutputFormat, typer.Option("--format", help="text for people, json for programs.")] = (
@@ -62,6 +64,9 @@ def explain(
 
 
 def _unknown(name: str) -> str:
+    said = loss_elsewhere(name.strip("`").removesuffix("()"))
+    if said is not None:
+        return f"`{name}` is no rule and no word of the language: {said}"
     near = closest(name, {entry.name for entry in entries()})
     fix = f"did you mean `{near}`?" if near else "trace-dsl explain --all lists what there is"
     return f"`{name}` is no rule and no word of the language: {fix}"

@@ -18,6 +18,7 @@ from trace_dsl.reference import (
     STATEMENT_TEXTS,
     ArgumentText,
 )
+from trace_dsl.reference_values import VALUE_TEXTS, stands_in
 from trace_dsl.vocabulary import (
     HAS,
     LOSSES,
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     ARGUMENT = "argument"
     SIGNAL = "signal"
     FUNCTION = "function"
+    VALUE = "value"
     RULE = "rule"
 
 
@@ -67,7 +69,7 @@ class Entry:
 
 def entries() -> tuple[Entry, ...]:
     """Every meaning of every name, section by section."""
-    return (*_statements(), *_losses(), *_arguments(), *_signals(), *_functions(), *_rules())
+    return (*_statements(), *_losses(), *_arguments(), *_signals(), *_functions(), *_values(), *_rules())
 
 
 def find(name: str) -> tuple[Entry, ...]:
@@ -75,8 +77,11 @@ def find(name: str) -> tuple[Entry, ...]:
     wanted = name.strip().strip("`").removesuffix("()")
     if wanted.startswith("has(") or f"has_{wanted}" in {info.name for info in HAS.values()}:
         wanted = "has"
-    also = "route" if wanted in PART_OF_ROUTE else wanted
-    return tuple(entry for entry in entries() if entry.name in (wanted, also))
+    names = {wanted, "route" if wanted in PART_OF_ROUTE else wanted}
+    value = name.strip().strip("`").removesuffix("()")
+    return tuple(
+        entry for entry in entries() if entry.name in names or (entry.kind is Kind.VALUE and entry.name == value)
+    )
 
 
 def _named(texts: dict[str, ArgumentText], names: tuple[str, ...]) -> tuple[Argument, ...]:
@@ -179,6 +184,18 @@ def _functions() -> list[Entry]:
             arguments=_named(LOSS_ARGUMENTS, ("w", *SCHEDULE_ARGUMENTS)) if name == "schedule" else (),
         )
         for name, text in FUNCTION_TEXTS.items()
+    ]
+
+
+def _values() -> list[Entry]:
+    return [
+        Entry(
+            kind=Kind.VALUE,
+            name=name,
+            meaning=meaning,
+            notes=(f"written {', '.join(f'`{place}`' for place in stands_in(name))}",),
+        )
+        for name, meaning in VALUE_TEXTS.items()
     ]
 
 

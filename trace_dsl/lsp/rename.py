@@ -8,7 +8,7 @@ from collections import Counter
 from lsprotocol import types
 
 from trace_dsl.errors import SpecError
-from trace_dsl.explain import find
+from trace_dsl.explain import Kind, find
 from trace_dsl.format.files import extended_by
 from trace_dsl.lsp.document import Document, analyse
 from trace_dsl.lsp.names import GIVEN, Named
@@ -28,7 +28,7 @@ def rename(document: Document, position: types.Position, name: str) -> types.Wor
     named = _renamable(document, position)
     if not _NAME.fullmatch(name):
         raise SpecError(f"{name!r} is no name: a letter or _ first, then letters, digits and _")
-    if find(name) or name in RESERVED or name == NO_LOSS:
+    if any(entry.kind is not Kind.VALUE for entry in find(name)) or name in RESERVED or name == NO_LOSS:
         raise SpecError(f"{name!r} is a word of the language")
     if any(one.name == name for one in (*document.names, *document.base_names)):
         raise SpecError(f"{name!r} stands in this spec already")

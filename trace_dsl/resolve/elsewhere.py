@@ -209,6 +209,13 @@ def for_loss(context: Context, value: Callable) -> str | None:
     return _LOSSES.get(name)
 
 
+def loss_elsewhere(name: str) -> str | None:
+    """What the language has for a loss of another system, without a spec around it; None when there is nothing."""
+    if name.lower() in _SAMPLED_KL:
+        return "k3 is the sampled KL estimate; rkl and fkl are KLs to a teacher"
+    return _LOSSES.get(name.lower())
+
+
 def for_value(name: str) -> str | None:
     """What to write instead of a word that is no value; None when it says nothing."""
     if name in _TRUE:
