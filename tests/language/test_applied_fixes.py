@@ -24,6 +24,9 @@ def assert_mended(text: str, fix: str, mended: str) -> None:
         ("rest: grpo(0.2, 0.28)", "write clip=(0.2, 0.28)", "rest: grpo(clip=(0.2, 0.28))"),
         ("rest: grpo((0.2, 0.28))", "grpo(clip=(0.2, 0.28))", "rest: grpo(clip=(0.2, 0.28))"),
         ("rest: grpo(token)", "grpo(per=token)", "rest: grpo(per=token)"),
+        ("rest: k3(0.01)", "write k3(ref, w=0.01)", "rest: k3(ref, w=0.01)"),
+        ("rest: grpo(w=mean(A, group))", "mean(over=group)", "rest: grpo(w=mean(reward, over=group))"),
+        ("rest: grpo(high=0.28)", "clip=(0.2, 0.28)", "rest: grpo(clip=(0.2, 0.28))"),
         ("rest: pg(A)", "pg(adv=A)", "rest: pg(adv=A)"),
         (
             "rest: grpo(w=schedule(0.5, 10, 30))",
@@ -62,7 +65,16 @@ def test_arguments_without_a_name(text: str, fix: str, mended: str) -> None:
     assert_mended(text, fix, mended)
 
 
-@pytest.mark.parametrize("text", ["rest: grpo(w=1, clip=0.2, 3, 4)", "rest: nll(w=1, 2)", "rest: grpo(0.5, w=1)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rest: grpo(0.2, 0.28)",
+        "rest: grpo(w=1, clip=0.2, 3, 4)",
+        "rest: nll(w=1, 2)",
+        "rest: grpo(clip=0.2, 0.3, 3)",
+        "rest: grpo(0.5, w=1)",
+    ],
+)
 def test_an_argument_that_is_given_is_never_offered(text: str) -> None:
     assert all("(w=" not in found.fix for found in parse_spec(text)[1])
 

@@ -94,7 +94,7 @@ def bind(
         else:
             values[name] = argument
     for name in required:
-        if name not in values and name not in meant:
+        if name not in values and name not in meant and name not in used:
             context.error(
                 LanguageRule.MISSING_ARGUMENT,
                 value.place,

@@ -22,7 +22,7 @@ _ABOUT = {
     "scale": "scale_rewards norm_adv_by_std_in_grpo normalize_advantage normalize_advantages advantage_normalization "
     "whiten_rewards whiten_advantages normalize_std normalise_std norm_by_std std_norm whiten normalize",
     "clip": "epsilon_low epsilon_high clip_ratio_low clip_ratio_high cliprange_low cliprange_high clip_low clip_high "
-    "eps_low eps_high eps_clip_low eps_clip_high clip_higher",
+    "high low eps_low eps_high eps_clip_low eps_clip_high clip_higher",
     "value model": "lam gae gae_lambda gae_lam gamma vf_coef value_coef value_loss_coef critic",
     "length": "mask_truncated_completions overlong_filter overlong_filtering mask_truncated filter_truncated",
     "estimator": "adv_estimator advantage_estimator estimator",

@@ -30,7 +30,7 @@ from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
 from trace_dsl.resolve.unnamed import written_as
 from trace_dsl.rules import LanguageRule
-from trace_dsl.syntax.tree import Call, Loss, Name, Node
+from trace_dsl.syntax.tree import Call, Loss, Name, Node, Number
 from trace_dsl.terms import Constant, Expr, Rank, Scheduled, Signal
 from trace_dsl.vocabulary import (
     DIVERGENCES,
@@ -153,6 +153,14 @@ def _kernel(context: Context, bound: Bound) -> Kernel | None:
             return EntropyBonus()
         case "k3":
             node = bound.get("to")
+            if isinstance(node, Number):
+                context.error(
+                    LanguageRule.INVALID_VALUE,
+                    node.place,
+                    f"k3 takes the policy it compares with, and `{node.text}` is a number",
+                    fix=f"write k3(ref, w={node.text})",
+                )
+                return None
             to = K3_TARGETS[0] if node is None else word(context, node, K3_TARGETS, "policy k3 compares with")
             return None if to is None else K3(to)
         case _:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from trace_dsl.model import DEFAULT_TEACHER
 from trace_dsl.resolve.elsewhere import reference_loss, spelled
 from trace_dsl.resolve.findings import Context
@@ -11,7 +13,7 @@ from trace_dsl.vocabulary import ARGUMENT_WORDS, DIVERGENCES, SIGNALS, ValueKind
 # Arguments that take a text, a whole number, a number, an expression; of those that are free the first is meant.
 _TEXTS = ("path", "file")
 _COUNTS = ("sync", "n")
-_NUMBERS = ("w", "cap", "ema", "high", "floor")
+_NUMBERS = ("w", "cap", "ema", "high")
 _EXPRESSIONS = ("adv", "w")
 
 
@@ -21,15 +23,15 @@ def fix_for_unnamed(context: Context, call: Call, argument: Argument, known: tup
     free = tuple(name for name in known if name not in used)
     written = written_as(value)
     if "clip" in known:
-        low = _low_side(call, argument)
-        if low is not None:
+        sides = _sides_of_clip(call, argument)
+        if sides is not None:
             used.add("clip")
-            return f"write clip=({written_as(low)}, {written})"
+            return f"write clip=({', '.join(written_as(side) for side in sides)})"
     if function in DIVERGENCES and _is_reference(context, value):
         weight = next((a.value for a in call.arguments if a.name is not None and a.name.name == "w"), None)
         return "write " + reference_loss(context, function, "0.01" if weight is None else written_as(weight))
     name, given = _meant(context, value, free, written, function)
-    if name is None:
+    if name is None or (name == "w" and _has_number_before(call, argument)):
         return _none_fits(function, free, known)
     used.add(name)
     if name == "w" and "clip" in free and isinstance(value, Number) and 0 < value.value < 1:
@@ -50,19 +52,22 @@ def _is_reference(context: Context, value: Node) -> bool:
     return isinstance(value, Name) and value.name in ("ref", "reference") and value.name not in context.teachers
 
 
-def _low_side(call: Call, argument: Argument) -> Node | None:
-    """The number before this one, where the two look like the sides of `clip`: `clip=0.2, 0.28` or `0.2, 0.28`."""
-    before: Argument | None = None
-    for other in call.arguments:
-        if other is argument:
-            break
-        before = other
-    if before is None or not isinstance(argument.value, Number) or not isinstance(before.value, Number):
-        return None
-    named_clip = any(a.name is not None and a.name.name == "clip" for a in call.arguments)
-    if before.name is not None:
-        return before.value if before.name.name == "clip" else None
-    return None if named_clip else before.value
+def _sides_of_clip(call: Call, argument: Argument) -> tuple[Node, Node] | None:
+    """The two numbers, this one among them, that look like the sides of `clip`: `clip=0.2, 0.28` or `0.2, 0.28`."""
+    named = any(other.name is not None and other.name.name == "clip" for other in call.arguments)
+    for low, high in pairwise(call.arguments):
+        if argument not in (low, high) or high.name is not None:
+            continue
+        starts = low.name.name == "clip" if low.name is not None else not named
+        if starts and isinstance(low.value, Number) and isinstance(high.value, Number):
+            return low.value, high.value
+    return None
+
+
+def _has_number_before(call: Call, argument: Argument) -> bool:
+    """Whether another number without a name stands before this one: a weight would stand first."""
+    before = call.arguments[: call.arguments.index(argument)]
+    return any(other.name is None and isinstance(other.value, Number) for other in before)
 
 
 def _meant(context: Context, value: Node, free: tuple[str, ...], written: str, function: str) -> tuple[str | None, str]:
