@@ -38,7 +38,7 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """"2048,512,32768" as tokens, hidden, vocabulary. Raises ValueError on anything else."""
+        """ "2048,512,32768" as tokens, hidden, vocabulary. Raises ValueError on anything else."""
         tokens, hidden, vocabulary = (int(part) for part in text.split(","))
         return cls(tokens=tokens, hidden=hidden, vocabulary=vocabulary)
 
@@ -218,9 +218,7 @@ def _naive_gathered(case: Case) -> Tensor:
         total = total + policy_rows(case.weight_VH, *_policy_inputs(case))
     if case.divergence_K.numel():
         rows = case.divergence_K
-        total = total + divergence_rows(
-            case.weight_VH, case.divergence, case.hidden_NH[rows], case.teacher_NH[rows]
-        )
+        total = total + divergence_rows(case.weight_VH, case.divergence, case.hidden_NH[rows], case.teacher_NH[rows])
     return total / case.size.tokens
 
 

@@ -1,1 +1,2 @@
-def write_report(rows, out): pass
+def write_report(rows, out):
+    pass

@@ -30,22 +30,32 @@ class ChunkLogits:
     """Logits of the student and, by name, of every teacher of the rows, [N, v] each.
 
     owned: the rows (int64, at most N of them) whose target is a column of this rank, and owned_column which
-    one.
+    one; narrow: no kernel of these rows needs more than the target's log-prob, so the first pass leaves
+    exponentials.
     """
 
     student_Nv: Tensor
     teachers_Nv: Mapping[str, Tensor]
     owned: Tensor
     owned_column: Tensor
+    narrow: bool
 
     @classmethod
     def of(
-        cls, student_Nv: Tensor, teachers_Nv: Mapping[str, Tensor], *, target_N: Tensor, first_column: int
+        cls,
+        student_Nv: Tensor,
+        teachers_Nv: Mapping[str, Tensor],
+        *,
+        target_N: Tensor,
+        first_column: int,
+        narrow: bool,
     ) -> ChunkLogits:
         """`target_N` are token ids of the whole vocabulary, `first_column` is this rank's first one."""
         column_N = target_N - first_column
         owned = ((column_N >= 0) & (column_N < student_Nv.shape[1])).nonzero()[:, 0]
-        return cls(student_Nv=student_Nv, teachers_Nv=teachers_Nv, owned=owned, owned_column=column_N[owned])
+        return cls(
+            student_Nv=student_Nv, teachers_Nv=teachers_Nv, owned=owned, owned_column=column_N[owned], narrow=narrow
+        )
 
     def _blocks(self) -> list[slice]:
         rows, columns = self.student_Nv.shape
@@ -57,7 +67,12 @@ class ChunkLogits:
         target_logit_N = self.student_Nv.new_zeros(self.student_Nv.shape[0])
         target_logit_N[self.owned] = self.student_Nv[self.owned, self.owned_column]
         packed = [
-            local_statistics_(self.student_Nv[b], [u[b] for u in self.teachers_Nv.values()], target_logit_N[b])
+            local_statistics_(
+                self.student_Nv[b],
+                [u[b] for u in self.teachers_Nv.values()],
+                target_logit_N[b],
+                exponentials=self.narrow,
+            )
             for b in self._blocks()
         ]
         return torch.cat(packed)
@@ -85,7 +100,9 @@ class ChunkLogits:
         self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[EntropyTerm | DivergenceTerm]
     ) -> Tensor:
         """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
-        for b in self._blocks():
+        if self.narrow:
+            self.student_Nv.mul_((-target_slope_N * torch.exp(-statistics.student.shift_N))[:, None])
+        for b in self._blocks() if not self.narrow else ():
             student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])
             teacher_logp_Nv = {
                 name: logits_Nv[b].sub_(teacher.softmax.shift_N[b, None])

@@ -33,17 +33,34 @@ def operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype)
 
 
-def product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+def product(left: Tensor, right: Tensor, dtype: torch.dtype, *, out: Tensor | None = None) -> Tensor:
     """left @ right in `dtype`; on CUDA a product with one bfloat16 side runs in bfloat16 and adds up in
     float32."""
     if left.dtype == right.dtype == dtype:
-        return torch.mm(left, right)
-    return torch.mm(left.to(torch.bfloat16), right.to(torch.bfloat16), out_dtype=dtype)
+        return torch.mm(left, right, out=out)
+    return torch.mm(left.to(torch.bfloat16), right.to(torch.bfloat16), out_dtype=dtype, out=out)
 
 
-def logits(hidden_NH: Tensor, weight_vH: Tensor, *, temperature: float, dtype: torch.dtype) -> Tensor:
-    """hidden @ weight^T / temperature, [N, v] in `dtype`."""
-    logits_Nv = product(hidden_NH, weight_vH.t(), dtype)
+class Buffers:
+    """Memory for the logits of the chunks of one group, by name: pages that are already there cost no faults."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, Tensor] = {}
+
+    def take(self, name: str, like_NH: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
+        """[N, columns], with whatever stands there; the same memory at each call with a name, so the first
+        chunk of a group must be its largest."""
+        elements = like_NH.shape[0] * columns
+        if name not in self._flat:
+            self._flat[name] = torch.empty(elements, dtype=dtype, device=like_NH.device)
+        return self._flat[name][:elements].view(like_NH.shape[0], columns)
+
+
+def logits(
+    hidden_NH: Tensor, weight_vH: Tensor, *, temperature: float, dtype: torch.dtype, out_Nv: Tensor | None = None
+) -> Tensor:
+    """hidden @ weight^T / temperature, [N, v] in `dtype`, in `out_Nv` where given."""
+    logits_Nv = product(hidden_NH, weight_vH.t(), dtype, out=out_Nv)
     return logits_Nv if temperature == 1.0 else logits_Nv.div_(temperature)
 
 

@@ -81,6 +81,8 @@ class _RoutedLinear(torch.autograd.Function):
         gradients = ctx.saved_tensors
         if loss_gradient is None:
             return None, None, None
+        if not loss_gradient.is_cuda and loss_gradient == 1:  # a GPU's number is not worth waiting for
+            return *gradients, None
         hidden_TH, weight_vH = (None if g is None else g * loss_gradient.to(g.dtype) for g in gradients)
         return hidden_TH, weight_vH, None
 

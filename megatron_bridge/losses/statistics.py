@@ -51,11 +51,14 @@ def row_blocks(rows: int, columns: int, device: torch.device) -> Iterator[slice]
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def local_statistics_(student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor) -> Tensor:
+def local_statistics_(
+    student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor, *, exponentials: bool
+) -> Tensor:
     """Statistics of this rank's columns, [N, STUDENT_COLUMNS + TEACHER_COLUMNS * teachers], in the logits'
     dtype.
 
-    In place: every row of logits becomes relative to its own largest one. `difference` is teacher minus
+    In place: every row of logits becomes relative to its own largest one, or with `exponentials`, for which there
+    must be no teachers, the exponential of that. `difference` is teacher minus
     student, both so centred. A rank without columns (all of them padding) has no mass: max = the lowest
     finite number.
     """
@@ -64,6 +67,8 @@ def local_statistics_(student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor]
         packed_NK = student_logits_Nv.new_zeros(rows, STUDENT_COLUMNS + TEACHER_COLUMNS * len(teacher_logits_Nv))
         packed_NK[:, 0::4] = torch.finfo(packed_NK.dtype).min
         return packed_NK
+    if exponentials:
+        return _exponentiate_(student_logits_Nv, target_logit_N)
     student_max_N, student_exp_Nv, student_sum_N = _center_(student_logits_Nv)
     packed = [
         student_max_N,
@@ -88,6 +93,15 @@ def _center_(logits_Nv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     max_N = logits_Nv.amax(dim=1)
     exp_Nv = logits_Nv.sub_(max_N[:, None]).exp()
     return max_N, exp_Nv, exp_Nv.sum(dim=1)
+
+
+def _exponentiate_(logits_Nv: Tensor, target_logit_N: Tensor) -> Tensor:
+    max_N = logits_Nv.amax(dim=1)
+    centered_Nv = logits_Nv - max_N[:, None]
+    exp_Nv = torch.exp(centered_Nv, out=logits_Nv)
+    sum_N = exp_Nv.sum(dim=1)
+    mean_N = centered_Nv.mul_(exp_Nv).sum(dim=1) / sum_N
+    return torch.stack((max_N, sum_N.log(), mean_N, target_logit_N), dim=1)
 
 
 def gather_statistics(local_NK: Tensor, tp_group: dist.ProcessGroup | None) -> Tensor:

@@ -104,8 +104,9 @@ def sweep(inputs: SweepInputs) -> SweepTotals:
     touched = False
     for group in group_rows(inputs.routing, evaluate_all=inputs.evaluate_all):
         touched |= group.weighted
+        buffers = gemm.Buffers()
         for rows_N in group.rows_N.split(inputs.chunk_rows):
-            _evaluate_chunk(inputs, weight_vH, group, rows_N, totals, dtype)
+            _evaluate_chunk(inputs, weight_vH, group, rows_N, totals, buffers, dtype)
     if touched and totals.hidden_gradient_TH is not None and inputs.tp_group is not None:
         dist.all_reduce(totals.hidden_gradient_TH, group=inputs.tp_group)
     return totals
@@ -117,14 +118,17 @@ def _evaluate_chunk(
     group: RowGroup,
     rows_N: Tensor,
     totals: SweepTotals,
+    buffers: gemm.Buffers,
     dtype: torch.dtype,
 ) -> None:
     hidden_NH = gemm.operand(inputs.hidden_TH[rows_N], dtype)
+    out_Nv = buffers.take("student", hidden_NH, inputs.columns, dtype)
     chunk = ChunkLogits.of(
-        gemm.logits(hidden_NH, weight_vH, temperature=inputs.temperature, dtype=dtype),
-        {name: inputs.teachers[name].at(rows_N) for name in group.teachers},
+        gemm.logits(hidden_NH, weight_vH, temperature=inputs.temperature, dtype=dtype, out_Nv=out_Nv),
+        {name: inputs.teachers[name].at(rows_N, buffers) for name in group.teachers},
         target_N=inputs.target_T[rows_N],
         first_column=inputs.rank * inputs.shard,
+        narrow=not group.wide,
     )
     gathered_rNK = gather_statistics(chunk.local_statistics(), inputs.tp_group)
     statistics = combine_statistics(gathered_rNK, inputs.rank)

@@ -32,6 +32,7 @@ class TeacherHidden:
 class TeacherLogits:
     """A teacher ready for a sweep: position_T[t] is the row of hidden_RH for token t, -1 without one."""
 
+    name: str
     hidden_RH: Tensor
     weight_vH: Tensor
     position_T: Tensor
@@ -75,6 +76,7 @@ class TeacherLogits:
                 f"teacher {name!r} has no hidden row for {missing} of {needed.numel()} tokens that need it"
             )
         return cls(
+            name=name,
             hidden_RH=hidden_RH,
             weight_vH=gemm.operand(weight_vH[:columns], dtype),
             position_T=position_T,
@@ -82,7 +84,13 @@ class TeacherLogits:
             dtype=dtype,
         )
 
-    def at(self, rows_N: Tensor) -> Tensor:
-        """Logits of the given tokens over this rank's true columns, [N, v]."""
+    def at(self, rows_N: Tensor, buffers: gemm.Buffers) -> Tensor:
+        """Logits of the given tokens over this rank's true columns, [N, v], in the buffer of this teacher's name."""
         hidden_NH = gemm.operand(self.hidden_RH[self.position_T[rows_N]], self.dtype)
-        return gemm.logits(hidden_NH, self.weight_vH, temperature=self.temperature, dtype=self.dtype)
+        return gemm.logits(
+            hidden_NH,
+            self.weight_vH,
+            temperature=self.temperature,
+            dtype=self.dtype,
+            out_Nv=buffers.take(f"teacher {self.name}", hidden_NH, self.weight_vH.shape[0], self.dtype),
+        )
