@@ -22,6 +22,7 @@ from megatron_bridge.losses.kernels import (
     mixture_statistics,
 )
 from megatron_bridge.losses.statistics import ChunkStatistics, local_statistics_, row_blocks
+from megatron_bridge.losses.triton_choice import covers_kernels, covers_terms, runs_in_triton
 from trace_dsl.lowering.fused import DivergenceKernel
 
 
@@ -66,6 +67,12 @@ class ChunkLogits:
         maximum."""
         target_logit_N = self.student_Nv.new_zeros(self.student_Nv.shape[0])
         target_logit_N[self.owned] = self.student_Nv[self.owned, self.owned_column]
+        if runs_in_triton(self.student_Nv):
+            from megatron_bridge.losses import triton_statistics
+
+            return triton_statistics.local_statistics_(
+                self.student_Nv, list(self.teachers_Nv.values()), target_logit_N, exponentials=self.narrow
+            )
         packed = [
             local_statistics_(
                 self.student_Nv[b],
@@ -80,6 +87,15 @@ class ChunkLogits:
     def mixture_statistics(self, kernels: Sequence[DivergenceKernel], statistics: ChunkStatistics) -> Tensor:
         """Second pass, where there are jsd, skl or srkl kernels: [N, MIXTURE_COLUMNS * kernels] of this
         rank."""
+        if runs_in_triton(self.student_Nv) and covers_kernels(kernels):
+            from megatron_bridge.losses import triton_statistics
+
+            return triton_statistics.mixture_statistics(
+                kernels,
+                student_Nv=self.student_Nv,
+                student_shift_N=statistics.student.shift_N.contiguous(),
+                teachers=self._with_shifts(statistics),
+            )
         packed = []
         for b in self._blocks():
             student_logp_Nv = self.student_Nv[b] - statistics.student.shift_N[b, None]
@@ -96,13 +112,37 @@ class ChunkLogits:
             packed.append(torch.cat(parts, dim=1))
         return torch.cat(packed)
 
+    def _with_shifts(self, statistics: ChunkStatistics) -> dict[str, tuple[Tensor, Tensor]]:
+        return {
+            name: (logits_Nv, teacher.softmax.shift_N.contiguous())
+            for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
+        }
+
     def gradient_(
         self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[EntropyTerm | DivergenceTerm]
     ) -> Tensor:
         """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
         if self.narrow:
             self.student_Nv.mul_((-target_slope_N * torch.exp(-statistics.student.shift_N))[:, None])
-        for b in self._blocks() if not self.narrow else ():
+        elif runs_in_triton(self.student_Nv) and covers_terms(terms):
+            from megatron_bridge.losses import triton_gradient
+
+            triton_gradient.logit_gradient_(
+                self.student_Nv,
+                statistics.student.shift_N.contiguous(),
+                self._with_shifts(statistics),
+                target_slope_N=target_slope_N,
+                terms=terms,
+            )
+        else:
+            self._write_gradient_(statistics, target_slope_N, terms)
+        self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
+        return self.student_Nv
+
+    def _write_gradient_(
+        self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[EntropyTerm | DivergenceTerm]
+    ) -> None:
+        for b in self._blocks():
             student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])
             teacher_logp_Nv = {
                 name: logits_Nv[b].sub_(teacher.softmax.shift_N[b, None])
@@ -114,5 +154,3 @@ class ChunkLogits:
                 target_slope_N=target_slope_N[b],
                 terms=[term.at(b) for term in terms],
             )
-        self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
-        return self.student_Nv
