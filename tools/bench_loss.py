@@ -41,7 +41,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from megatron_bridge.losses.statistics import CHUNK_BYTES, default_chunk_rows
+from megatron_bridge.losses.statistics import default_chunk_rows
 
 SIZES = ("2048,512,32768", "512,256,151936")
 QUICK_SIZE = "512,256,16384"
@@ -162,7 +162,7 @@ def why_not(peer: Peer, case: Case, args: argparse.Namespace) -> str | None:
 def compare(case: Case, peers: Sequence[Peer], args: argparse.Namespace) -> list[Row]:
     """Check, then time in turns, all peers of a case; the first of `peers` is ours."""
     size, device = case.size, args.device
-    chunk_rows = case.chunk_rows or default_chunk_rows(size.tokens, size.vocabulary, CHUNK_BYTES[device])
+    chunk_rows = case.chunk_rows or default_chunk_rows(size.tokens, size.vocabulary, device)
     common = {
         "kl_fraction": case.kl_fraction,
         **asdict(size),

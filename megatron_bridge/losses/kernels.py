@@ -101,6 +101,8 @@ def log_mixture_ratios(log_ratio: Tensor, teacher_share: float) -> tuple[Tensor,
 
 def _log_one_plus_share(x: Tensor, share: float) -> Tensor:
     """log(1 + share (e^x - 1)) for share <= 1/2, for any x: past _EXP_LIMIT the function is linear."""
+    if not x.is_cuda and x.numel() and x.amax() <= _EXP_LIMIT:  # three passes less; a GPU would have to be waited for
+        return x.expm1().mul_(share).log1p_()
     beyond = (x - _EXP_LIMIT).relu_()
     return x.clamp(max=_EXP_LIMIT).expm1_().mul_(share).log1p_().add_(beyond)
 

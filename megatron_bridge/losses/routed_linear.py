@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from megatron_bridge.losses import gemm
 from megatron_bridge.losses.kernels import MIXTURES
-from megatron_bridge.losses.statistics import CHUNK_BYTES, default_chunk_rows
+from megatron_bridge.losses.statistics import default_chunk_rows
 from megatron_bridge.losses.sweep import SweepInputs, sweep
 from megatron_bridge.losses.teacher import TeacherHidden, TeacherLogits
 from trace_dsl.lowering.fused import (
@@ -121,6 +121,7 @@ def routed_linear_loss(
     is returned so.
 
     Memory: [chunk_rows, v] float32 for the student and for each teacher of a chunk, plus the two gradients.
+    `chunk_rows` None is `statistics.default_chunk_rows`, by device and v.
 
     Collectives over `tp_group`, forward: one all-gather of packed statistics a chunk, one more a chunk with a
     jsd, skl or srkl kernel, one all-reduce of the hidden gradient. Backward: none. All tp ranks must pass the
@@ -159,9 +160,7 @@ def routed_linear_loss(
     for name in names:
         if name not in teacher_hidden:
             raise ValueError(f"no hidden rows of teacher {name!r}: given are {sorted(teacher_hidden) or 'none'}")
-    default_rows = default_chunk_rows(
-        target_T.numel(), shard, CHUNK_BYTES.get(hidden_TH.device.type, CHUNK_BYTES["cuda"])
-    )
+    default_rows = default_chunk_rows(target_T.numel(), shard, hidden_TH.device.type)
     inputs = SweepInputs(
         hidden_TH=hidden_TH.detach(),
         output_weight_vH=output_weight_vH.detach(),

@@ -23,9 +23,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# On an H100 the products of a chunk outweigh the traffic of its weight gradient from about 1053 rows on.
-MAX_CHUNK_ROWS = 4096
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}
+# Rows of a chunk at most, and bytes of its float32 logits at most, by device. On an H100 the products of a chunk
+# outweigh the traffic of its weight gradient from about 1053 rows on. On a CPU chunks of 512 rows instead of 256 gain
+# 3% of time and hold twice the logits.
+CHUNK_LIMITS = {"cpu": (256, 64 << 20), "cuda": (4096, 2 << 30)}
 # Element-wise work runs over blocks of rows, so that its temporaries stay in cache (CPU) or small (CUDA).
 BLOCK_ELEMENTS = {"cpu": 1 << 16, "cuda": 1 << 26}
 
@@ -33,14 +34,15 @@ STUDENT_COLUMNS = 4  # max, log_sum, E_student[logit - max], logit of the target
 TEACHER_COLUMNS = 4  # max, log_sum, E_teacher[difference], E_student[difference]
 
 
-def default_chunk_rows(tokens: int, vocab_shard: int, budget_bytes: int) -> int:
-    """Rows of a chunk: as many as one float32 [rows, vocab_shard] in `budget_bytes` allows, at most 4096,
-    evenly cut.
+def default_chunk_rows(tokens: int, vocab_shard: int, device: str) -> int:
+    """Rows of a chunk: as many as CHUNK_LIMITS of a device type allow for one float32 [rows, vocab_shard], evenly
+    cut.
 
     A chunk holds one such tensor for the student and one for each teacher of its rows. `vocab_shard` must be
     the padded shard, equal on every rank: ranks with other chunks would issue other collectives.
     """
-    limit = max(1, min(MAX_CHUNK_ROWS, budget_bytes // (4 * max(1, vocab_shard))))
+    max_rows, max_bytes = CHUNK_LIMITS.get(device, CHUNK_LIMITS["cuda"])
+    limit = max(1, min(max_rows, max_bytes // (4 * max(1, vocab_shard))))
     chunks = max(1, -(-tokens // limit))
     return max(1, -(-tokens // chunks))
 

@@ -385,8 +385,10 @@ def test_entropy_is_rewarded_by_a_positive_weight() -> None:
 
 
 def test_default_chunk_rows() -> None:
-    """Within the budget, at most 4096, evenly cut, never zero."""
-    assert default_chunk_rows(8192, 151936, 2 << 30) == 2731
-    assert default_chunk_rows(100_000, 1000, 2 << 30) == 4000
-    assert default_chunk_rows(5, 1 << 30, 1) == 1
-    assert default_chunk_rows(0, 1000, 64 << 20) == 1
+    """Within the device's bytes and rows, evenly cut, never zero."""
+    assert default_chunk_rows(8192, 151936, "cuda") == 2731
+    assert default_chunk_rows(100_000, 1000, "cuda") == 4000
+    assert default_chunk_rows(2048, 32768, "cpu") == 256
+    assert default_chunk_rows(512, 151936, "cpu") == 103
+    assert default_chunk_rows(5, 1 << 40, "cpu") == 1
+    assert default_chunk_rows(0, 1000, "cpu") == 1
