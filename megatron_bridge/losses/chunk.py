@@ -9,8 +9,8 @@ statistics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class ChunkLogits:
     owned: Tensor
     owned_column: Tensor
     narrow: bool
+    slopes_held: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -84,9 +85,14 @@ class ChunkLogits:
         ]
         return torch.cat(packed)
 
-    def mixture_statistics(self, kernels: Sequence[DivergenceKernel], statistics: ChunkStatistics) -> Tensor:
-        """Second pass, where there are jsd, skl or srkl kernels: [N, MIXTURE_COLUMNS * kernels] of this
-        rank."""
+    def mixture_statistics(
+        self, kernels: Sequence[DivergenceKernel], statistics: ChunkStatistics, *, shared: Container[str]
+    ) -> Tensor:
+        """Second pass, where there are jsd, skl or srkl kernels: [N, MIXTURE_COLUMNS * kernels] of this rank.
+
+        In torch, the logits of a teacher that is not `shared` with another kernel become its kernel's g, which the
+        last pass would compute again: `slopes_held` has its name.
+        """
         if runs_in_triton(self.student_Nv) and covers_kernels(kernels):
             from megatron_bridge.losses import triton_statistics
 
@@ -105,11 +111,15 @@ class ChunkLogits:
             }
             parts = [
                 mixture_statistics(
-                    kernel, student_logp_Nv=student_logp_Nv, teacher_logp_Nv=teacher_logp_Nv[kernel.teacher]
+                    kernel,
+                    student_logp_Nv=student_logp_Nv,
+                    teacher_logp_Nv=teacher_logp_Nv[kernel.teacher],
+                    slope_out_Nv=None if kernel.teacher in shared else self.teachers_Nv[kernel.teacher][b],
                 )
                 for kernel in kernels
             ]
             packed.append(torch.cat(parts, dim=1))
+        self.slopes_held.update(kernel.teacher for kernel in kernels if kernel.teacher not in shared)
         return torch.cat(packed)
 
     def _with_shifts(self, statistics: ChunkStatistics) -> dict[str, tuple[Tensor, Tensor]]:
@@ -145,7 +155,7 @@ class ChunkLogits:
         for b in self._blocks():
             student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])
             teacher_logp_Nv = {
-                name: logits_Nv[b].sub_(teacher.softmax.shift_N[b, None])
+                name: logits_Nv[b] if name in self.slopes_held else logits_Nv[b].sub_(teacher.softmax.shift_N[b, None])
                 for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
             }
             logit_gradient_(

@@ -25,7 +25,7 @@ Legend: N rows of a chunk, v columns of the vocabulary on this rank.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -132,9 +132,11 @@ def _mixture_slope(kernel: DivergenceKernel, over_student_Nv: Tensor, over_teach
             raise AssertionError(kernel.kind)
 
 
-def mixture_statistics(kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor) -> Tensor:
+def mixture_statistics(
+    kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor, slope_out_Nv: Tensor | None = None
+) -> Tensor:
     """This rank's columns' part of the value and of E_student[g], [N, 2]; log-probs are over the whole
-    vocabulary."""
+    vocabulary. g itself is left in `slope_out_Nv` where given."""
     log_ratio_Nv = teacher_logp_Nv - student_logp_Nv
     over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
     student_Nv = student_logp_Nv.exp()
@@ -148,7 +150,10 @@ def mixture_statistics(kernel: DivergenceKernel, *, student_logp_Nv: Tensor, tea
         else:
             assert kernel.parameter is not None
             value_N = kernel.parameter * kl_teacher_mix_N + (1.0 - kernel.parameter) * kl_student_mix_N
-    mean_slope_N = torch.linalg.vecdot(student_Nv, _mixture_slope(kernel, over_student_Nv, over_teacher_Nv))
+    slope_Nv = _mixture_slope(kernel, over_student_Nv, over_teacher_Nv)
+    if slope_out_Nv is not None:
+        slope_out_Nv.copy_(slope_Nv)
+    mean_slope_N = torch.linalg.vecdot(student_Nv, slope_Nv)
     return torch.stack((value_N, mean_slope_N), dim=1)
 
 
@@ -171,14 +176,18 @@ class EntropyTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DivergenceTerm:
-    """weight times a divergence at every row; mean_slope_N = E_student[g], which fkl does not use."""
+    """weight times a divergence at every row; mean_slope_N = E_student[g], which fkl does not use.
+
+    slope_held: the teacher's log-probs have become g.
+    """
 
     kernel: DivergenceKernel
     weight_N: Tensor
     mean_slope_N: Tensor
+    slope_held: bool = False
 
     def at(self, rows: slice) -> DivergenceTerm:
-        return DivergenceTerm(kernel=self.kernel, weight_N=self.weight_N[rows], mean_slope_N=self.mean_slope_N[rows])
+        return replace(self, weight_N=self.weight_N[rows], mean_slope_N=self.mean_slope_N[rows])
 
     def logit_gradient(
         self, student_Nv: Tensor, student_logp_Nv: Tensor, teacher_logp_Nv: Mapping[str, Tensor]
@@ -189,6 +198,8 @@ class DivergenceTerm:
             return (student_Nv - logp_Nv.exp()).mul_(self.weight_N[:, None])
         if self.kernel.kind is DivergenceKind.RKL:
             slope_Nv = student_logp_Nv - logp_Nv
+        elif self.slope_held:
+            slope_Nv = logp_Nv
         else:
             slope_Nv = mixture_slope(self.kernel, logp_Nv - student_logp_Nv)
         return slope_Nv.sub_(self.mean_slope_N[:, None]).mul_(student_Nv).mul_(self.weight_N[:, None])

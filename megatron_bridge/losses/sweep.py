@@ -10,6 +10,7 @@ padding), C channels, r ranks of `tp_group`, K packed statistics.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -173,7 +174,9 @@ def _add_wide_terms(
         else:
             mixtures[channel] = kernel
     if mixtures:
-        local_NK = chunk.mixture_statistics(tuple(mixtures.values()), statistics)
+        users = Counter(kernel.teacher for c in group.wide if isinstance(kernel := kernels[c], DivergenceKernel))
+        shared = {teacher for teacher, count in users.items() if count > 1}
+        local_NK = chunk.mixture_statistics(tuple(mixtures.values()), statistics, shared=shared)
         global_NK = gather_statistics(local_NK, inputs.tp_group).sum(dim=0)
         for channel, pair_N2 in zip(mixtures, global_NK.split(MIXTURE_COLUMNS, dim=1), strict=True):
             value_N[channel], mean_slope_N[channel] = pair_N2.unbind(dim=1)
@@ -185,8 +188,14 @@ def _add_wide_terms(
         totals.loss_C[channel] += (weight_N * value_N[channel]).sum(dtype=torch.float64)
         kernel = kernels[channel]
         if isinstance(kernel, DivergenceKernel):
-            term = DivergenceTerm(kernel=kernel, weight_N=weight_N, mean_slope_N=mean_slope_N[channel])
-            terms.append(term)
+            terms.append(
+                DivergenceTerm(
+                    kernel=kernel,
+                    weight_N=weight_N,
+                    mean_slope_N=mean_slope_N[channel],
+                    slope_held=kernel.teacher in chunk.slopes_held,
+                )
+            )
         else:
             terms.append(EntropyTerm(weight_N=weight_N, entropy_N=statistics.entropy_N))
     return terms
