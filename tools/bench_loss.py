@@ -44,7 +44,7 @@ from torch.profiler import ProfilerActivity, profile
 from megatron_bridge.losses.statistics import default_chunk_rows
 
 SIZES = ("2048,512,32768", "512,256,151936")
-QUICK_SIZE = "512,256,16384"
+QUICK_SIZE = "512,256,8192"
 FRACTIONS = (0.0, 0.1, 0.25, 1.0)
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of gradients, relative in the 2-norm
 CONSOLE = Console()
@@ -247,7 +247,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kl", type=float, action="append", help=f"KL fractions (default {FRACTIONS})")
     parser.add_argument("--divergence", choices=("jsd", "fkl", "rkl"), default="jsd")
     parser.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS[1:]], help="only these")
-    parser.add_argument("--repeats", type=int, help="rounds; medians are shown (default 5, with --quick 3)")
+    parser.add_argument("--repeats", type=int, help="rounds; medians are shown (default 5, with --quick 2)")
     parser.add_argument("--chunk-rows", type=int, help="rows of our chunks (default: by rule)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32, on cuda bfloat16")
@@ -268,7 +268,7 @@ def main() -> int:
         return 0
     torch.set_num_threads(1)
     if args.repeats is None:
-        args.repeats = 3 if args.quick else 5
+        args.repeats = 2 if args.quick else 5
     dtype = getattr(torch, args.dtype or ("bfloat16" if args.device == "cuda" else "float32"))
     peers = [peer for peer in PEERS if not args.peer or peer is PEERS[0] or peer.name in args.peer]
     rows: list[Row] = []

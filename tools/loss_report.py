@@ -59,7 +59,7 @@ def plot(cases: Sequence[tuple[tuple[Any, ...], list[Row]]], path: Path) -> None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    matplotlib.rcParams["svg.hashsalt"] = "loss"  # the same rows give the same file
+    matplotlib.rcParams.update({"svg.hashsalt": "loss", "svg.fonttype": "none"})  # the same rows, the same small file
     figure, axes = pyplot.subplots(len(cases), 2, figsize=(10, 2.2 * len(cases)), squeeze=False, layout="constrained")
     for (time_axis, memory_axis), (key, rows) in zip(axes, cases, strict=True):
         timed = [row for row in reversed(rows) if row["seconds"] is not None]
