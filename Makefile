@@ -2,6 +2,8 @@
 # make demo    lint, plan, train the shipped policy on two processes, show what changed
 # make test    all tests
 # make lint    ruff and mypy
+# make docs    the documentation as a site: open site/index.html
+# make vscode  the VS Code extension as tools/vscode/trace-dsl.vsix (needs Node 20)
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +13,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs vscode clean
 
 setup: $(STAMP)
 
@@ -37,5 +39,12 @@ lint: setup
 	$(BIN)/trace-dsl fmt --check specs
 	$(BIN)/trace-dsl lint specs
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+vscode: setup
+	$(BIN)/python tools/make_textmate_grammar.py
+	cd tools/vscode && npm ci --ignore-scripts && PATH="$(abspath $(BIN)):$$PATH" npm test && npm run package
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info tools/vscode/node_modules tools/vscode/*.vsix

@@ -23,7 +23,7 @@ def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, P
     result = lint_file(loaded.spec_path, facts=loaded.facts)
     diagnostics = list(result.diagnostics)
     if result.spec is not None:
-        diagnostics += unsupported(result.spec, loaded.facts)
+        diagnostics += unsupported(result.spec)
     errors = [d for d in diagnostics if d.severity is Severity.ERROR]
     if errors or result.spec is None:
         raise SpecError(f"{loaded.spec_path} cannot be used in this run:\n{render(errors, loaded.spec_path)}")

@@ -20,6 +20,7 @@ from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
 from megatron_bridge.run_file import LoadedRun, changed_settings, dump_run
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan
+from trace_dsl.plan.describe import default_steps, describe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ def _prepare(directory: RunDirectory, loaded: LoadedRun, plan: Plan) -> list[str
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / "spec.trace", plan.spec_text)
     write_text(path / "run.yaml", dump_run(loaded))
-    write_text(path / "plan.json", plan.to_json() + "\n")
+    write_text(path / "plan.json", describe(plan, default_steps(plan)).to_json() + "\n")
     return changed
 
 

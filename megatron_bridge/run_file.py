@@ -6,30 +6,25 @@ directory.
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
 from megatron_bridge.tasks import get_task
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
+from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class LayoutSettings(_Strict):
+class LayoutSettings(Strict):
     """How ranks are split; the job runs on tp x pp x dp processes."""
 
     tp: Positive = 1
@@ -41,7 +36,7 @@ class LayoutSettings(_Strict):
         return Layout(tp=self.tp, pp=self.pp, dp=self.dp)
 
 
-class RolloutSettings(_Strict):
+class RolloutSettings(Strict):
     """prompts: problems an iteration, over all ranks; group_size: responses to each; temperature: of sampling."""
 
     prompts: Positive = 32
@@ -51,7 +46,7 @@ class RolloutSettings(_Strict):
     max_batch: Positive = 256
 
 
-class OptimizerSettings(_Strict):
+class OptimizerSettings(Strict):
     """AdamW. lr: peak learning rate; warmup: steps of linear rise; decay: what follows, down to min_lr."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-5
@@ -65,7 +60,7 @@ class OptimizerSettings(_Strict):
     clip_grad: Annotated[float, Field(gt=0)] = 1.0
 
 
-class EvaluationSettings(_Strict):
+class EvaluationSettings(Strict):
     """problems: held-out problems sampled before and after training (and every `every` steps; 0: not in between)."""
 
     problems: Positive = 512
@@ -74,14 +69,14 @@ class EvaluationSettings(_Strict):
     seed: Count = 1
 
 
-class CheckpointSettings(_Strict):
+class CheckpointSettings(Strict):
     """every: optimizer steps between checkpoints (0: only at the end); keep: how many are kept."""
 
     every: Count = 50
     keep: Positive = 2
 
 
-class RunFile(_Strict):
+class RunFile(Strict):
     """One training run. `steps` are optimizer steps; each iteration of rollouts serves `minibatches` of them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -219,30 +214,6 @@ def _size_problems(file: RunFile, shape: ModelShape) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe loading that reads 1e-4 as a number (as YAML 1.2 does) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: dict[Any, yaml.Node] = {}
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen[key] = key_node
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -253,11 +224,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if path.suffix == ".trace":
         raise RunFileError(f"{path}: this is a spec; a run file (YAML) names it under 'spec:'")
     try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise RunFileError(f"{path}{where}: not valid YAML: {error.problem}") from error
+        data = load_yaml(text)
+    except YamlError as error:
+        raise RunFileError(f"{path}{error.place}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise RunFileError(f"{path}: a run file is a mapping of settings such as 'spec: trace.trace'")
     return data
@@ -269,9 +238,9 @@ def _override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise RunFileError(f"{item!r}: an override is written key=value, for example optim.lr=3e-4")
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.MarkedYAMLError as error:
-            raise RunFileError(f"{item!r}: the value is not valid YAML: {error.problem}") from error
+            value = load_yaml(text)
+        except YamlError as error:
+            raise RunFileError(f"{item!r}: the value is not valid YAML: {error}") from error
         *folders, leaf = key.split(".")
         place = data
         for folder in folders:
@@ -287,35 +256,8 @@ def _validate(path: Path, data: dict[str, Any]) -> RunFile:
     try:
         return RunFile.model_validate(data)
     except ValidationError as error:
-        lines = (_message(entry) for entry in error.errors())
-        raise RunFileError("\n".join(f"{path}: {line}" for line in lines)) from error
-
-
-def _message(entry: Any) -> str:
-    where = ".".join(map(str, entry["loc"]))
-    if entry["type"] == "extra_forbidden":
-        known = _known_keys(entry["loc"][:-1])
-        close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(sorted(known))}"
-        return f"{where}: unknown setting; {hint}"
-    if entry["type"] == "missing":
-        return f"{where}: missing; every run file sets it"
-    if entry["type"] == "string_pattern_mismatch":
-        return f"{where}: {entry['input']!r} is not allowed: use letters, digits, '.', '_' and '-'"
-    if entry["type"] == "model_type":
-        return f"{where}: {entry['input']!r} is not allowed: it is a group of settings"
-    text = entry["msg"][0].lower() + entry["msg"][1:]
-    return f"{where}: {entry['input']!r} is not allowed: {text}"
-
-
-def _known_keys(group: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = RunFile
-    for name in group:
-        annotation = model.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        lines = (f"{path}: {where(loc)}: {message}" for loc, message in problems(error, RunFile))
+        raise RunFileError("\n".join(lines)) from error
 
 
 def dump_run(loaded: LoadedRun) -> str:

@@ -14,9 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 # Later stages import earlier ones. A module belongs to the longest prefix that fits it.
 STAGES = (
-    ("trace_dsl.errors", "trace_dsl.facts", "trace_dsl.terms", "trace_dsl.model"),
-    ("trace_dsl.schedules", "trace_dsl.rules"),
+    ("trace_dsl.errors", "trace_dsl.facts", "trace_dsl.terms", "trace_dsl.model", "trace_dsl.strict_yaml"),
+    ("trace_dsl.schedules", "trace_dsl.rules", "trace_dsl.spec_files"),
     ("trace_dsl.vocabulary", "trace_dsl.expressions"),
+    ("trace_dsl.over_steps",),
     ("trace_dsl.syntax",),
     ("trace_dsl.resolve",),
     ("trace_dsl.checks",),
@@ -24,6 +25,7 @@ STAGES = (
     ("trace_dsl.report", "trace_dsl.format", "trace_dsl.reference", "trace_dsl.explain", "trace_dsl.prove"),
     ("trace_dsl.plan",),
     ("trace_dsl.lowering",),
+    ("trace_dsl.expect",),
     ("megatron_bridge.losses", "megatron_bridge.tasks", "megatron_bridge.device"),
     ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
@@ -32,6 +34,7 @@ STAGES = (
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
+    ("trace_dsl.lsp",),
     ("trace_dsl.cli", "trace_dsl.__main__"),
 )
 # Facts about shapes and tasks are standard-library Python that earlier stages may read.
@@ -89,6 +92,11 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         ["lint", "specs/demo/trace.trace"],
         ["lint", "specs", "--run", "specs/demo/run.yaml"],
         ["plan", "specs/demo/trace.trace", "--run", "specs/demo/run.yaml"],
+        ["diff", "specs/demo/trace.trace", "specs/demo/grpo.trace", "--run", "specs/demo/run.yaml"],
+        ["prove", "specs/demo/trace.trace", "--implies", "specs/demo/grpo.trace"],
+        ["explain", "--all"],
+        ["fmt", "--check", "specs"],
+        ["test", "gone.trace"],
         ["train", "specs/demo/run.yaml", "steps=no"],
         ["--help"],
     ],
@@ -115,10 +123,9 @@ def test_wheel_holds_the_grammar_and_every_package(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "trace_dsl/grammar/trace.lark" in names
-    assert "trace_dsl/py.typed" in names
+    assert {"trace_dsl/py.typed", "trace_dsl/grammar/trace.lark", "trace_dsl/pages/rules.md"} <= names
     assert {str(path.relative_to(ROOT)) for _, path in modules()} <= names
-    # unpacked elsewhere, the language reads its own grammar and needs no repository
+    # unpacked elsewhere, the language needs no repository
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     spec = "key: fkl(w=1.0, warmup=50, anneal=cos)\nrest: grpo()\n"
     program = (

@@ -13,7 +13,6 @@ A setting that does not exist, or a rule that does not, is an error: a typing mi
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -84,13 +83,15 @@ def rule_names(names: Iterable[str], *, where: str, ignoring: bool = False) -> f
     found = frozenset(names)
     for name in sorted(found):
         if name not in RULES:
-            raise SpecError(_with_hint(f"{where}: there is no rule {name!r}", did_you_mean(name, RULES)))
+            raise SpecError(_with_hint(f"{where}: there is no rule {name!r}", did_you_mean(name, RULES).text))
         if ignoring and name in _LANGUAGE:
             raise SpecError(f"{where}: {name!r} cannot be ignored: without it a spec has no meaning")
     return found
 
 
 def _table(path: Path) -> dict[str, object] | None:
+    import tomllib  # most folders have no such file
+
     try:
         with path.open("rb") as file:
             data = tomllib.load(file)
@@ -108,7 +109,7 @@ def _table(path: Path) -> dict[str, object] | None:
 def _configuration(table: dict[str, object], path: Path) -> Configuration:
     for key in table:
         if key not in SETTINGS:
-            raise SpecError(_with_hint(f"{path}: {TABLE} has no setting {key!r}", did_you_mean(key, SETTINGS)))
+            raise SpecError(_with_hint(f"{path}: {TABLE} has no setting {key!r}", did_you_mean(key, SETTINGS).text))
     pedantic = table.get("pedantic", False)
     if not isinstance(pedantic, bool):
         raise SpecError(f"{path}: {TABLE}.pedantic is {pedantic!r}, but must be true or false")

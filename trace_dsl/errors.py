@@ -23,5 +23,9 @@ class LayoutError(TraceError, ValueError):
     """The processes that were started are not those that the layout needs."""
 
 
+class ExpectationError(TraceError, ValueError):
+    """A file of expected weights cannot be read, or says something that is not allowed."""
+
+
 class LoweringError(TraceError, ValueError):
     """A spec gave a weight or an advantage on a batch that no loss can use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from trace_dsl.model import DEFAULT_TEACHER
@@ -52,8 +53,25 @@ def walk(expr: Expr) -> Iterator[Expr]:
         waiting.extend(children_of(current))
 
 
+def map_signals(expr: Expr, change: Callable[[Signal], Signal]) -> Expr:
+    """The expression with every signal put through `change`."""
+    match expr:
+        case Constant() | Scheduled():
+            return expr
+        case Signal():
+            return change(expr)
+        case Operation() | Apply() | Scanned():
+            return replace(expr, args=tuple(map_signals(arg, change) for arg in expr.args))
+        case Reduce():
+            return expr if expr.value is None else replace(expr, value=map_signals(expr.value, change))
+        case _:
+            assert_never(expr)
+
+
 def is_larger_than(expr: Expr, *, nodes: int, depth: int) -> bool:
     """Whether an expression has more than so many nodes or levels; stops looking as soon as it knows."""
+    if not children_of(expr):
+        return False
     count = 0
     waiting = [(expr, 1)]
     while waiting:

@@ -36,3 +36,15 @@ class RunFacts:
     max_response_tokens: int
     temperature: float = 1.0
     stored_teachers: tuple[StoredTeacher, ...] = ()
+
+
+def run_of_length(total_steps: int) -> RunFacts:
+    """A run of which only the length is known: enough for weights, not for what the rules ask of a run."""
+    return RunFacts(
+        total_steps=total_steps,
+        group_size=1,
+        annotator_labels=(),
+        teacher_contexts=(),
+        vocab_size=1,
+        max_response_tokens=1,
+    )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_dsl.checks import RULES, check, unused_suppression
-from trace_dsl.checks.removals import removals
-from trace_dsl.errors import SpecError
+from trace_dsl.checks.removals import Removal, removals
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, Severity, Spec
+from trace_dsl.model import Diagnostic, Place, Replacement, Severity, Spec
 from trace_dsl.resolve import resolve
 from trace_dsl.rules import DEFAULT_RULES, LANGUAGE_RULES, LanguageRule, RuleSelection
+from trace_dsl.spec_files import read_spec_bytes
 from trace_dsl.syntax import ParsedSource, Suppression, parse_source
 from trace_dsl.vocabulary import did_you_mean
 
@@ -43,16 +43,6 @@ class LintResult:
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
         return tuple(found for found in self.diagnostics if found.severity is Severity.ERROR)
-
-
-def read_spec(path: Path) -> str:
-    """The text of a spec file; raises SpecError when it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def parse_spec(text: str, *, path: str = "<text>") -> tuple[Spec | None, tuple[Diagnostic, ...]]:
@@ -93,7 +83,7 @@ def lint_file(
     path: Path | str, facts: RunFacts | None = None, *, selection: RuleSelection = DEFAULT_RULES
 ) -> LintResult:
     """`lint_text` of a file; raises SpecError when the file cannot be read."""
-    return lint_text(read_spec(Path(path)), facts, path=str(path), selection=selection)
+    return lint_text(read_spec_bytes(str(path)).text, facts, path=str(path), selection=selection)
 
 
 # --------------------------------------------------------------------------------------------------------------- fixes
@@ -108,6 +98,15 @@ class FixedText:
     result: LintResult
 
 
+def removal_of(found: Diagnostic, text: str, *, path: str = "<text>") -> Removal | None:
+    """What can be taken out to settle a finding; None when nothing can, or the spec would mean something else then."""
+    before = parse_spec(text, path=path)[0]
+    for removal in removals((found,), parse_source(path, text)):
+        if len(removal.text) < len(text) and _means_the_same(before, parse_spec(removal.text, path=path)[0]):
+            return removal
+    return None
+
+
 def fix_text(
     text: str, facts: RunFacts | None = None, *, path: str = "<text>", selection: RuleSelection = DEFAULT_RULES
 ) -> FixedText:
@@ -116,6 +115,8 @@ def fix_text(
     A spec with errors of the language is left as it is. When something new would be found in the text afterwards,
     nothing is taken out at all.
     """
+    from trace_dsl.checks.removals import removals  # of use here alone
+
     first = lint_text(text, facts, path=path, selection=selection)
     now, removed = FixedText(text=text, removed=(), result=first), True
     while removed:
@@ -175,8 +176,8 @@ def _apply_suppressions(
     spec_is_whole = not any(diagnostic.rule in _LANGUAGE for diagnostic in found)
     for source in sources:
         for suppression in source.suppressions:
-            for rule in suppression.rules:
-                refusal = _refusal(rule, suppression)
+            for rule, rule_place in zip(suppression.rules, suppression.rule_places, strict=True):
+                refusal = _refusal(rule, rule_place, suppression)
                 if refusal is not None:
                     comments.append(refusal)
                     continue
@@ -194,14 +195,16 @@ def _on_line(diagnostic: Diagnostic, suppression: Suppression) -> bool:
     return place.path == comment.path and place.line <= comment.line <= place.end_line
 
 
-def _refusal(rule: str, suppression: Suppression) -> Diagnostic | None:
+def _refusal(rule: str, rule_place: Place, suppression: Suppression) -> Diagnostic | None:
     if rule in RULES and rule not in _LANGUAGE and rule != "unused-suppression":
         return None
+    replacement: Replacement | None = None
     if rule in RULES:
         message, fix = f"`{rule}` cannot be ignored: without it the spec has no meaning", "mend the line"
     else:
         message = f"there is no rule `{rule}`"
-        fix = did_you_mean(rule, (name for name in RULES if name not in _LANGUAGE))
+        suggestion = did_you_mean(rule, (name for name in RULES if name not in _LANGUAGE))
+        fix, replacement = suggestion.text, suggestion.at(rule_place)
     return Diagnostic(
         rule=LanguageRule.BAD_SUPPRESSION.value,
         severity=Severity.ERROR,
@@ -209,4 +212,5 @@ def _refusal(rule: str, suppression: Suppression) -> Diagnostic | None:
         message=message,
         consequence="the comment silences nothing",
         fix=fix,
+        replacement=replacement,
     )

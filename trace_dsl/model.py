@@ -43,8 +43,19 @@ class OtherPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What to write instead of the text that stands at a place."""
+
+    place: Place
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
-    """One finding: which rule, where, what, what it would cost a run, and how to fix it."""
+    """One finding: which rule, where, what, what it would cost a run, and how to fix it.
+
+    `replacement` is the fix as a change of the text, where one word for another is all there is to it.
+    """
 
     rule: str
     severity: Severity
@@ -53,6 +64,7 @@ class Diagnostic:
     consequence: str = ""
     fix: str = ""
     others: tuple[OtherPlace, ...] = ()
+    replacement: Replacement | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------- teachers
@@ -103,10 +115,13 @@ DEFAULT_TEACHER = "teacher"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
+    """`written` names the arguments that its statement gives; the default teacher, without a statement, has none."""
+
     name: str
     source: SelfTeacher | ModelTeacher
     sees: Sees
     place: Place
+    written: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
@@ -236,13 +251,16 @@ class Per:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One loss of one route. `weight` is detached when it is evaluated; `text` is the call as written."""
+    """One loss of one route. `weight` is detached when it is evaluated; `text` is the call as written, and `written`
+    names the arguments it gives: all others have their defaults.
+    """
 
     kernel: Kernel
     weight: Expr
     per: Per
     place: Place
     text: str
+    written: tuple[str, ...] = ()
 
 
 REST = "rest"
@@ -282,16 +300,23 @@ class EstimatorKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvantageEstimator:
-    """How `A` comes from rewards: group mean (and std), leave-one-out mean, or the reward itself."""
+    """How `A` comes from rewards: group mean (and std), leave-one-out mean, or the reward itself.
+
+    `place` is None without an `advantage` statement; `written` names the arguments that it gives.
+    """
 
     kind: EstimatorKind = EstimatorKind.GROUP
     scale_by_std: bool = True
     place: Place | None = None
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSource:
-    """Extra rollouts: sampled from the policy under a privileged prompt, or read from a file (`cached`)."""
+    """Extra rollouts: sampled from the policy under a privileged prompt, or read from a file (`cached`).
+
+    `written` names the arguments that the statement gives.
+    """
 
     name: str
     sees: Sees = Sees.NOTHING
@@ -299,6 +324,7 @@ class RolloutSource:
     n: int = 1
     cached: str | None = None
     place: Place
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

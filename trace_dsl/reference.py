@@ -135,6 +135,40 @@ LOSS_TEXTS: dict[str, WordText] = {
     "k3": _word("k3(to, ...)", "exp(d) - d - 1, d = to_logp - logp", "rest: grpo() + k3(ref, w=0.001)"),
 }
 
+# What a trainer has to gather for a loss beside its own forward pass; "" for nothing.
+_FULL_VOCABULARY = (
+    "the full vocabulary of a teacher at the tokens it trains; with topk the teacher's likeliest tokens, or with "
+    "of=student its log-probabilities of the student's likeliest tokens"
+)
+_OLD_LOGP = "the old log-probability of the sampled token"
+LOSS_NEEDS: dict[str, str] = {
+    **dict.fromkeys(("fkl", "rkl", "jsd", "skl", "srkl"), _FULL_VOCABULARY),
+    **dict.fromkeys(
+        ("grpo", "pg"),
+        f"{_OLD_LOGP}; with level=sequence that of every token of the response; with anchor=mix(...) also a teacher's; "
+        "with tis also the trainer's own",
+    ),
+    "cispo": _OLD_LOGP,
+    "nll": "",
+    "entropy": "",
+    "k3": "the log-probability of the sampled token under the policy it compares with",
+}
+# The same for a signal, at every response token; a signal that is not here follows from rewards, lengths and spans.
+_POLICY_PASS = "a forward pass of the policy before the step"
+_TEACHER_PASS = "a forward pass of the teacher"
+SIGNAL_NEEDS: dict[str, str] = {
+    "logp": _POLICY_PASS,
+    "entropy": _POLICY_PASS,
+    "old_logp": "the old log-probabilities, kept from sampling",
+    "ratio": f"{_POLICY_PASS} and the old log-probabilities",
+    "teacher_logp": _TEACHER_PASS,
+    "teacher_entropy": _TEACHER_PASS,
+    "gap": f"{_POLICY_PASS} and one of the teacher",
+    "overlap": f"the likeliest tokens of the policy and of the teacher: {_POLICY_PASS} and one of the teacher",
+    "ref_logp": "a forward pass of the reference policy",
+    "base_logp": "a forward pass of the base model",
+}
+
 FUNCTION_TEXTS: dict[str, WordText] = {
     "exp": _word("exp(x)", "e to the power of x", "rest: grpo(w=exp(-entropy))"),
     "log": _word("log(x)", "natural logarithm", "rest: grpo(w=log(len))"),

@@ -7,7 +7,9 @@ the word: arXiv 2605.10194, equation 2), then goes down to `floor` over the anne
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import assert_never
 
 from trace_dsl.terms import Anneal, Length, RunFraction, Schedule, Shape, Steps, Tokens
@@ -57,6 +59,11 @@ def _amount(length: Length, total_steps: int) -> float:
             assert_never(length)
 
 
+def phase_ends(schedule: Schedule, total_steps: int) -> tuple[float, ...]:
+    """Where a schedule's start, ramp, hold and anneal end, in its own unit."""
+    return tuple(accumulate(_amount(length, total_steps) for length in _lengths(schedule)))
+
+
 def _fall(anneal: Anneal, share: float) -> float:
     """How much of the way from the floor (0) to w (1) is left after `share` of the anneal, 0 <= share < 1."""
     match anneal.shape:
@@ -73,26 +80,36 @@ def _fall(anneal: Anneal, share: float) -> float:
             assert_never(anneal.shape)
 
 
-def weight_at(schedule: Schedule, at: Progress) -> float:
-    """The schedule's weight at `at`.
+def weight_function(schedule: Schedule, total_steps: int) -> Callable[[float], float]:
+    """The schedule's weight as a function of the position: steps done, or tokens trained if it counts tokens.
 
     Boundaries: the weight is 0 at `start` when there is a ramp (the ramp reaches w at start + ramp); it is w up to
     and without start + ramp + warmup, where the anneal begins at its first value, w; it is `floor` from the anneal's
     end on.
     """
-    total = at.total_steps
-    position = at.tokens if counts_tokens(schedule) else float(at.step)
-    start, ramp, warmup = (_amount(x, total) for x in (schedule.start, schedule.ramp, schedule.warmup))
-    position -= start
-    if position < 0:
-        return 0.0
-    if position < ramp:
-        return schedule.weight * position / ramp
-    anneal = schedule.anneal
-    position -= ramp + warmup
-    if anneal is None or position < 0:
-        return schedule.weight
-    length = max(total - start - ramp - warmup, 0.0) if anneal.length is None else _amount(anneal.length, total)
-    if position >= length:
-        return schedule.floor
-    return schedule.floor + (schedule.weight - schedule.floor) * _fall(anneal, position / length)
+    start, ramp, warmup = (_amount(x, total_steps) for x in (schedule.start, schedule.ramp, schedule.warmup))
+    weight, floor, anneal = schedule.weight, schedule.floor, schedule.anneal
+    length = 0.0
+    if anneal is not None:
+        rest = max(total_steps - start - ramp - warmup, 0.0)
+        length = rest if anneal.length is None else _amount(anneal.length, total_steps)
+
+    def weight_at_position(position: float) -> float:
+        position -= start
+        if position < 0:
+            return 0.0
+        if position < ramp:
+            return weight * position / ramp
+        position -= ramp + warmup
+        if anneal is None or position < 0:
+            return weight
+        if position >= length:
+            return floor
+        return floor + (weight - floor) * _fall(anneal, position / length)
+
+    return weight_at_position
+
+
+def weight_at(schedule: Schedule, at: Progress) -> float:
+    """The schedule's weight at `at`; see `weight_function`."""
+    return weight_function(schedule, at.total_steps)(at.tokens if counts_tokens(schedule) else at.step)

@@ -6,13 +6,12 @@ does not exist.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trace_dsl.model import DivergenceKind, Sees
-from trace_dsl.terms import Function, Rank, Reduction, Scan, Scope
+from trace_dsl.model import DivergenceKind, PerKind, Place, RatioLevel, Replacement, Sees, SupportOf, Tail
+from trace_dsl.terms import Function, Rank, Reduction, Scan, Scope, Shape
 
 
 class ValueKind(StrEnum):
@@ -204,6 +203,22 @@ ROLLOUT_ARGUMENTS: dict[str, tuple[str, ...]] = {"policy": ("sees", "when", "n")
 ESTIMATORS: dict[str, tuple[str, ...]] = {"group": ("center", "scale"), "loo": (), "none": ()}
 SEES: tuple[str, ...] = tuple(sees.value for sees in Sees)
 
+# The words that an argument takes, for arguments that take one of a closed set. `const`, `mix` and, when they have a
+# length, the shapes of an anneal are called.
+ARGUMENT_WORDS: dict[str, tuple[str, ...]] = {
+    "anneal": tuple(shape.value for shape in Shape),
+    "per": tuple(kind.value for kind in PerKind),
+    "of": tuple(side.value for side in SupportOf),
+    "tail": tuple(tail.value for tail in Tail),
+    "level": tuple(level.value for level in RatioLevel),
+    "anchor": ("old", "mix"),
+    "to": K3_TARGETS,
+    "sees": SEES,
+    "center": ("mean",),
+    "scale": ("std", "none"),
+    "over": tuple(scope.value for scope in Scope),
+}
+
 FUNCTIONS: tuple[str, ...] = (
     *sorted({f.value for f in Function} | {r.value for r in Reduction} | {s.value for s in Scan} | {"has", "schedule"}),
 )
@@ -212,24 +227,74 @@ FUNCTIONS: tuple[str, ...] = (
 RESERVED = frozenset({"and", "or", "not", "when"})
 
 
+# Comparing texts takes time that grows with their lengths multiplied.
+LONGEST_WORD = 64
+
+
+# Words of other systems, some of them near to a word that means the opposite.
+_MEANT = {
+    "incorrect": "wrong",
+    "fail": "wrong",
+    "failed": "wrong",
+    "passed": "correct",
+    "else": "rest",
+    "default": "rest",
+    "otherwise": "rest",
+    "forward_kl": "fkl",
+    "reverse_kl": "rkl",
+    "sft": "nll",
+    "ce": "nll",
+    "epsilon": "clip",
+    "eps": "clip",
+    "clip_range": "clip",
+    "weight": "w",
+    "coef": "w",
+    "temp": "temperature",
+}
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most likely means, or None when nothing is near."""
-    choices = sorted(set(known))
+    if len(word) > LONGEST_WORD:
+        return None
+    choices = sorted({choice for choice in known if len(choice) <= LONGEST_WORD})
+    meant = _MEANT.get(word.lower())
+    if meant in choices:
+        return meant
     exact = [choice for choice in choices if choice.lower() == word.lower()]
     if exact:
         return exact[0]
+    import difflib  # needed for mistakes alone
+
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return near[0] if near else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A fix: the nearest known word, or the list of all when it is short enough to read."""
-    choices = tuple(dict.fromkeys(known))
-    near = closest(word, choices)
-    if near is not None:
-        return f"did you mean `{near}`?"
-    if not choices:
+MAX_LISTED = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """What to write instead of a word that does not exist: the word `near` it, else one of those `known`."""
+
+    near: str | None
+    known: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The suggestion in words; known words are listed when they are few enough to read."""
+        if self.near is not None:
+            return f"did you mean `{self.near}`?"
+        if 0 < len(self.known) <= MAX_LISTED:
+            return f"known here: {', '.join(self.known)}"
         return ""
-    if len(choices) <= 24:
-        return f"known here: {', '.join(choices)}"
-    return ""
+
+    def at(self, place: Place) -> Replacement | None:
+        """The suggestion as a change of the word that stands at a place; None when nothing is near."""
+        return None if self.near is None else Replacement(place=place, text=self.near)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> Suggestion:
+    """What `word` most likely means of the words that are known."""
+    choices = tuple(dict.fromkeys(known))
+    return Suggestion(near=closest(word, choices), known=choices)

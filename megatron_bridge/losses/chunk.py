@@ -1,4 +1,4 @@
-"""The logits of one chunk of rows, and the three passes over them.
+"""The logits of one chunk of rows at one temperature, and the passes over them.
 
 A pass runs over blocks of rows, so that its temporaries stay small; the logits themselves are the only
 tensors of the chunk's size. They change meaning in place: logits, then log-probs, then the gradient.
@@ -9,19 +9,15 @@ statistics.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from megatron_bridge.losses.kernels import (
-    DivergenceTerm,
-    EntropyTerm,
-    logit_gradient_,
-    mixture_statistics,
-)
+from megatron_bridge.losses.kernels import WideTerm, logit_gradient_, mixture_statistics
 from megatron_bridge.losses.statistics import ChunkStatistics, local_statistics_, row_blocks
+from megatron_bridge.losses.support import Support, SupportChoice, candidates
 from megatron_bridge.losses.triton_choice import covers_kernels, covers_terms, runs_in_triton
 from trace_dsl.lowering.fused import DivergenceKernel
 
@@ -30,44 +26,80 @@ from trace_dsl.lowering.fused import DivergenceKernel
 class ChunkLogits:
     """Logits of the student and, by name, of every teacher of the rows, [N, v] each.
 
-    owned: the rows (int64, at most N of them) whose target is a column of this rank, and owned_column which
-    one; narrow: no kernel of these rows needs more than the target's log-prob, so the first pass leaves
-    exponentials.
+    first_column: the token id of this rank's first column; owned: the rows (int64, at most N of them) whose target
+    is a column of this rank, and owned_column which one; narrow: no kernel of these rows needs more than the target's
+    log-prob, so the first pass leaves exponentials; slopes_held: the teachers whose logits have become a kernel's g.
     """
 
     student_Nv: Tensor
     teachers_Nv: Mapping[str, Tensor]
+    first_column: int
     owned: Tensor
     owned_column: Tensor
-    narrow: bool
+    narrow: bool = False
     slopes_held: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
-        cls,
-        student_Nv: Tensor,
-        teachers_Nv: Mapping[str, Tensor],
-        *,
-        target_N: Tensor,
-        first_column: int,
-        narrow: bool,
+        cls, student_Nv: Tensor, teachers_Nv: Mapping[str, Tensor], *, target_N: Tensor, first_column: int
     ) -> ChunkLogits:
-        """`target_N` are token ids of the whole vocabulary, `first_column` is this rank's first one."""
+        """`target_N` are token ids of the whole vocabulary."""
         column_N = target_N - first_column
         owned = ((column_N >= 0) & (column_N < student_Nv.shape[1])).nonzero()[:, 0]
         return cls(
-            student_Nv=student_Nv, teachers_Nv=teachers_Nv, owned=owned, owned_column=column_N[owned], narrow=narrow
+            student_Nv=student_Nv,
+            teachers_Nv=teachers_Nv,
+            first_column=first_column,
+            owned=owned,
+            owned_column=column_N[owned],
         )
+
+    def scaled(self, factor: float, teachers: Sequence[str]) -> tuple[ChunkLogits, Tensor]:
+        """A copy with the logits, the named teachers' alone, less their maximum and times `factor`; and the maxima of
+        student and teachers, [N, 1 + teachers]. Before the first pass.
+
+        Scaling logits around 1e4 would round away what their differences are made of.
+        """
+        logits = [self.student_Nv, *(self.teachers_Nv[name] for name in teachers)]
+        if self.student_Nv.shape[1] == 0:
+            lowest = torch.finfo(self.student_Nv.dtype).min
+            maxima_NK = self.student_Nv.new_full((len(self.student_Nv), len(logits)), lowest)
+        else:
+            maxima_NK = torch.stack([logits_Nv.amax(dim=1) for logits_Nv in logits], dim=1)
+        student_Nv, *teachers_Nv = (
+            (logits_Nv - maxima_NK[:, k, None]).mul_(factor) for k, logits_Nv in enumerate(logits)
+        )
+        teachers_of = dict(zip(teachers, teachers_Nv, strict=True))
+        return replace(self, student_Nv=student_Nv, teachers_Nv=teachers_of, slopes_held=set()), maxima_NK
+
+    def with_teachers(self, teachers: Sequence[str], *, narrow: bool) -> ChunkLogits:
+        """The same logits, of the named teachers alone; `narrow` ones have none."""
+        assert not (narrow and teachers)
+        return replace(self, teachers_Nv={name: self.teachers_Nv[name] for name in teachers}, narrow=narrow)
 
     def _blocks(self) -> list[slice]:
         rows, columns = self.student_Nv.shape
         return list(row_blocks(rows, columns, self.student_Nv.device))
 
+    def _target_logits(self, logits_Nv: Tensor) -> Tensor:
+        """[N]: the target's logit where it is a column of this rank, else 0."""
+        target_logit_N = logits_Nv.new_zeros(logits_Nv.shape[0])
+        target_logit_N[self.owned] = logits_Nv[self.owned, self.owned_column]
+        return target_logit_N
+
+    def teacher_target_logits(self, teacher: str) -> Tensor:
+        """This rank's part of a teacher's logit of the target, [N, 1]. Before the first pass."""
+        return self._target_logits(self.teachers_Nv[teacher])[:, None]
+
+    def candidates(self, choice: SupportChoice) -> Tensor:
+        """This rank's candidates for a top-k support, [N, 2 size]. Before the first pass."""
+        logits_Nv = self.student_Nv if choice.teacher is None else self.teachers_Nv[choice.teacher]
+        return torch.cat([candidates(logits_Nv[b], choice.size, self.first_column) for b in self._blocks()])
+
     def local_statistics(self) -> Tensor:
         """First pass: packed statistics of this rank's columns, [N, K]; rows become relative to their
         maximum."""
-        target_logit_N = self.student_Nv.new_zeros(self.student_Nv.shape[0])
-        target_logit_N[self.owned] = self.student_Nv[self.owned, self.owned_column]
+        target_logit_N = self._target_logits(self.student_Nv)
         if runs_in_triton(self.student_Nv):
             from megatron_bridge.losses import triton_statistics
 
@@ -85,41 +117,34 @@ class ChunkLogits:
         ]
         return torch.cat(packed)
 
-    def mixture_statistics(
-        self, kernels: Sequence[DivergenceKernel], statistics: ChunkStatistics, *, shared: Container[str]
-    ) -> Tensor:
-        """Second pass, where there are jsd, skl or srkl kernels: [N, MIXTURE_COLUMNS * kernels] of this rank.
+    def mixture_statistics(self, kernel: DivergenceKernel, statistics: ChunkStatistics, *, shared: bool) -> Tensor:
+        """Second pass, where a kernel needs the global softmax: [N, MIXTURE_COLUMNS] of this rank.
 
-        In torch, the logits of a teacher that is not `shared` with another kernel become its kernel's g, which the
-        last pass would compute again: `slopes_held` has its name.
+        In torch, the logits of a teacher that is not `shared` with another kernel become this one's g, which the last
+        pass would compute again: `slopes_held` has its name.
         """
-        if runs_in_triton(self.student_Nv) and covers_kernels(kernels):
+        teacher_Nv, shift_N = self._with_shifts(statistics)[kernel.teacher]
+        if runs_in_triton(self.student_Nv) and covers_kernels([kernel]):
             from megatron_bridge.losses import triton_statistics
 
             return triton_statistics.mixture_statistics(
-                kernels,
+                [kernel],
                 student_Nv=self.student_Nv,
                 student_shift_N=statistics.student.shift_N.contiguous(),
-                teachers=self._with_shifts(statistics),
+                teachers={kernel.teacher: (teacher_Nv, shift_N)},
             )
-        packed = []
-        for b in self._blocks():
-            student_logp_Nv = self.student_Nv[b] - statistics.student.shift_N[b, None]
-            teacher_logp_Nv = {
-                name: logits_Nv[b] - teacher.softmax.shift_N[b, None]
-                for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
-            }
-            parts = [
-                mixture_statistics(
-                    kernel,
-                    student_logp_Nv=student_logp_Nv,
-                    teacher_logp_Nv=teacher_logp_Nv[kernel.teacher],
-                    slope_out_Nv=None if kernel.teacher in shared else self.teachers_Nv[kernel.teacher][b],
-                )
-                for kernel in kernels
-            ]
-            packed.append(torch.cat(parts, dim=1))
-        self.slopes_held.update(kernel.teacher for kernel in kernels if kernel.teacher not in shared)
+        held = not shared and kernel.pclip is None
+        packed = [
+            mixture_statistics(
+                kernel,
+                student_logp_Nv=self.student_Nv[b] - statistics.student.shift_N[b, None],
+                teacher_logp_Nv=teacher_Nv[b] - shift_N[b, None],
+                slope_out_Nv=teacher_Nv[b] if held else None,
+            )
+            for b in self._blocks()
+        ]
+        if held:
+            self.slopes_held.add(kernel.teacher)
         return torch.cat(packed)
 
     def _with_shifts(self, statistics: ChunkStatistics) -> dict[str, tuple[Tensor, Tensor]]:
@@ -128,9 +153,19 @@ class ChunkLogits:
             for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
         }
 
-    def gradient_(
-        self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[EntropyTerm | DivergenceTerm]
-    ) -> Tensor:
+    def support_log_probs(self, teacher: str, support: Support, statistics: ChunkStatistics) -> Tensor:
+        """Second pass, where there is a top-k support: this rank's log-probs of both sides, [N, 2 (S + 1)]."""
+        softmax = statistics.teachers[list(self.teachers_Nv).index(teacher)].softmax
+        sides = []
+        for logits_Nv, side in (
+            (self.student_Nv, statistics.student),
+            (self.teachers_Nv[teacher], softmax),
+        ):
+            parts = [support.at(b).log_probs_(logits_Nv[b] - side.shift_N[b, None]) for b in self._blocks()]
+            sides.append(torch.cat(parts))
+        return torch.cat(sides, dim=1)
+
+    def gradient_(self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> Tensor:
         """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
         if self.narrow:
             self.student_Nv.mul_((-target_slope_N * torch.exp(-statistics.student.shift_N))[:, None])
@@ -149,14 +184,12 @@ class ChunkLogits:
         self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
         return self.student_Nv
 
-    def _write_gradient_(
-        self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[EntropyTerm | DivergenceTerm]
-    ) -> None:
+    def _write_gradient_(self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> None:
         for b in self._blocks():
             student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])
             teacher_logp_Nv = {
-                name: logits_Nv[b] if name in self.slopes_held else logits_Nv[b].sub_(teacher.softmax.shift_N[b, None])
-                for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
+                name: logits_Nv[b] if name in self.slopes_held else logits_Nv[b].sub_(shift_N[b, None])
+                for name, (logits_Nv, shift_N) in self._with_shifts(statistics).items()
             }
             logit_gradient_(
                 student_logp_Nv,

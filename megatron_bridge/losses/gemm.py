@@ -42,24 +42,26 @@ def product(left: Tensor, right: Tensor, dtype: torch.dtype, *, out: Tensor | No
 
 
 class Buffers:
-    """Memory for the logits of the chunks of one group, by name: pages that are already there cost no faults."""
+    """Memory for the logits of one chunk after the other, by name: pages that are already there cost no faults."""
 
     def __init__(self) -> None:
         self._flat: dict[str, Tensor] = {}
 
-    def take(self, name: str, like_NH: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
-        """[N, columns], with whatever stands there; the same memory at each call with a name, so the first
-        chunk of a group must be its largest."""
-        elements = like_NH.shape[0] * columns
-        if name not in self._flat:
-            self._flat[name] = torch.empty(elements, dtype=dtype, device=like_NH.device)
-        return self._flat[name][:elements].view(like_NH.shape[0], columns)
+    def take(self, name: str, rows: int, columns: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """[rows, columns], with whatever stands there; what an earlier call with the name got is overwritten."""
+        elements = rows * columns
+        if name not in self._flat or self._flat[name].numel() < elements:
+            self._flat.pop(name, None)
+            self._flat[name] = torch.empty(elements, dtype=dtype, device=device)
+        return self._flat[name][:elements].view(rows, columns)
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._flat.clear()
 
 
-def logits(
-    hidden_NH: Tensor, weight_vH: Tensor, *, temperature: float, dtype: torch.dtype, out_Nv: Tensor | None = None
-) -> Tensor:
-    """hidden @ weight^T / temperature, [N, v] in `dtype`, in `out_Nv` where given."""
+def logits(hidden_NH: Tensor, weight_vH: Tensor, *, temperature: float, dtype: torch.dtype, out_Nv: Tensor) -> Tensor:
+    """hidden @ weight^T / temperature, [N, v] in `dtype`, in `out_Nv`."""
     logits_Nv = product(hidden_NH, weight_vH.t(), dtype, out=out_Nv)
     return logits_Nv if temperature == 1.0 else logits_Nv.div_(temperature)
 

@@ -1,4 +1,4 @@
-"""The formulas of the kernels: values from statistics, and gradients with respect to the logits.
+"""The formulas of the divergences: values from statistics, and gradients with respect to the logits.
 
 For a value that depends on the student's distribution alone, d value / d logit_i = student_i (g_i -
 E_student[g]) with g = d value / d student; a constant added to g changes nothing, and is chosen here so that
@@ -16,8 +16,12 @@ student):
 
 For rkl and -H the mean of g is minus or plus the value; for the mixtures it is summed with the value.
 
+With a pointwise clip each term of the sum over the vocabulary is at most `pclip` (a jsd's term is the weighted sum of
+its two), and a clipped term is constant. The constant that was chosen above then matters: g is the one of the table
+where a term is not clipped, and minus that constant where it is.
+
 Sources: generalised JSD as in GKD (arXiv 2306.13649, section 2); skewed divergences as in DistiLLM (arXiv
-2402.03898); clipping as in PPO (arXiv 1707.06347, equation 7) and Dual-clip PPO (arXiv 1912.09729).
+2402.03898); the clip of each term as in OPSD (arXiv 2601.18734).
 
 Legend: N rows of a chunk, v columns of the vocabulary on this rank.
 """
@@ -26,64 +30,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trace_dsl.lowering.fused import CispoKernel, DivergenceKernel, PolicyGradientKernel
+from trace_dsl.lowering.fused import DivergenceKernel
 from trace_dsl.model import DivergenceKind
 
 MIXTURES = frozenset({DivergenceKind.JSD, DivergenceKind.SKL, DivergenceKind.SRKL})
 MIXTURE_COLUMNS = 2  # value and E_student[g] of this rank's columns
 
 _EXP_LIMIT = 80.0  # exp(80) is finite in float32; beyond it, log(1 + s (e^x - 1)) = x + log s to the last bit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TargetTerm:
-    """A kernel of the sampled token's log-prob alone: slope_N = d value / d logp, clipped_N where a clip made
-    it 0."""
-
-    value_N: Tensor
-    slope_N: Tensor
-    clipped_N: Tensor | None = None
-
-
-def policy_gradient(
-    kernel: PolicyGradientKernel, *, logp_N: Tensor, old_logp_N: Tensor, advantage_N: Tensor
-) -> TargetTerm:
-    """max(-ratio A, -clip(ratio, 1 - clip_low, 1 + clip_high) A), for A < 0 at most -dual A where `dual` is
-    set.
-
-    ratio = exp(logp - old_logp). The value is what the formula says: a ratio that overflows with A < 0 and no
-    dual clip is an infinite loss, for the trainer to stop on. A = 0 is zero whatever the ratio.
-    """
-    ratio_N = (logp_N - old_logp_N).exp()
-    plain_N = torch.where(advantage_N == 0, 0.0, -ratio_N * advantage_N)
-    clipped_N = -ratio_N.clamp(1 - kernel.clip_low, 1 + kernel.clip_high) * advantage_N
-    value_N = torch.maximum(plain_N, clipped_N)
-    flat_N = plain_N < clipped_N
-    if kernel.dual is not None:
-        bound_N = -kernel.dual * advantage_N
-        bounded_N = (advantage_N < 0) & (value_N > bound_N)
-        value_N = torch.where(bounded_N, bound_N, value_N)
-        flat_N = flat_N | bounded_N
-    return TargetTerm(value_N=value_N, slope_N=torch.where(flat_N, 0.0, plain_N), clipped_N=flat_N)
-
-
-def clipped_importance(kernel: CispoKernel, *, logp_N: Tensor, old_logp_N: Tensor, advantage_N: Tensor) -> TargetTerm:
-    """-stopgrad(min(ratio, 1 + high)) A logp, ratio = exp(logp - old_logp) (CISPO, arXiv 2506.13585).
-
-    The gradient is not cut where the ratio is, only weighted less; `clipped_N` says where the bound holds.
-    """
-    ratio_N = (logp_N - old_logp_N).exp()
-    slope_N = -ratio_N.clamp(max=1 + kernel.high) * advantage_N
-    return TargetTerm(value_N=slope_N * logp_N, slope_N=slope_N, clipped_N=ratio_N > 1 + kernel.high)
-
-
-def negative_log_likelihood(*, logp_N: Tensor) -> TargetTerm:
-    """-logp."""
-    return TargetTerm(value_N=-logp_N, slope_N=torch.full_like(logp_N, -1.0))
 
 
 def log_mixture_ratios(log_ratio: Tensor, teacher_share: float) -> tuple[Tensor, Tensor]:
@@ -132,11 +90,62 @@ def _mixture_slope(kernel: DivergenceKernel, over_student_Nv: Tensor, over_teach
             raise AssertionError(kernel.kind)
 
 
+def needs_global_softmax(kernel: DivergenceKernel) -> bool:
+    """Whether a full-vocabulary value is a sum over log-probs that are known after the first gather only."""
+    return kernel.kind in MIXTURES or kernel.pclip is not None
+
+
+def derivative_at_agreement(kernel: DivergenceKernel) -> float:
+    """d term / d student where teacher and student agree: the constant that g leaves out."""
+    match kernel.kind:
+        case DivergenceKind.FKL:
+            return -1.0
+        case DivergenceKind.RKL:
+            return 1.0
+        case DivergenceKind.JSD:
+            return 0.0
+        case DivergenceKind.SKL:
+            assert kernel.parameter is not None
+            return kernel.parameter - 1.0
+        case DivergenceKind.SRKL:
+            assert kernel.parameter is not None
+            return 1.0 - kernel.parameter
+
+
+def divergence_terms(
+    kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The terms of a divergence's sum, clipped where `pclip` is set, and student g, both [N, v]."""
+    student_Nv, log_ratio_Nv = student_logp_Nv.exp(), teacher_logp_Nv - student_logp_Nv
+    if kernel.kind is DivergenceKind.FKL:
+        teacher_Nv = teacher_logp_Nv.exp()
+        term_Nv, slope_Nv = teacher_Nv * log_ratio_Nv, student_Nv - teacher_Nv
+    elif kernel.kind is DivergenceKind.RKL:
+        term_Nv = slope_Nv = -student_Nv * log_ratio_Nv
+    else:
+        over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
+        slope_Nv = _mixture_slope(kernel, over_student_Nv, over_teacher_Nv) * student_Nv
+        term_Nv = -student_Nv * over_student_Nv  # of KL(student || mix)
+        if kernel.kind is not DivergenceKind.SRKL:
+            kl_teacher_mix_Nv = -teacher_logp_Nv.exp() * over_teacher_Nv
+            share = 1.0 if kernel.kind is DivergenceKind.SKL else mixture_share(kernel)
+            term_Nv = share * kl_teacher_mix_Nv + (1.0 - share) * term_Nv
+    if kernel.pclip is None:
+        return term_Nv, slope_Nv
+    slope_Nv = torch.where(term_Nv > kernel.pclip, -derivative_at_agreement(kernel) * student_Nv, slope_Nv)
+    return term_Nv.clamp(max=kernel.pclip), slope_Nv
+
+
 def mixture_statistics(
     kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor, slope_out_Nv: Tensor | None = None
 ) -> Tensor:
-    """This rank's columns' part of the value and of E_student[g], [N, 2]; log-probs are over the whole
-    vocabulary. g itself is left in `slope_out_Nv` where given."""
+    """This rank's columns' part of the value and of E_student[g], [N, 2], of a kernel that needs the global softmax.
+
+    Without a pointwise clip, g itself is left in `slope_out_Nv` where given.
+    """
+    if kernel.pclip is not None:
+        terms = divergence_terms(kernel, student_logp_Nv=student_logp_Nv, teacher_logp_Nv=teacher_logp_Nv)
+        return torch.stack([part_Nv.sum(dim=1) for part_Nv in terms], dim=1)
     log_ratio_Nv = teacher_logp_Nv - student_logp_Nv
     over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
     student_Nv = student_logp_Nv.exp()
@@ -205,12 +214,45 @@ class DivergenceTerm:
         return slope_Nv.sub_(self.mean_slope_N[:, None]).mul_(student_Nv).mul_(self.weight_N[:, None])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClippedTerm:
+    """weight times a divergence with a pointwise clip; mean_slope_N = E_student[g]."""
+
+    kernel: DivergenceKernel
+    weight_N: Tensor
+    mean_slope_N: Tensor
+
+    def at(self, rows: slice) -> ClippedTerm:
+        return ClippedTerm(kernel=self.kernel, weight_N=self.weight_N[rows], mean_slope_N=self.mean_slope_N[rows])
+
+    def logit_gradient(
+        self, student_Nv: Tensor, student_logp_Nv: Tensor, teacher_logp_Nv: Mapping[str, Tensor]
+    ) -> Tensor:
+        """weight (student g - student E_student[g]), [N, v]."""
+        _, slope_Nv = divergence_terms(
+            self.kernel, student_logp_Nv=student_logp_Nv, teacher_logp_Nv=teacher_logp_Nv[self.kernel.teacher]
+        )
+        return torch.addcmul(slope_Nv, student_Nv, self.mean_slope_N[:, None], value=-1).mul_(self.weight_N[:, None])
+
+
+class WideTerm(Protocol):
+    """A kernel of the whole vocabulary with everything its gradient needs."""
+
+    def at(self, rows: slice) -> WideTerm:
+        """The same at some of the rows."""
+
+    def logit_gradient(
+        self, student_Nv: Tensor, student_logp_Nv: Tensor, teacher_logp_Nv: Mapping[str, Tensor]
+    ) -> Tensor:
+        """weight d value / d logits, [N, v]: a new tensor."""
+
+
 def logit_gradient_(
     student_logp_Nv: Tensor,
     teacher_logp_Nv: Mapping[str, Tensor],
     *,
     target_slope_N: Tensor,
-    terms: Sequence[EntropyTerm | DivergenceTerm],
+    terms: Sequence[WideTerm],
 ) -> None:
     """Overwrite the student's log-probs with d loss / d logits, but for the target's own column.
 

@@ -143,9 +143,12 @@ class GlobalSoftmax:
     shift_N: Tensor
 
     @classmethod
-    def of(cls, max_rN: Tensor, log_sum_rN: Tensor, rank: int) -> GlobalSoftmax:
+    def of(cls, max_rN: Tensor, log_sum_rN: Tensor, rank: int, factor: float = 1.0) -> GlobalSoftmax:
+        """`factor` multiplies the maxima, after their difference is taken; the logs are of logits that have it."""
         max_N = max_rN.amax(dim=0)
         offset_rN = max_rN - max_N
+        if factor != 1.0:
+            offset_rN = (offset_rN * factor).clamp(min=torch.finfo(offset_rN.dtype).min / 4)
         log_sum_N = torch.logsumexp(offset_rN + log_sum_rN, dim=0)
         return cls(
             max_N=max_N,
@@ -173,9 +176,9 @@ class ChunkStatistics:
     teachers: tuple[TeacherStatistics, ...]
 
 
-def combine_statistics(gathered_rNK: Tensor, rank: int) -> ChunkStatistics:
+def combine_statistics(gathered_rNK: Tensor, rank: int, factor: float = 1.0) -> ChunkStatistics:
     """Global statistics of a chunk out of every rank's packed ones; the same bits on every rank but for
-    shift_N.
+    shift_N. Of a scaled view (`ChunkLogits.scaled`) the target's log-prob is not to be read.
 
     entropy = log_sum - E_student[logit - M];  KL(teacher || student) = E_teacher[difference] -
     log_sum_teacher + log_sum_student;  KL(student || teacher) = -E_student[difference] - log_sum_student +
@@ -183,11 +186,11 @@ def combine_statistics(gathered_rNK: Tensor, rank: int) -> ChunkStatistics:
     here hides it.
     """
     columns = gathered_rNK.unbind(dim=2)
-    student = GlobalSoftmax.of(columns[0], columns[1], rank)
+    student = GlobalSoftmax.of(columns[0], columns[1], rank, factor)
     teachers = []
     for first in range(STUDENT_COLUMNS, len(columns), TEACHER_COLUMNS):
         max_rN, log_sum_rN, under_teacher_rN, under_student_rN = columns[first : first + TEACHER_COLUMNS]
-        teacher = GlobalSoftmax.of(max_rN, log_sum_rN, rank)
+        teacher = GlobalSoftmax.of(max_rN, log_sum_rN, rank, factor)
         centering_rN = teacher.offset_rN - student.offset_rN
         log_sum_ratio_N = teacher.log_sum_N - student.log_sum_N
         teachers.append(

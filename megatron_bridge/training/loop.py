@@ -36,8 +36,8 @@ from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
 from trace_dsl.lowering import FusedRouting, Lowered, lower
 from trace_dsl.plan import Plan
-from trace_dsl.plan.measurements import measurements
-from trace_dsl.terms import Signal
+from trace_dsl.plan.measurements import measurements, needs_proximal
+from trace_dsl.terms import Rank, Signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +102,10 @@ class Loop:
                 self._save()
                 return self._outcome(None)
             each = len(rollouts) // run.minibatches
-            for m in range(run.minibatches):
-                self._optimize(rollouts[m * each : (m + 1) * each], sampled / run.minibatches, records)
+            parts = [rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
+            proximal = self._proximal_logp(parts)
+            for part, proximal_logp_T in zip(parts, proximal, strict=True):
+                self._optimize(part, proximal_logp_T, sampled / run.minibatches, records)
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
@@ -135,14 +137,28 @@ class Loop:
         )
         return gather_rollouts(rollouts, self._dp_group)
 
-    def _optimize(self, rollouts: Sequence[Rollout], sample_seconds: float, records: Records | None) -> None:
+    def _proximal_logp(self, parts: Sequence[Sequence[Rollout]]) -> list[Tensor | None]:
+        """For each mini-batch of an iteration the policy's log-probs before its updates, None when no loss reads
+        them."""
+        if not needs_proximal(self._plan, range(self._step, self._step + len(parts))):
+            return [None] * len(parts)
+        logp = Signal(name="logp", rank=Rank.TOKEN)
+        return [dict(self._measure(frozenset({logp}), part))[logp] for part in parts]
+
+    def _optimize(
+        self,
+        rollouts: Sequence[Rollout],
+        proximal_logp_T: Tensor | None,
+        sample_seconds: float,
+        records: Records | None,
+    ) -> None:
         """One optimizer step on `rollouts`, its metrics and its records."""
         run, step = self._run, self._step
         began = time.perf_counter()
         self._keep_needed_teachers()
         for teacher in self._teachers:
             teacher.before_step(self._trainer.model, step)
-        lowered, micro_batches = self._lower(rollouts)
+        lowered, micro_batches = self._lower(rollouts, proximal_logp_T)
         result = train_step(
             self._trainer,
             micro_batches,
@@ -178,21 +194,23 @@ class Loop:
             if step % run.save_rollouts_every == 0:
                 records.rollouts(step, rollouts, lowered)
 
-    def _lower(self, rollouts: Sequence[Rollout]) -> tuple[Lowered, list[MicroBatch]]:
+    def _measure(self, signals: frozenset[Signal], rollouts: Sequence[Rollout]) -> tuple[tuple[Signal, Tensor], ...]:
+        """The signals under the weights of now, over the response tokens of `rollouts`."""
+        tokens = sum(len(r.token_ids) for r in rollouts)
+        return measure(
+            signals,
+            self._trainer.model,
+            self._teachers,
+            self._cut(rollouts, FusedRouting.empty(tokens)),
+            tokens=tokens,
+            temperature=self._run.rollout.temperature,
+            vocab_size=self._loaded.shape.vocab_size,
+        )
+
+    def _lower(self, rollouts: Sequence[Rollout], proximal_logp_T: Tensor | None) -> tuple[Lowered, list[MicroBatch]]:
         """The step's fused weights, and this rank's micro-batches with them; measures what the plan reads first."""
         signals = measurements(self._plan, self._step)
-        measured: tuple[tuple[Signal, Tensor], ...] = ()
-        if signals:
-            tokens = sum(len(r.token_ids) for r in rollouts)
-            measured = measure(
-                signals,
-                self._trainer.model,
-                self._teachers,
-                self._cut(rollouts, FusedRouting.empty(tokens)),
-                tokens=tokens,
-                temperature=self._run.rollout.temperature,
-                vocab_size=self._loaded.shape.vocab_size,
-            )
+        measured = self._measure(signals, rollouts) if signals else ()
         lowered = lower(
             self._plan,
             to_batch(rollouts, measured),
@@ -201,12 +219,15 @@ class Loop:
             latches=self._latches,
             seed=self._run.seed,
         )
-        return lowered, self._cut(rollouts, lowered.routing)
+        return lowered, self._cut(rollouts, lowered.routing, proximal_logp_T)
 
-    def _cut(self, rollouts: Sequence[Rollout], routing: FusedRouting) -> list[MicroBatch]:
+    def _cut(
+        self, rollouts: Sequence[Rollout], routing: FusedRouting, proximal_logp_T: Tensor | None = None
+    ) -> list[MicroBatch]:
         return cut(
             rollouts,
             routing,
+            proximal_logp_T,
             micro_batch=self._run.micro_batch,
             dp_rank=dist.get_rank(self._dp_group),
             dp=dist.get_world_size(self._dp_group),

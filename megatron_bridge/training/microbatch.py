@@ -40,7 +40,8 @@ class Sequences:
 class MicroBatch:
     """What one forward and backward pass reads.
 
-    rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch.
+    rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch;
+    proximal_logp_T: log-probs before the iteration's updates, None when no loss reads them.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -48,6 +49,7 @@ class MicroBatch:
     sequences: Sequences
     target_T: Tensor
     old_logp_T: Tensor
+    proximal_logp_T: Tensor | None
     routing: FusedRouting
 
 
@@ -66,6 +68,7 @@ def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], d
 def cut(
     rollouts: Sequence[Rollout],
     routing: FusedRouting,
+    proximal_logp_T: Tensor | None = None,
     *,
     micro_batch: int,
     dp_rank: int,
@@ -74,8 +77,8 @@ def cut(
 ) -> list[MicroBatch]:
     """This data-parallel rank's micro-batches of `micro_batch` sequences, like lengths together to pad little.
 
-    `routing` covers the response tokens of all `rollouts`, in order. Its weights hold the global denominators
-    already, so any cut adds up to the same loss and gradient.
+    `routing` and `proximal_logp_T` cover the response tokens of all `rollouts`, in order. The weights hold the global
+    denominators already, so any cut adds up to the same loss and gradient. No response is cut.
     """
     starts, total = [], 0
     for rollout in rollouts:
@@ -99,6 +102,7 @@ def cut(
                 sequences=pack([m.prompt_ids for m in members], [m.token_ids for m in members], device),
                 target_T=torch.tensor(target, dtype=torch.int64, device=device),
                 old_logp_T=torch.tensor(old_logp, dtype=torch.float32, device=device),
+                proximal_logp_T=None if proximal_logp_T is None else proximal_logp_T[tokens].to(device),
                 routing=routing.take(tokens).to(device),
             )
         )

@@ -131,11 +131,13 @@ def accumulate_gradients(
                 bare(network).output_weight(),
                 target_T=batch.target_T,
                 old_logp_T=batch.old_logp_T,
+                proximal_logp_T=batch.proximal_logp_T,
                 routing=batch.routing,
                 teacher_hidden=teacher_hidden,
                 temperature=temperature,
                 vocab_size=vocab_size,
                 tp_group=parallel_state.get_tensor_model_parallel_group(),
+                gradient_accumulation_fusion=bare(network).config.gradient_accumulation_fusion,
             )
             tokens = torch.tensor(len(batch.target_T), dtype=torch.int, device=batch.target_T.device)
             return result.loss, tokens, _sums(result, batch)

@@ -12,8 +12,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
-from megatron_bridge.losses import routed_linear_loss
-from megatron_bridge.losses.routed_linear import TokenStatistics
+from megatron_bridge.losses import TokenStatistics, routed_linear_loss
 from megatron_bridge.model.gpt import bare
 from megatron_bridge.training.microbatch import MicroBatch
 from megatron_bridge.training.teacher import SelfTeacherModel

@@ -104,6 +104,26 @@ def test_resolved_run_file_reads_back_the_same(tmp_path: Path) -> None:
     assert changed_settings(dump_run(loaded), changed) == ["optim.lr: 0.0003 -> 0.001"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", ":2:1: not valid YAML: the key 'a' stands twice"),
+        ("[1]: 2\n", ":1:1: not valid YAML: a key is a word or a number"),
+        ("name: \x01\n", ": not valid YAML: the character U+0001 at place 6 is not allowed"),
+        ("name: !!python/object:os.system x\n", ":1:7: not valid YAML: could not determine a constructor"),
+        ("[" * 5000, ": not valid YAML: it is nested too deeply"),
+        ("name: 2020-13-45\n", ": spec: missing"),
+        ("- a\n", ": a run file is a mapping"),
+    ],
+)
+def test_text_that_is_no_run_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(RunFileError) as raised:
+        load_run(path)
+    assert f"{path}{message}" in str(raised.value)
+
+
 def test_spec_with_errors_is_shown_before_a_run(tmp_path: Path) -> None:
     spec = tmp_path / "bad.trace"
     spec.write_text("rest: grpo()\nkey: fkl()\n")
@@ -115,15 +135,17 @@ def test_what_the_engine_does_not_run_is_refused_before_a_run(tmp_path: Path) ->
     spec = tmp_path / "wide.trace"
     spec.write_text(
         "spans key(cap=25%)\n"
+        "rollouts extra = policy(n=2)\n"
         "key when correct: fkl(w=0.5, topk=100, tail=bucket, anneal=linear(10))\n"
+        "rest when rows == extra: nll()\n"
         "rest: k3() + grpo(w=sigmoid(ref_logp))\n"
     )
     with pytest.raises(SpecError) as raised:
         prepare_run(RUN, [f"spec={spec}"])
     text = str(raised.value)
     assert text.count("engine-unsupported") == 3
-    assert "topk=100 is not run" in text
-    assert "k3 is not run" in text
+    assert "extra rollouts ('extra') are not sampled" in text
+    assert "k3(to=ref) is not run" in text
     assert "the signal 'ref_logp' is not measured" in text
 
 

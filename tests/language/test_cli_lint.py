@@ -51,7 +51,7 @@ def test_a_file_that_cannot_be_read_hides_nothing_of_the_others(folder: Path) ->
 
 
 def test_with_a_run_it_says_what_train_would_refuse() -> None:
-    spec = "rest: k3(w=0.1) + grpo(level=sequence)\n"
+    spec = "rest: k3(w=0.1) + grpo(level=sequence) + nll(w=ref_logp)\n"
     assert lint("-", stdin=spec).exit_code == 0
     found = lint("-", "--run", str(ROOT / "specs/demo/run.yaml"), "--format", "concise", stdin=spec)
     assert found.exit_code == 1
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_one_line_on_stderr_and_2(
     def refuse(run: Path) -> RunFacts:
         raise RunFileError(f"{run}: total_steps must be at least 1")
 
-    monkeypatch.setattr(command, "_facts", refuse)
+    monkeypatch.setattr(command, "run_facts", refuse)
     result = lint(*arguments)
     assert result.exit_code == 2
     assert words in result.stderr
@@ -110,7 +110,7 @@ def test_standard_input() -> None:
 
 
 def test_a_run_file_wakes_the_rules_that_need_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_facts", lambda run: facts(group_size=1))
+    monkeypatch.setattr(command, "run_facts", lambda run: facts(group_size=1))
     result = lint("clean.trace", "--run", "run.yaml", "--format", "concise")
     assert result.exit_code == 1
     assert "dead-advantage" in result.stdout
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_replaced_is_2(folder: Path, monkeypatch: pytest.M
         raise SpecError(f"{path} cannot be written: no space left on device")
 
     (folder / "unused.trace").write_text("let a = 1\nrest: grpo()\n", encoding="utf-8")
-    monkeypatch.setattr(command, "replace_file", refuse)
+    monkeypatch.setattr("trace_dsl.format.files.replace_file", refuse)
     result = lint("unused.trace", "--fix")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: unused.trace cannot be written: no space left on device\n"

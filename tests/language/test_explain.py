@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -18,15 +19,18 @@ from typer.testing import CliRunner, Result
 from trace_dsl.checks import RULES
 from trace_dsl.cli.main import app
 from trace_dsl.cli.terminal import print_wrapped
-from trace_dsl.explain import Kind, entries, find, rule_pages
+from trace_dsl.explain import Entry, Kind, entries, find, rule_pages
 from trace_dsl.explain.pages import Example, rules_text
 from trace_dsl.lint import parse_spec
 from trace_dsl.model import Channel
 from trace_dsl.plan.compile import formula_of
+from trace_dsl.plan.payloads import Content, Origin, expression_needs, kernel_needs
 from trace_dsl.reference import (
     FUNCTION_TEXTS,
     LOSS_ARGUMENTS,
+    LOSS_NEEDS,
     LOSS_TEXTS,
+    SIGNAL_NEEDS,
     STATEMENT_ARGUMENTS,
     STATEMENT_TEXTS,
     WordText,
@@ -54,7 +58,8 @@ def explain(*arguments: str) -> Result:
 
 def test_every_word_of_the_vocabulary_has_a_text() -> None:
     """A new word is one line in trace_dsl/reference.py."""
-    assert set(LOSS_TEXTS) == set(LOSSES)
+    assert set(LOSS_TEXTS) == set(LOSSES) == set(LOSS_NEEDS)
+    assert set(SIGNAL_NEEDS) < set(SIGNALS)
     assert set(FUNCTION_TEXTS) == set(FUNCTIONS)
     assert set(STATEMENT_TEXTS) == {*STATEMENTS, "route"}
     assert set(LOSS_ARGUMENTS) == {name for info in LOSSES.values() for name in info.arguments}
@@ -77,6 +82,49 @@ def test_examples_are_specs(name: str) -> None:
     spec, found = parse_spec(example + ("\nrest: grpo()\n" if ": " not in example else ""))
     assert spec is not None, found
     assert name == "route" or name in example
+
+
+@pytest.mark.parametrize("entry", [e for e in entries() if e.kind is Kind.SIGNAL], ids=lambda entry: entry.name)
+def test_examples_of_signals_are_specs_and_needs_are_those_of_the_plan(entry: Entry) -> None:
+    spec, found = parse_spec(f"{entry.example}\nrest: none\n")
+    assert spec is not None, found
+    assert spec.routes[0].when is not None
+    needs = {need.payload for need in expression_needs(spec.routes[0].when)}
+    origins = {
+        Origin.POLICY: "pass of the policy",
+        Origin.ROLLOUT: "old log-prob",
+        Origin.TEACHER: "of the teacher",
+        Origin.REF: "of the reference policy",
+        Origin.BASE: "of the base model",
+    }
+    told = {origin for origin, words in origins.items() if words in entry.needs}
+    assert told == {payload.origin for payload in needs}
+    assert ("likeliest" in entry.needs) is any(payload.content is Content.TOP_TOKENS for payload in needs)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        ("fkl()", ["the full vocabulary of a teacher"]),
+        ("jsd(0.5, topk=8)", ["the teacher's likeliest tokens"]),
+        ("rkl(topk=8, of=student)", ["its log-probabilities of the student's likeliest tokens"]),
+        ("grpo()", ["the old log-probability of the sampled token"]),
+        ("grpo(level=sequence)", ["with level=sequence that of every token"]),
+        ("pg(anchor=mix(old, teacher, 0.5))", ["old log-probability", "with anchor=mix(...) also a teacher's"]),
+        ("grpo(tis=2)", ["old log-probability", "with tis also the trainer's own"]),
+        ("cispo(high=1)", ["the old log-probability"]),
+        ("k3(base)", ["under the policy it compares with"]),
+        ("nll()", []),
+        ("entropy()", []),
+    ],
+)
+def test_needs_of_losses_are_those_of_the_plan(loss: str, words: list[str]) -> None:
+    needs = kernel_needs(channel(loss).kernel)
+    assert len(needs) == len(words)
+    text = LOSS_NEEDS[loss.partition("(")[0]]
+    assert all(part in text for part in words)
+    assert bool(text) is bool(words)
+    assert any(need.everywhere for need in needs) is ("level=sequence" in loss)
 
 
 def channel(loss: str) -> Channel:
@@ -104,6 +152,18 @@ def test_formulas_are_those_of_the_plan(name: str) -> None:
     formula = formula.replace("1 - lo", "0.8").replace("1 + hi,", "1.2,").replace("1 + hi)", "1.2)")
     formula = formula.replace("1 + high", "1.5").replace("to_logp", "ref_logp").replace("adv", "reward")
     assert formula_of(kernel) == formula
+
+
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        ("pg(adv=2*A)", "-min(ratio (2*A), clip(ratio, 0.8, 1.2) (2*A))"),
+        ("cispo(adv=2*A, high=0.5)", "-sg(min(ratio, 1.5)) (2*A) logp"),
+        ("cispo(adv=gap, high=0.5)", "-sg(min(ratio, 1.5)) gap logp"),
+    ],
+)
+def test_a_plans_formula_has_the_advantage_that_is_used(loss: str, formula: str) -> None:
+    assert formula_of(channel(loss).kernel) == formula
 
 
 _LITERAL = re.compile(r"\w+|\([\d., ]+\)")
@@ -167,6 +227,8 @@ def test_a_word_page_in_full() -> None:
         "\n"
         "  example: rest: cispo(high=0.28)\n"
         "\n"
+        "  needs: the old log-probability of the sampled token\n"
+        "\n"
         "  arguments\n"
         "    adv     the advantage; it is detached (a number or an expression; default A)\n"
         "    high    the importance weight is kept at or below 1 + high (a number above 0)\n"
@@ -177,7 +239,28 @@ def test_a_word_page_in_full() -> None:
         "  teacher_logp - logp\n"
         "  number, one value a token\n"
         "  reads the teacher named `teacher`; gap(NAME) reads another\n"
+        "\n"
+        "  example: rest when gap > 0: grpo()\n"
+        "\n"
+        "  needs: a forward pass of the policy before the step and one of the teacher\n"
     )
+
+
+def test_json_holds_what_the_pages_say() -> None:
+    result = explain("cispo", "gap", "zero-weight", "--format", "json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    loss, signal, rule = found["entries"]
+    assert found["format"] == 1
+    assert (loss["kind"], loss["meaning"]) == ("loss", "-sg(min(ratio, 1 + high)) A logp")
+    assert loss["arguments"][0] == {
+        **{"name": "adv", "takes": "a number or an expression", "meaning": "the advantage; it is detached"},
+        "default": "A",
+    }
+    assert (signal["aside"], signal["needs"]) == ("token rank", SIGNAL_NEEDS["gap"])
+    assert [part["label"] for part in rule["page"]] == [None, "bad", "good"]
+    everything = json.loads(explain("--all", "--format", "json").stdout)["entries"]
+    assert [entry["name"] for entry in everything] == [entry.name for entry in entries()]
 
 
 @pytest.mark.parametrize(

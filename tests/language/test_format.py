@@ -14,6 +14,7 @@ from trace_dsl.format import format_source
 from trace_dsl.format.sameness import says_the_same
 from trace_dsl.lint import lint_text, parse_spec
 from trace_dsl.plan import compile_plan
+from trace_dsl.spec_files import MAX_BYTES
 from trace_dsl.syntax import parse_source
 from trace_dsl.syntax.lines import split_lines
 
@@ -247,4 +248,18 @@ def test_a_formatted_spec_keeps_its_plan(path: Path) -> None:
 @pytest.mark.parametrize("text", ["key: fkl(w=1\nrest: grpo()\n", "key: nll()\n    + grpo()\n", "let x == 2\n"])
 def test_what_does_not_parse_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"x\.trace does not parse"):
+        formatted(text)
+
+
+def test_a_statement_that_spaces_would_make_too_long_stays_as_it_is() -> None:
+    text = "key: " + "+".join(f"nll(w=step+{index:04})" for index in range(1000)) + "\nrest:none\n"
+    once = formatted(text)
+    assert once == text.replace("rest:none", "rest: none")
+    assert formatted(once) == once
+
+
+def test_a_spec_that_would_be_too_large_to_read_is_not_formatted() -> None:
+    text = "".join(f"key when a and b:{'+'.join(['nll(w=step+1,per=token)'] * 7)}\n" for _ in range(1060))
+    assert len(text) < MAX_BYTES
+    with pytest.raises(SpecError, match=r"is not formatted: it would have more than 200,000 bytes"):
         formatted(text)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tests.language import facts
 from trace_dsl.checks import RULES
+from trace_dsl.cli.terminal import rich_text
 from trace_dsl.lint import LintResult, lint_file, lint_text
 from trace_dsl.report import as_json, concise, full, github, print_full, render, sarif, summary
 from trace_dsl.rules import RuleSelection
@@ -24,7 +25,8 @@ def blocks(text: str) -> list[str]:
 
 def printed(result: LintResult, **options: object) -> str:
     stream = io.StringIO()
-    print_full((result,), Console(file=stream, **options))  # type: ignore[arg-type]  # options of one call below
+    console = Console(file=stream, **options)  # type: ignore[arg-type]  # options of one call below
+    print_full((result,), lambda block: console.print(rich_text(block), soft_wrap=True))
     return stream.getvalue()
 
 
@@ -142,6 +144,22 @@ def test_sarif_of_an_absolute_path_is_a_file_uri(tmp_path: Path) -> None:
     log = json.loads(sarif([lint_text(SHADOWED, path=str(tmp_path / "a.trace"))]))
     place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == (tmp_path / "a.trace").as_uri()
+
+
+def test_a_path_that_is_not_utf8_is_quoted_by_its_bytes() -> None:
+    log = json.loads(sarif([lint_text(SHADOWED, path="caf\udce9.trace")]))
+    place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "caf%E9.trace"
+
+
+def test_of_a_long_line_what_stands_around_the_place_is_shown() -> None:
+    text = "rest: grpo(w=max(" + "1, " * 200 + "rewrd" + ", 1" * 200 + "))"
+    rows = blocks(text)[-1].split("\n")
+    assert rows[3].startswith("1 | ... ")
+    assert rows[3].endswith(" ...")
+    assert len(rows[3]) < 320
+    start = rows[4].index("^")
+    assert rows[3][start : start + 5] == "rewrd"
 
 
 def test_summary_counts() -> None:

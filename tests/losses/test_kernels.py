@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
-from megatron_bridge.losses.kernels import log_mixture_ratios, policy_gradient
+from megatron_bridge.losses.kernels import log_mixture_ratios
+from megatron_bridge.losses.sampled import policy_gradient
+from megatron_bridge.losses.statistics import default_chunk_rows
 from tests.losses.cases import FKL, RKL
 from trace_dsl.lowering.fused import (
     CispoKernel,
@@ -25,7 +27,7 @@ from trace_dsl.lowering.fused import (
     NllKernel,
     PolicyGradientKernel,
 )
-from trace_dsl.model import DivergenceKind, MixAnchor, RatioLevel, TopK
+from trace_dsl.model import DivergenceKind, MixAnchor, TopK
 
 
 def _loss_of_two_tokens(kernel: FusedKernel) -> tuple[float, list[float]]:
@@ -125,8 +127,7 @@ def test_log_mixture_is_accurate_at_every_distance(share: float) -> None:
 def _surrogate(kernel: PolicyGradientKernel, ratio: float, advantage: float) -> tuple[float, float, bool]:
     term = policy_gradient(
         kernel,
-        logp_N=torch.tensor([math.log(ratio)]),
-        old_logp_N=torch.zeros(1),
+        log_ratio_N=torch.tensor([math.log(ratio)]),
         advantage_N=torch.tensor([advantage]),
     )
     assert term.clipped_N is not None
@@ -161,8 +162,7 @@ def test_ratio_beyond_float32() -> None:
     def value(advantage: float, exponent: float, dual: float | None) -> float:
         term = policy_gradient(
             PolicyGradientKernel(0.2, 0.2, dual=dual),
-            logp_N=torch.tensor([exponent]),
-            old_logp_N=torch.zeros(1),
+            log_ratio_N=torch.tensor([exponent]),
             advantage_N=torch.tensor([advantage]),
         )
         assert not term.slope_N.isnan().any()
@@ -211,28 +211,34 @@ def _teacher(rows: list[int], columns: int = 5) -> TeacherHidden:
 
 
 def test_refusals() -> None:
-    """What the loss cannot do it refuses by name; a wrong number would be seen hours later, if at all.
+    """What a kernel needs and what is out of its range is refused by name; a wrong number would be seen hours
+    later, if at all.
 
     Known failures: float weights in an integer mask became zero; a setting was silently dropped.
     """
-    with pytest.raises(NotImplementedError, match=r"PolicyGradientKernel.*sequence-level ratio"):
-        _call(PolicyGradientKernel(0.2, 0.2, level=RatioLevel.SEQUENCE), old_logp=torch.zeros(2))
     old_logp = torch.zeros(2)
     for kernel, what in (
-        (PolicyGradientKernel(0.2, 0.2, tis=2.0), "truncated importance sampling"),
-        (PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 0.5)), "an anchor mixed with a teacher"),
-        (replace(FKL, top_k=TopK(k=3)), "a top-k support"),
-        (replace(FKL, pclip=0.05), "a pointwise clip"),
-        (replace(FKL, temperature=2.0), "another temperature than 1"),
-        (K3Kernel("ref"), "k3"),
+        (PolicyGradientKernel(0.2, 0.2, tis=2.0), "needs proximal_logp_T"),
+        (PolicyGradientKernel(0.2, 0.2, tis=-1.0), "tis is -1.0, expected a finite number above 0"),
+        (PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 1.0)), "share of the anchor"),
+        (replace(FKL, top_k=TopK(k=0)), "topk is 0, expected at least 1"),
+        (replace(FKL, pclip=0.0), "pclip is 0.0, expected"),
+        (replace(FKL, temperature=math.inf), "temperature is inf, expected"),
+        (K3Kernel("ref"), r"needs reference_logp\['ref'\]: given are none"),
     ):
-        with pytest.raises(NotImplementedError, match=f"{what} is not implemented"):
+        with pytest.raises(ValueError, match=what):
             _call(kernel, old_logp=old_logp, teacher=_teacher([0, 1]))
+    with pytest.raises(ValueError, match="no rows of teacher 'large': given are none"):
+        _call(PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 0.5)), old_logp=old_logp)
+    with pytest.raises(ValueError, match=r"proximal_logp_T is \(3,\): expected \(2,\)"):
+        _call(NllKernel(), proximal_logp_T=torch.zeros(3))
+    with pytest.raises(ValueError, match="needs old_logp_T"):
+        _call(K3Kernel("old"))
     with pytest.raises(ValueError, match="needs old_logp_T"):
         _call(PolicyGradientKernel(0.2, 0.2))
     with pytest.raises(ValueError, match="needs old_logp_T"):
         _call(CispoKernel(0.2))
-    with pytest.raises(ValueError, match="no hidden rows of teacher 'large': given are none"):
+    with pytest.raises(ValueError, match="no rows of teacher 'large': given are none"):
         _call(FKL)
     with pytest.raises(ValueError, match="no hidden row for 1 of 2 tokens"):
         _call(FKL, teacher=_teacher([1]))
@@ -254,3 +260,14 @@ def test_refusals() -> None:
         _call(NllKernel(), vocab_size=6)
     with pytest.raises(ValueError, match="chunk_rows is 0"):
         _call(NllKernel(), chunk_rows=0)
+
+
+def test_default_chunk_rows() -> None:
+    """Within the device's bytes and rows, evenly cut, never zero."""
+    assert default_chunk_rows(8192, 151936, "cuda") == 2731
+    assert default_chunk_rows(100_000, 1000, "cuda") == 4000
+    assert default_chunk_rows(2048, 32768, "cpu") == 256
+    assert default_chunk_rows(2048, 8192, "cpu") == 1024
+    assert default_chunk_rows(512, 151936, "cpu") == 103
+    assert default_chunk_rows(5, 1 << 40, "cpu") == 1
+    assert default_chunk_rows(0, 1000, "cpu") == 1

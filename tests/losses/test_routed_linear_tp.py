@@ -14,11 +14,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron_bridge.losses import statistics, sweep
+from megatron_bridge.losses import routed_linear, statistics
 from tests.distributed import run_distributed
-from tests.losses.cases import MIXTURES, SINGLE_KERNELS, Case, evaluate, make_case
+from tests.losses.cases import MIXTURES, SINGLE_KERNELS, Case, evaluate, evaluate_logits, make_case, tied_case
 from tests.losses.oracle import loss_error, relative_error
-from trace_dsl.lowering.fused import FusedKernel
+from trace_dsl.lowering.fused import DivergenceKernel, FusedKernel
+from trace_dsl.model import SupportOf, Tail
 
 pytestmark = pytest.mark.distributed
 
@@ -29,6 +30,13 @@ ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
     **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
     **MIXTURES,
 }
+# divergences whose gradient is zero where the teacher is the student: all but those that drop a tail
+AGREEING = tuple(
+    name
+    for name, kernel in SINGLE_KERNELS.items()
+    if isinstance(kernel, DivergenceKernel) and (kernel.top_k is None or kernel.top_k.tail is not Tail.DROP)
+)
+LOGITS = ("everything", "every option", "sequence", "fkl, top 20 of teacher, bucket")
 SHAPES: dict[str, dict[str, Any]] = {
     "even": {"vocabulary": 308},
     "padded": {"vocabulary": 293, "padding": 27, "temperature": 0.6},
@@ -54,7 +62,7 @@ def _measure(case: Case, **options: Any) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     with (
         mock.patch.object(statistics.dist, "all_gather_into_tensor", _counted(counts, dist.all_gather_into_tensor)),
-        mock.patch.object(sweep.dist, "all_reduce", _counted(counts, dist.all_reduce)),
+        mock.patch.object(routed_linear.dist, "all_reduce", _counted(counts, dist.all_reduce)),
     ):
         measured = evaluate(case, tp_group=dist.group.WORLD, **options)
     return {
@@ -76,9 +84,15 @@ def _on_one_rank() -> dict[Any, dict[str, Any]]:
     for name in ALL_KERNELS:
         for shape in SHAPES:
             results[name, shape] = _measure(_case(name, shape), chunk_rows=CHUNK_ROWS, scale=1.7)
-    for name in ("fkl", "rkl", "jsd 0.5", "skl", "srkl"):
+    for name in AGREEING:
         kernel = replace(SINGLE_KERNELS[name], teacher="self")
         results["self", name] = _measure(make_case((kernel,), vocabulary=308, distance=0.0))
+    for name in LOGITS:
+        result, gradient_Tv = evaluate_logits(
+            _case(name, "padded"), tp_group=dist.group.WORLD, chunk_rows=CHUNK_ROWS, scale=1.7
+        )
+        results["logits", name] = {"loss_C": result.loss_C, "gradient_Tv": gradient_Tv}
+    results["ties"] = _measure(tied_case(of=SupportOf.STUDENT))
     silent = _case("everything", "even")
     silent.routing.weight_CT.zero_()
     results["nothing routed"] = _measure(silent)
@@ -99,22 +113,37 @@ def test_agrees_with_the_oracle(ranks: list[dict[Any, dict[str, Any]]], name: st
     Known failures: gradients multiplied by tp under a loss that looks right; a KL and a cross-entropy
     reduced over different groups.
     """
-    expected = _case(name, shape).oracle()
+    case = _case(name, shape)
+    expected = case.oracle()
+    tolerance = case.tolerance(expected, TOLERANCE)
     weight_shards = expected.weight_gradient_VH.tensor_split(RANKS)
     for rank, results in enumerate(ranks):
         measured = results[name, shape]
-        assert loss_error(measured["loss_C"], expected) < TOLERANCE
+        assert loss_error(measured["loss_C"], expected) < tolerance
         assert measured["loss"] == measured["loss_C"].sum().float()
-        assert relative_error(measured["hidden_gradient_TH"] / 1.7, expected.hidden_gradient_TH) < TOLERANCE
+        assert relative_error(measured["hidden_gradient_TH"] / 1.7, expected.hidden_gradient_TH) < tolerance
         weight_gradient_vH = measured["weight_gradient_vH"] / 1.7
         error = (weight_gradient_vH.double() - weight_shards[rank]).norm() / expected.weight_gradient_VH.norm()
-        assert error < TOLERANCE
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("name", LOGITS)
+def test_given_logits(ranks: list[dict[Any, dict[str, Any]]], name: str) -> None:
+    """Each rank's columns get their own gradient: multiplied with the weight and summed it is hidden's."""
+    case = _case(name, "padded")
+    expected = case.oracle()
+    gradient_TV = torch.cat([results["logits", name]["gradient_Tv"] for results in ranks], dim=1) / 1.7
+    assert loss_error(ranks[0]["logits", name]["loss_C"], expected) < case.tolerance(expected, TOLERANCE)
+    assert torch.equal(ranks[0]["logits", name]["loss_C"], ranks[1]["logits", name]["loss_C"])
+    hidden_gradient_TH = gradient_TV.double() @ case.weight_VH.double()
+    assert relative_error(hidden_gradient_TH, expected.hidden_gradient_TH) < case.tolerance(expected, TOLERANCE)
+    assert not gradient_TV[:, 293:].any()
 
 
 def test_ranks_agree_to_the_bit(ranks: list[dict[Any, dict[str, Any]]]) -> None:
     """The numbers a trainer logs or branches on are the same on every rank."""
     first, second = ranks
-    for case in first:
+    for case in (case for case in first if case[0] != "logits"):
         for key in ("loss", "loss_C", "logp_T", "entropy_T", "value_CT", "clipped_T", "hidden_gradient_TH"):
             torch.testing.assert_close(first[case][key], second[case][key], rtol=0, atol=0, equal_nan=True)
 
@@ -130,13 +159,21 @@ def test_padded_columns_get_no_gradient(ranks: list[dict[Any, dict[str, Any]]]) 
 def test_teacher_that_is_the_student(ranks: list[dict[Any, dict[str, Any]]]) -> None:
     """Exactly zero gradient on shards too."""
     for results in ranks:
-        for name in ("fkl", "rkl", "jsd 0.5", "skl", "srkl"):
+        for name in AGREEING:
             assert not results["self", name]["hidden_gradient_TH"].any()
             assert not results["self", name]["weight_gradient_vH"].any()
 
 
+def test_equal_logits_are_taken_by_token_id(ranks: list[dict[Any, dict[str, Any]]]) -> None:
+    """Also where the tie is between the columns of two ranks."""
+    expected = tied_case(of=SupportOf.STUDENT).oracle()
+    for results in ranks:
+        assert loss_error(results["ties"]["loss_C"], expected) < TOLERANCE
+        assert relative_error(results["ties"]["hidden_gradient_TH"], expected.hidden_gradient_TH) < TOLERANCE
+
+
 def _chunks(case: Case, names: tuple[int, ...]) -> int:
-    """Chunks of the rows grouped by which of the whole-vocabulary channels `names` they feed."""
+    """Chunks of the rows grouped by which of the channels `names` they feed."""
     live_CT = case.routing.weight_CT != 0
     patterns = [tuple(column) for column in live_CT[list(names)].T.tolist()]
     routed = live_CT.any(dim=0).tolist()
@@ -145,18 +182,25 @@ def _chunks(case: Case, names: tuple[int, ...]) -> int:
 
 
 def test_collectives(ranks: list[dict[Any, dict[str, Any]]]) -> None:
-    """One all-gather a chunk, a second one for mixtures, one all-reduce a call; nothing routed: none."""
+    """One all-gather a chunk, a second one where a kernel needs the global softmax, one all-reduce a call."""
+
+    def counts(name: str) -> dict[str, int]:
+        return results[name, "even"]["counts"]
+
     for results in ranks:
-        for name in ("policy gradient", "nll", "fkl", "rkl", "entropy"):
-            rows = int((_case(name, "even").routing.weight_CT != 0).sum())
-            expected = {"all_gather_into_tensor": -(-rows // CHUNK_ROWS), "all_reduce": 1}
-            assert results[name, "even"]["counts"] == expected
-        for name in ("jsd 0.5", "skl", "srkl"):
-            rows = int((_case(name, "even").routing.weight_CT != 0).sum())
-            assert results[name, "even"]["counts"]["all_gather_into_tensor"] == 2 * -(-rows // CHUNK_ROWS)
-        for name, wide in (("fkl + grpo", (0,)), ("two teachers", (0, 1))):
-            counts = {"all_gather_into_tensor": _chunks(_case(name, "even"), wide), "all_reduce": 1}
-            assert results[name, "even"]["counts"] == counts
+        for name in SINGLE_KERNELS:
+            case = _case(name, "even")
+            (kernel,), weight_T = case.routing.kernels, case.routing.weight_CT[0]
+            chunks = -(-int((weight_T != 0).sum()) // CHUNK_ROWS)
+            gathers = chunks
+            if isinstance(kernel, DivergenceKernel) and (kernel.top_k or kernel.pclip or kernel.parameter):
+                gathers = 2 * chunks
+            elif name.startswith("sequence"):
+                gathers = chunks + -(-int(case.routing.sequence_tokens(0).sum()) // CHUNK_ROWS)
+            assert counts(name) == {"all_gather_into_tensor": gathers, "all_reduce": 1}, name
+        for name, told_apart in (("fkl + grpo", (0,)), ("two teachers", (0, 1)), ("two policy gradients", ())):
+            gathers = _chunks(_case(name, "even"), told_apart)
+            assert counts(name) == {"all_gather_into_tensor": gathers, "all_reduce": 1}
         assert results["nothing routed"]["counts"] == {}
         assert results["nothing routed"]["loss"] == 0.0
         assert not results["nothing routed"]["hidden_gradient_TH"].any()

@@ -23,7 +23,6 @@ ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-@pytest.mark.slow
 def test_interpreted() -> None:
     """The oracle, self-teachers, offsets, odd shapes: see triton_cases.py."""
     pytest.importorskip("triton")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,19 +18,24 @@ from megatron_bridge.losses import triton_gradient, triton_statistics
 from megatron_bridge.losses.triton_math import expm1, log1p
 from tests.losses.cases import GRPO, MIXTURES, SINGLE_KERNELS, evaluate, make_case
 from tests.losses.oracle import loss_error, relative_error
-from tests.losses.test_routed_linear import (  # noqa: F401  collected here, too
-    _assert_agrees,
-    _offset,
-    _one_thread,
-    test_small_and_odd_shapes,
-    test_teacher_that_is_the_student,
-)
-from trace_dsl.lowering.fused import FusedKernel
+from tests.losses.test_routed_linear import _assert_agrees, _offset
 
-ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
-    **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
-    "fkl + grpo": MIXTURES["fkl + grpo"],
-    "everything": MIXTURES["everything"],
+STATISTICS, MIXING, WRITING = "local_statistics_", "mixture_statistics", "logit_gradient_"
+# what is launched beside the first statistics
+LAUNCHES: dict[str, set[str]] = {
+    "policy gradient": set(),
+    "sequence, mixed anchor, tis": set(),
+    "mixed anchor": {WRITING},
+    "fkl": {WRITING},
+    "rkl": {WRITING},
+    "entropy": {WRITING},
+    "fkl + grpo": {WRITING},
+    "rkl, temperature": {WRITING},
+    **{name: {MIXING, WRITING} for name in ("jsd 0.5", "jsd 0.1", "jsd 0.9", "skl", "srkl", "srkl, temperature")},
+    "everything": {MIXING, WRITING},
+    "fkl, top 20 of student, bucket": set(),  # torch writes gradients of supports and clips
+    "jsd 0.5, clipped": set(),
+    "every option": {WRITING},
 }
 
 
@@ -39,9 +45,9 @@ def launches(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     monkeypatch.setattr(triton_statistics, "MAX_BLOCK", 128)
     counts: Counter[str] = Counter()
     for module, name in (
-        (triton_statistics, "local_statistics_"),
-        (triton_statistics, "mixture_statistics"),
-        (triton_gradient, "logit_gradient_"),
+        (triton_statistics, STATISTICS),
+        (triton_statistics, MIXING),
+        (triton_gradient, WRITING),
     ):
         function = getattr(module, name)
 
@@ -51,10 +57,10 @@ def launches(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 
         monkeypatch.setattr(module, name, call)
     yield counts
-    assert counts["local_statistics_"] or request.node.originalname == "test_beside_zero"
+    assert counts[STATISTICS] or request.node.originalname == "test_beside_zero"
 
 
-@pytest.mark.parametrize("name", ALL_KERNELS)
+@pytest.mark.parametrize("name", LAUNCHES)
 @pytest.mark.parametrize(
     "shape",
     [
@@ -65,17 +71,35 @@ def launches(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 )
 def test_agrees_with_the_oracle(name: str, shape: dict[str, float], launches: Counter[str]) -> None:
     """As in test_routed_linear, every kernel's values and both gradients."""
-    case = make_case(ALL_KERNELS[name], tokens=17, **shape)
+    kernels = MIXTURES[name] if name in MIXTURES else (SINGLE_KERNELS[name],)
+    case = make_case(kernels, tokens=17, **shape)
     _assert_agrees(evaluate(case, chunk_rows=13), case.oracle(), case, 2e-5 if "distance" in shape else 5e-6)
-    mixtures = name in ("everything", "jsd 0.5", "jsd 0.1", "jsd 0.9", "skl", "srkl")
-    assert bool(launches["mixture_statistics"]) == mixtures
-    assert bool(launches["logit_gradient_"]) == (mixtures or name in ("fkl", "rkl", "entropy", "fkl + grpo"))
+    assert {name for name, count in launches.items() if count} == {STATISTICS, *LAUNCHES[name]}
+
+
+@pytest.mark.parametrize("name", ["fkl", "rkl", "jsd 0.5", "jsd 0.1", "jsd 0.9", "skl", "srkl", "srkl, temperature"])
+def test_teacher_that_is_the_student(name: str) -> None:
+    """The gradient is exactly zero."""
+    kernel = replace(SINGLE_KERNELS[name], teacher="self")
+    measured = evaluate(make_case((kernel,), tokens=14, distance=0.0, sharpness=4.0, temperature=0.7), chunk_rows=5)
+    assert not measured.hidden_gradient_TH.any()
+    assert not measured.weight_gradient_vH.any()
+    assert abs(measured.result.loss.item()) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [{"tokens": 1}, {"vocabulary": 1}, {"vocabulary": 257}])
+def test_small_and_odd_shapes(shape: dict[str, int]) -> None:
+    case = make_case(MIXTURES["everything"], routed=1.0, **{"tokens": 3, **shape})
+    expected, measured = case.oracle(), evaluate(case)
+    torch.testing.assert_close(measured.result.loss_C, expected.loss_C, rtol=5e-6, atol=1e-6)
+    torch.testing.assert_close(measured.hidden_gradient_TH.double(), expected.hidden_gradient_TH, rtol=5e-6, atol=1e-6)
+    torch.testing.assert_close(measured.weight_gradient_vH.double(), expected.weight_gradient_VH, rtol=5e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [1e4, -1e4])
 def test_large_logits(offset: float) -> None:
     """As in test_routed_linear: the offset's own column of hidden is left out, whose gradient cancels to zero."""
-    case = _offset(make_case(MIXTURES["everything"], tokens=13, routed=0.8), offset)
+    case = _offset(make_case(MIXTURES["everything"], tokens=9, routed=0.8), offset)
     expected, measured = case.oracle(), evaluate(case)
     assert loss_error(measured.result.loss_C, expected) < 5e-6
     assert relative_error(measured.hidden_gradient_TH[:, :-1], expected.hidden_gradient_TH[:, :-1]) < 5e-6

@@ -39,7 +39,7 @@ def engine_says(name: str) -> str:
     """`trains`, or `refuses` and every reason."""
     spec = lint_file(FOLDER / f"{name}.trace").spec
     assert spec is not None
-    reasons = dict.fromkeys(found.message.partition(":")[0] for found in unsupported(spec, demo_facts()))
+    reasons = dict.fromkeys(found.message.partition(":")[0] for found in unsupported(spec))
     return f"refuses: {'; '.join(reasons)}" if reasons else "trains"
 
 

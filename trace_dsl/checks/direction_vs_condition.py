@@ -45,5 +45,9 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
 def _correctness(route: Route) -> bool | None:
     """True when only correct rollouts go this route, False when only wrong ones do, None otherwise."""
     everything = outcomes([route.when])
-    kinds = {outcome.correct for outcome in everything or () if outcome.holds(route.when)}
-    return kinds.pop() if len(kinds) == 1 else None
+    if everything is None:
+        return None
+    taken = everything.where(route.when)
+    right = everything.some(taken, lambda correct, _: correct)
+    wrong = everything.some(taken, lambda correct, _: not correct)
+    return right if right is not wrong else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.reading import channels_of, finding, first_negative
-from trace_dsl.expressions import is_known_before_run
+from trace_dsl.checks.course import Courses
+from trace_dsl.checks.reading import channels_of, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import K3, Diagnostic, Divergence, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -18,10 +18,11 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    courses = Courses(spec, facts)
     for _, channel in channels_of(spec):
-        if not isinstance(channel.kernel, Divergence | K3) or not is_known_before_run(channel.weight):
+        if not isinstance(channel.kernel, Divergence | K3):
             continue
-        found = first_negative(channel.weight, facts)
+        found = courses.of(channel.weight).negative
         if found is None:
             continue
         step, weight = found

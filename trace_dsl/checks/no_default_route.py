@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.outcomes import outcomes, takes
-from trace_dsl.checks.reading import finding
+from trace_dsl.checks.outcomes import outcomes
+from trace_dsl.checks.reading import explicit_routes, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import PLAIN_ROWS, REST, Diagnostic, Place, Severity, Spec
 from trace_dsl.rules import RuleInfo
-from trace_dsl.vocabulary import SOURCES
 
 RULE = RuleInfo(
     name="no-default-route",
@@ -21,12 +20,14 @@ RULE = RuleInfo(
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     if REST in spec.mentioned or (spec.mentioned and not spec.routes):
         return
-    rests = tuple(route for route in spec.routes if route.is_rest and route.rows == PLAIN_ROWS)
+    rests = tuple(route for route in explicit_routes(spec) if route.is_rest and route.rows == PLAIN_ROWS)
     everything = outcomes(route.when for route in rests)
     if everything is None:
         return
-    by_model = (outcome for outcome in everything if outcome.source == SOURCES["model"])
-    if rests and all(any(takes(route, outcome) for route in rests) for outcome in by_model):
+    left = everything.by_model
+    for route in rests:
+        left &= ~everything.taken_by(route)
+    if not left:
         return
     if rests:
         place = rests[-1].place

@@ -6,9 +6,8 @@ or by a tool. Everything else (`has(sibling)`, `entropy > 0.8`) is free to hold 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
 
 from trace_dsl.expressions import children_of, walk, weight_at_step
 from trace_dsl.model import Route
@@ -31,31 +30,105 @@ class Outcome:
     source: float
     facts: tuple[tuple[Expr, bool], ...]
 
-    def holds(self, predicate: Expr | None) -> bool:
-        """Whether a predicate is true in this outcome; None is always true."""
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Everything that can be the case as far as some predicates can tell; `free` are the facts that may hold or not.
+
+    A set of outcomes is an integer whose bit i says whether outcome i is in it, so that predicates are put together by
+    the operations on bits.
+    """
+
+    free: tuple[Expr, ...]
+
+    def __len__(self) -> int:
+        return len(_ROWS) * len(SOURCES) << len(self.free)
+
+    @property
+    def all(self) -> int:
+        return (1 << len(self)) - 1
+
+    @property
+    def by_model(self) -> int:
+        """The outcomes in which the model wrote the token."""
+        return self._written_by(SOURCES["model"])
+
+    def told_apart_by(self, predicate: Expr | None) -> Outcomes | None:
+        """These outcomes told apart by one more predicate; None when that is too much to list."""
+        free = tuple(dict.fromkeys((*self.free, *_facts(predicate))))
+        return None if len(free) > MAX_FREE else Outcomes(free)
+
+    def where(self, predicate: Expr | None) -> int:
+        """The outcomes in which a predicate is true; None is always true."""
         if predicate is None:
-            return True
+            return self.all
         match predicate:
-            case Operation(op=Operator.AND):
-                return all(self.holds(arg) for arg in predicate.args)
-            case Operation(op=Operator.OR):
-                return any(self.holds(arg) for arg in predicate.args)
-            case Operation(op=Operator.NOT):
-                return not self.holds(predicate.args[0])
+            case Operation(op=Operator.AND, args=(left, right)):
+                return self.where(left) & self.where(right)
+            case Operation(op=Operator.OR, args=(left, right)):
+                return self.where(left) | self.where(right)
+            case Operation(op=Operator.NOT, args=(arg,)):
+                return self.all & ~self.where(arg)
             case Signal(name="correct"):
-                return self.correct
+                return self._rows(lambda correct, _: correct)
             case Signal(name="wrong"):
-                return not self.correct
-            case Signal(name="all_correct" | "mixed" | "all_wrong"):
-                return self.group == predicate.name
+                return self._rows(lambda correct, _: not correct)
+            case Signal(name="all_correct" | "mixed" | "all_wrong" as name):
+                return self._rows(lambda _, group: group == name)
             case _:
-                written_by = _source_of(predicate)
-                if written_by is not None:
-                    return self.source == written_by
-                fact, positive = _normal(predicate)
-                if not isinstance(fact, Signal) and fact.rank is Rank.CONSTANT:
-                    return bool(weight_at_step(fact, Progress(step=0, total_steps=1))) is positive
-                return dict(self.facts)[fact] is positive
+                pass
+        written_by = _source_of(predicate)
+        if written_by is not None:
+            return self._written_by(written_by)
+        fact, positive = _normal(predicate)
+        if _is_constant(fact):
+            return self.all if bool(weight_at_step(fact, Progress(step=0, total_steps=1))) is positive else 0
+        holds = self._fact(self.free.index(fact))
+        return holds if positive else self.all & ~holds
+
+    def taken_by(self, route: Route) -> int:
+        """The outcomes in which a token that carries the route's label goes this route, or an earlier one.
+
+        Tokens a tool wrote are taken only by routes that speak of `source`.
+        """
+        taken = self.where(route.when)
+        return taken if _speaks_of_source(route) else taken & self.by_model
+
+    def first(self, chosen: int) -> Outcome | None:
+        """The first outcome of a set."""
+        if not chosen:
+            return None
+        index = (chosen & -chosen).bit_length() - 1
+        index, facts = divmod(index, 2 ** len(self.free))
+        row, source = divmod(index, len(SOURCES))
+        correct, group = _ROWS[row]
+        last = len(self.free) - 1
+        return Outcome(
+            correct=correct,
+            group=group,
+            source=tuple(SOURCES.values())[source],
+            facts=tuple((fact, not facts >> (last - at) & 1) for at, fact in enumerate(self.free)),
+        )
+
+    def some(self, chosen: int, what: Callable[[bool, str], bool]) -> bool:
+        """Whether a set holds an outcome whose (rollout is correct, group) are such."""
+        return bool(chosen & self._rows(what))
+
+    def _rows(self, what: Callable[[bool, str], bool]) -> int:
+        size = len(SOURCES) * 2 ** len(self.free)
+        return sum(((1 << size) - 1) << (size * at) for at, row in enumerate(_ROWS) if what(*row))
+
+    def _written_by(self, writer: float) -> int:
+        size = 2 ** len(self.free)
+        return self._repeated(((1 << size) - 1) << (size * tuple(SOURCES.values()).index(writer)), len(SOURCES) * size)
+
+    def _fact(self, at: int) -> int:
+        size = 2 ** (len(self.free) - 1 - at)
+        return self._repeated((1 << size) - 1, 2 * size)
+
+    def _repeated(self, bits: int, period: int) -> int:
+        """A pattern of so many bits, over all outcomes."""
+        return bits * (self.all // ((1 << period) - 1))
 
 
 def _source_of(predicate: Expr) -> float | None:
@@ -89,39 +162,29 @@ def _normal(predicate: Expr) -> tuple[Expr, bool]:
             return predicate, True
 
 
-def _free_facts(predicate: Expr) -> Iterator[Expr]:
+def _is_constant(fact: Expr) -> bool:
+    return not isinstance(fact, Signal) and fact.rank is Rank.CONSTANT
+
+
+def _facts(predicate: Expr | None) -> Iterator[Expr]:
+    """What a predicate asks that may hold or not."""
+    if predicate is None:
+        return
     if isinstance(predicate, Operation) and predicate.op in _LOGICAL:
         for arg in children_of(predicate):
-            yield from _free_facts(arg)
+            yield from _facts(arg)
         return
     known = {"correct", "wrong", "all_correct", "mixed", "all_wrong"}
     if _source_of(predicate) is None and not (isinstance(predicate, Signal) and predicate.name in known):
         fact = _normal(predicate)[0]
-        if isinstance(fact, Signal) or fact.rank is not Rank.CONSTANT:
+        if not _is_constant(fact):
             yield fact
 
 
-def outcomes(predicates: Iterable[Expr | None]) -> tuple[Outcome, ...] | None:
+def outcomes(predicates: Iterable[Expr | None]) -> Outcomes | None:
     """Everything that can be the case as far as the predicates can tell; None when that is too much to list."""
-    free = tuple(dict.fromkeys(fact for p in predicates if p is not None for fact in _free_facts(p)))
-    if len(free) > MAX_FREE:
-        return None
-    return tuple(
-        Outcome(correct=correct, group=group, source=source, facts=tuple(zip(free, values, strict=True)))
-        for (correct, group), source, values in product(
-            _ROWS, SOURCES.values(), product((True, False), repeat=len(free))
-        )
-    )
-
-
-def takes(route: Route, outcome: Outcome) -> bool:
-    """Whether a token that carries the route's label goes this route, or an earlier one, in this outcome.
-
-    Tokens a tool wrote are taken only by routes that speak of `source`.
-    """
-    if outcome.source == SOURCES["tool"] and not _speaks_of_source(route):
-        return False
-    return outcome.holds(route.when)
+    free = tuple(dict.fromkeys(fact for predicate in predicates for fact in _facts(predicate)))
+    return None if len(free) > MAX_FREE else Outcomes(free)
 
 
 def _speaks_of_source(route: Route) -> bool:

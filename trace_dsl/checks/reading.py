@@ -1,11 +1,12 @@
-"""Ways to read a spec that several rules share: its channels and expressions, and the points of a run to try."""
+"""Ways to read a spec that several rules share: its channels and expressions, and how long a run is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
-from trace_dsl.facts import RunFacts
+from trace_dsl.checks.no_value import explicit
+from trace_dsl.expressions import schedules_of
 from trace_dsl.model import (
     Channel,
     Cispo,
@@ -24,7 +25,7 @@ from trace_dsl.model import (
 )
 from trace_dsl.rules import RuleInfo
 from trace_dsl.schedules import Progress
-from trace_dsl.terms import Expr, Length, Rank, Steps, Tokens
+from trace_dsl.terms import Expr, Length, Steps, Tokens
 
 NOMINAL_STEPS = 1_000
 
@@ -96,6 +97,19 @@ def is_privileged(sees: Sees) -> bool:
     return sees not in (Sees.NOTHING, Sees.MISMATCHED)
 
 
+def contexts_of(spec: Spec) -> dict[str, str]:
+    """What each teacher is shown that a rollout may lack, by teacher."""
+    return {teacher.name: teacher.sees.value for teacher in spec.teachers if is_privileged(teacher.sees)}
+
+
+def explicit_routes(spec: Spec) -> tuple[Route, ...]:
+    """The routes, with predicates that say where their comparisons have a value (`no_value.explicit`)."""
+    contexts = contexts_of(spec)
+    return tuple(
+        route if route.when is None else replace(route, when=explicit(route.when, contexts)) for route in spec.routes
+    )
+
+
 def equals_student(teacher: Teacher) -> bool:
     """Whether a teacher has the student's weights at every step and sees what the student sees."""
     match teacher.source:
@@ -115,50 +129,17 @@ def _lengths(expr: Expr) -> Iterator[Length]:
             yield schedule.anneal.length
 
 
-def _totals(expr: Expr, facts: RunFacts | None) -> tuple[int, float]:
-    """(steps, tokens) of a run long enough for every schedule in the expression to run its course."""
+def run_length(expr: Expr, total_steps: int | None) -> tuple[int, float]:
+    """(steps, tokens) of a run of so many steps; of None, of one long enough for every schedule to run its course."""
     lengths = tuple(_lengths(expr))
     tokens = sum(length.count for length in lengths if isinstance(length, Tokens))
-    if facts is not None:
-        return max(facts.total_steps, 1), tokens
+    if total_steps is not None:
+        return max(total_steps, 1), tokens
     steps = sum(length.count for length in lengths if isinstance(length, Steps))
     return min(max(NOMINAL_STEPS, 2 * steps), 100 * NOMINAL_STEPS), tokens
 
 
-def points_to_try(expr: Expr, facts: RunFacts | None) -> Iterator[Progress]:
-    """Every step of the run; without its facts, the steps of a nominal one that outlasts every schedule."""
-    steps, tokens = _totals(expr, facts)
-    for step in range(1 if expr.rank is Rank.CONSTANT else steps):
-        yield Progress(step=step, total_steps=steps, tokens=1.5 * tokens * step / steps)
-
-
-# Cancellation in formulas such as w - w0*(1 - k/n) leaves a few ulps below zero.
-_ROUNDING = 1e-12
-
-
-def first_negative(weight: Expr, facts: RunFacts | None) -> tuple[int, float] | None:
-    """The first step at which a weight known before the run is below zero, and what it is there."""
-    for at in points_to_try(weight, facts):
-        try:
-            value = weight_at_step(weight, at)
-        except ValueError:
-            return None  # undefined at some step: the rule undefined-weight speaks of it
-        if value < -_ROUNDING:
-            return at.step, value
-    return None
-
-
-def end_of_run(expr: Expr, facts: RunFacts | None) -> Progress:
-    """The point after the last step; without facts, one that every schedule has reached."""
-    steps, tokens = _totals(expr, facts)
+def end_of_run(expr: Expr) -> Progress:
+    """The point after the last step of a run that every schedule has reached the end of."""
+    steps, tokens = run_length(expr, None)
     return Progress(step=steps, total_steps=steps, tokens=2 * tokens)
-
-
-def is_zero_throughout(weight: Expr, facts: RunFacts | None) -> bool:
-    """Whether a weight is surely 0 at every step of the run; a measured weight never is."""
-    if not is_known_before_run(weight):
-        return False
-    try:
-        return all(weight_at_step(weight, at) == 0 for at in points_to_try(weight, facts))
-    except ValueError:
-        return False  # undefined at some step: the rule undefined-weight speaks of it

@@ -18,6 +18,8 @@ _STATEMENTS: dict[str, type[Statement]] = {
     unused_let.RULE.name: LetStatement,
     teacher_unused.RULE.name: TeacherStatement,
 }
+# The rules whose findings are about what could be taken out.
+UNUSED = frozenset({*_STATEMENTS, unused_suppression.RULE.name})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.outcomes import Outcome, outcomes, takes
-from trace_dsl.checks.reading import finding
+from trace_dsl.checks.outcomes import Outcomes, outcomes
+from trace_dsl.checks.reading import explicit_routes, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, OtherPlace, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
+from trace_dsl.terms import Expr
 
 RULE = RuleInfo(
     name="shadowed-route",
@@ -18,9 +19,11 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    for index, route in enumerate(spec.routes):
-        earlier = tuple(other for other in spec.routes[:index] if other.rows == route.rows)
-        shadows = _shadows(route, earlier)
+    of_source: dict[str, _Earlier] = {}
+    for route in explicit_routes(spec):
+        earlier = of_source.setdefault(route.rows, _Earlier())
+        shadows = earlier.shadows(route)
+        earlier.add(route)
         if not shadows:
             continue
         names = " and ".join(f"`{other.text}`" for other in shadows)
@@ -34,36 +37,67 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         )
 
 
+class _Earlier:
+    """The routes above one, of the same source of rollouts."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self.by_predicate: dict[Expr | None, list[tuple[int, Route]]] = {}
+        # What can be the case as far as their predicates can tell; None once that is too much to go through.
+        self.everything: Outcomes | None = Outcomes(())
+        self.taken: dict[Expr | None, int] = {}
+
+    def add(self, route: Route) -> None:
+        self.by_predicate.setdefault(route.when, []).append((len(self.routes), route))
+        self.routes.append(route)
+
+    def shadows(self, route: Route) -> tuple[Route, ...]:
+        """Those that together take every token of `route`; () when some token is left for it."""
+        self._tell_apart(route)
+        alone = self._alone(route)
+        if alone is not None:
+            return (alone,)
+        if self.everything is None:
+            return ()
+        reached = self._taken_by(route)
+        shadows: dict[Route, None] = {}
+        for label in route.labels:
+            left = reached
+            for other in self.routes:
+                if not left:
+                    break
+                if _carries(other, label):
+                    taken = left & self._taken_by(other)
+                    left &= ~taken
+                    shadows |= {other: None} if taken else {}
+            if left:
+                return ()
+        return tuple(shadows)
+
+    def _tell_apart(self, route: Route) -> None:
+        """See to it that the outcomes tell what the route's predicate asks."""
+        if self.everything is None:
+            return
+        grown = self.everything.told_apart_by(route.when)
+        if grown != self.everything:
+            self.everything, self.taken = grown, {}
+
+    def _taken_by(self, route: Route) -> int:
+        assert self.everything is not None
+        if route.when not in self.taken:
+            self.taken[route.when] = self.everything.taken_by(route)
+        return self.taken[route.when]
+
+    def _alone(self, route: Route) -> Route | None:
+        """The first that alone takes every token of `route`, seen from labels and predicates as they are written."""
+        candidates = list(self.by_predicate.get(route.when, ()))
+        if route.when is not None and None in self.by_predicate:
+            everything = outcomes([route.when])
+            if everything is None or not everything.taken_by(route) & ~everything.by_model:
+                candidates += self.by_predicate[None]
+        covering = (at for at in sorted(candidates) if all(_carries(at[1], label) for label in route.labels))
+        return next((other for _, other in covering), None)
+
+
 def _carries(route: Route, label: str) -> bool:
     return route.is_rest or label in route.labels
-
-
-def _shadows(route: Route, earlier: tuple[Route, ...]) -> tuple[Route, ...]:
-    """The earlier routes that together take every token of `route`; () when some token is left for it."""
-    alone = next((other for other in earlier if _covers(other, route)), None)
-    if alone is not None:
-        return (alone,)
-    everything = outcomes([route.when, *(other.when for other in earlier)])
-    if everything is None:
-        return ()
-    reached = tuple(outcome for outcome in everything if takes(route, outcome))
-    shadows: dict[Route, None] = {}
-    for label in route.labels:
-        for outcome in reached:
-            taker = _first_taker(earlier, label, outcome)
-            if taker is None:
-                return ()
-            shadows[taker] = None
-    return tuple(shadows)
-
-
-def _covers(other: Route, route: Route) -> bool:
-    """Whether one earlier route takes every token of a route, seen from labels and predicates as they are written."""
-    same_or_none = other.when == route.when or (
-        other.when is None and not any(takes(route, o) for o in outcomes([route.when]) or () if o.source)
-    )
-    return same_or_none and all(_carries(other, label) for label in route.labels)
-
-
-def _first_taker(earlier: tuple[Route, ...], label: str, outcome: Outcome) -> Route | None:
-    return next((other for other in earlier if _carries(other, label) and takes(other, outcome)), None)

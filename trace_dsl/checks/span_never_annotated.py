@@ -32,5 +32,5 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
                 route.place,
                 f"the annotator of this run never emits `{label}`",
                 consequence="no token would go this route",
-                fix=did_you_mean(label, facts.annotator_labels),
+                fix=did_you_mean(label, facts.annotator_labels).text,
             )

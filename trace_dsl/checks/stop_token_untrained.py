@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.outcomes import outcomes, takes
-from trace_dsl.checks.reading import finding, is_zero_throughout
+from trace_dsl.checks.course import Courses
+from trace_dsl.checks.outcomes import outcomes
+from trace_dsl.checks.reading import finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import REST, Diagnostic, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
-from trace_dsl.vocabulary import SOURCES
 
 RULE = RuleInfo(
     name="stop-token-untrained",
@@ -20,8 +20,13 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    trained = [route for route in spec.routes if _trains(route, facts)]
-    if facts is None or not trained or spec.mentioned:
+    if facts is None or spec.mentioned:
+        return
+    courses = Courses(spec, facts)
+    trained = [
+        route for route in spec.routes if any(not courses.of(channel.weight).is_zero for channel in route.channels)
+    ]
+    if not trained:
         return
     if any(route.is_rest and _takes_what_the_model_wrote(route) for route in trained):
         return
@@ -36,12 +41,6 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     )
 
 
-def _trains(route: Route, facts: RunFacts | None) -> bool:
-    return any(not is_zero_throughout(channel.weight, facts) for channel in route.channels)
-
-
 def _takes_what_the_model_wrote(route: Route) -> bool:
     everything = outcomes([route.when])
-    return everything is None or any(
-        takes(route, outcome) for outcome in everything if outcome.source == SOURCES["model"]
-    )
+    return everything is None or bool(everything.taken_by(route) & everything.by_model)

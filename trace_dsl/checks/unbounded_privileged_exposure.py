@@ -44,7 +44,7 @@ def _ends_at_zero(weight: Expr) -> bool:
     """
     if is_known_before_run(weight):
         try:
-            return weight_at_step(weight, end_of_run(weight, None)) <= 0
+            return weight_at_step(weight, end_of_run(weight)) <= 0
         except ValueError:
             return False
     match weight:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trace_dsl.checks.no_value import explicit
 from trace_dsl.checks.outcomes import outcomes
-from trace_dsl.checks.reading import finding, predicates_of
+from trace_dsl.checks.reading import contexts_of, finding, predicates_of
 from trace_dsl.expressions import text_of
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
@@ -19,9 +20,11 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    contexts = contexts_of(spec)
     for when, place in predicates_of(spec):
-        everything = outcomes([when])
-        if everything is None or any(outcome.holds(when) for outcome in everything):
+        said = explicit(when, contexts)
+        everything = outcomes([said])
+        if everything is None or everything.where(said):
             continue
         yield finding(
             RULE,

@@ -6,7 +6,6 @@ A teacher's path is looked up from the folder of the spec that names it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +43,8 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
 
 def _vocabulary_of(config: Path) -> int | None:
     """`vocab_size` of a Hugging Face config.json (of its text part); None when there is none to read."""
+    import json  # most specs name no model
+
     try:
         data = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
     except (OSError, ValueError, RecursionError):

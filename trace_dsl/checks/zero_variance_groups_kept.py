@@ -40,5 +40,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
 
 def _takes_mixed_groups(route: Route) -> bool:
     everything = outcomes([route.when])
-    taken = {outcome.group for outcome in everything or () if outcome.holds(route.when)}
-    return taken == {"mixed"}
+    if everything is None:
+        return False
+    taken = everything.where(route.when)
+    return bool(taken) and not everything.some(taken, lambda _, group: group != "mixed")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.reading import channels_of, finding, is_zero_throughout
+from trace_dsl.checks.course import Courses
+from trace_dsl.checks.reading import channels_of, finding
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
 from trace_dsl.rules import RuleInfo
@@ -17,8 +18,9 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
+    courses = Courses(spec, facts)
     for _, channel in channels_of(spec):
-        if not is_zero_throughout(channel.weight, facts):
+        if not courses.of(channel.weight).is_zero:
             continue
         yield finding(
             RULE,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.specs import read_meaning
-from trace_dsl.cli.terminal import STDIN, console
-from trace_dsl.errors import SpecError, TraceError
+from trace_dsl.cli.exits import ExitCode, refusing
+from trace_dsl.cli.formats import OutputFormat, print_json
+from trace_dsl.cli.specs import STDIN, read_meaning, run_facts
+from trace_dsl.cli.terminal import console, print_wrapped
+from trace_dsl.errors import SpecError
 from trace_dsl.facts import RunFacts
 from trace_dsl.plan.difference import Change, Difference, difference
+from trace_dsl.plan.stretches import stretches_text
 from trace_dsl.plan.weights_over_run import WeightsOverRun
-
-SHOWN_RANGES = 6
 
 
 def diff(
@@ -28,6 +29,9 @@ def diff(
         Path | None,
         typer.Option("--run", help="The run file: with it, weights are compared at every step of that run."),
     ] = None,
+    output: Annotated[OutputFormat, typer.Option("--format", help="text for people, json for programs.")] = (
+        OutputFormat.TEXT
+    ),
 ) -> None:
     """Show what changes from one spec to another: routes, predicates, losses, weights, denominators, teachers.
 
@@ -36,28 +40,23 @@ def diff(
 
     Example: git show HEAD:specs/demo/trace.trace | trace-dsl diff - specs/demo/trace.trace --run specs/demo/run.yaml
     """
-    try:
+    with refusing():
         if old == new == STDIN:
             raise SpecError("standard input holds one spec: name a file for the other")
-        facts = None if run is None else _facts(run)
+        facts = None if run is None else run_facts(run)
         specs = read_meaning(old), read_meaning(new)
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
     found = difference(*specs, facts)
-    screen = console()
-    for line in _lines(old, new, found, facts):
-        screen.print(line)
+    match output:
+        case OutputFormat.TEXT:
+            screen = console()
+            for line in _lines(old, new, found, facts):
+                print_wrapped(screen, line)
+        case OutputFormat.JSON:
+            # a hash is that of a plan, so without a run there is none
+            hashes = {} if facts is not None else {"old_hash": None, "new_hash": None}
+            print_json(old=old, new=new, same=not found.changes, **{**asdict(found), **hashes})
     if found.changes:
-        raise typer.Exit(1)
-
-
-def _facts(run: Path) -> RunFacts:
-    # Reading a run file needs pydantic and yaml; comparing alone starts without them.
-    from megatron_bridge.run_file import load_run_facts
-
-    facts: RunFacts = load_run_facts(run)
-    return facts
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _lines(old: str, new: str, found: Difference, facts: RunFacts | None) -> Iterator[Text]:
@@ -93,10 +92,6 @@ def _change_lines(change: Change) -> Iterator[Text]:
 
 
 def _run_lines(over_run: WeightsOverRun) -> Iterator[Text]:
-    ranges = [f"{a}" if a == b else f"{a}-{b}" for a, b in over_run.ranges]
-    more = f" and {len(ranges) - SHOWN_RANGES} more stretches" if len(ranges) > SHOWN_RANGES else ""
-    many = len(ranges) > 1 or "-" in ranges[0]
-    steps = f"step{'s' if many else ''} {', '.join(ranges[:SHOWN_RANGES])}{more}"
-    yield Text(f"    differs at {steps} of 0-{over_run.total_steps - 1}")
+    yield Text(f"    differs at {stretches_text(over_run.ranges)} of 0-{over_run.total_steps - 1}")
     for sample in over_run.samples:
         yield Text(f"    at step {sample.step}: {sample.old} -> {sample.new}")

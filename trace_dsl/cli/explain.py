@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from trace_dsl.cli.exits import ExitCode
+from trace_dsl.cli.formats import OutputFormat, print_json
 from trace_dsl.cli.terminal import console, print_wrapped
 from trace_dsl.explain import Entry, Kind, RulePage, entries, find, rule_pages
 from trace_dsl.explain.pages import Example, Paragraph
@@ -30,6 +33,9 @@ def explain(
         typer.Argument(metavar="[NAME]...", help="Rules, losses, arguments, signals, functions or statements."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="List every name with a line about it.")] = False,
+    output: Annotated[OutputFormat, typer.Option("--format", help="text for people, json for programs.")] = (
+        OutputFormat.TEXT
+    ),
 ) -> None:
     """Explain a rule or a word of the language: what it means, what it takes, how it is written.
 
@@ -39,15 +45,20 @@ def explain(
     """
     if bool(names) == everything:
         print("error: give names to explain, or --all", file=sys.stderr)
-        raise typer.Exit(2)
+        raise typer.Exit(ExitCode.COULD_NOT_RUN)
     unknown = [name for name in names or () if not find(name)]
     for name in unknown:
         print(f"error: {_unknown(name)}", file=sys.stderr)
     if unknown:
-        raise typer.Exit(2)
-    screen = console()
-    for line in _all() if everything else _several(names or []):
-        print_wrapped(screen, line)
+        raise typer.Exit(ExitCode.COULD_NOT_RUN)
+    shown = entries() if everything else tuple(dict.fromkeys(entry for name in names or () for entry in find(name)))
+    match output:
+        case OutputFormat.TEXT:
+            screen = console()
+            for line in _all() if everything else _several(shown):
+                print_wrapped(screen, line)
+        case OutputFormat.JSON:
+            print_json(entries=[_fields(entry) for entry in shown])
 
 
 def _unknown(name: str) -> str:
@@ -69,8 +80,18 @@ def _all() -> Iterator[Text]:
             yield line.append(f"  {entry.meaning}{aside}", style="default")
 
 
-def _several(names: list[str]) -> Iterator[Text]:
-    shown = dict.fromkeys(entry for name in names for entry in find(name))
+def _fields(entry: Entry) -> dict[str, object]:
+    """An entry as JSON fields; a rule has its page, part by part."""
+    page = rule_pages().get(entry.name) if entry.kind is Kind.RULE else None
+    parts = () if page is None else page.parts
+    return {
+        **asdict(entry),
+        "arguments": [{"name": argument.name, **asdict(argument.text)} for argument in entry.arguments],
+        "page": [{"label": part.label if isinstance(part, Example) else None, "text": part.text} for part in parts],
+    }
+
+
+def _several(shown: Sequence[Entry]) -> Iterator[Text]:
     for index, entry in enumerate(shown):
         if index:
             yield Text()
@@ -93,6 +114,9 @@ def _word_page(entry: Entry) -> Iterator[Text]:
         if code:
             yield Text()
             yield Text(f"  {heading}: ").append(code, style="green")
+    if entry.needs:
+        yield Text()
+        yield Text(f"  needs: {entry.needs}")
     if entry.arguments:
         yield Text()
         yield Text("  arguments")

@@ -10,14 +10,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.specs import STDIN_NAME, read_bytes
-from trace_dsl.cli.terminal import console, specs_below
-from trace_dsl.errors import TraceError
+from trace_dsl.cli.exits import ExitCode, refusing
+from trace_dsl.cli.output import printer
+from trace_dsl.cli.specs import STDIN_NAME, read_bytes, specs_below
+from trace_dsl.cli.terminal import console
 from trace_dsl.format import format_source
-from trace_dsl.format.files import SpecBytes, replace_file
+from trace_dsl.format.files import replace_file
 from trace_dsl.lint import LintResult, SourceFile
 from trace_dsl.report import full
 from trace_dsl.rules import LanguageRule
+from trace_dsl.spec_files import SpecBytes
 from trace_dsl.syntax import parse_source
 
 _DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -57,18 +59,15 @@ def fmt(
 
     Example: trace-dsl fmt specs/ --diff
     """
-    try:
+    with refusing():
         results = [_format_one(path) for path in specs_below(paths or ["."])]
         for result in results:
             _show_or_write(result, write=not (check or diff), diff=diff)
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
     changed = sum(result.changes for result in results)
     refused = sum(result.text is None for result in results)
     print(_summary(len(results), changed, refused, would=check or diff), file=sys.stderr)
     if refused or (changed and (check or diff)):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _format_one(path: str) -> Formatted:
@@ -89,9 +88,9 @@ def _show_or_write(result: Formatted, *, write: bool, diff: bool) -> None:
     """Everything that is done about one spec. Standard output holds diffs and what - formats, and nothing else."""
     spec = result.spec
     if result.refusal is not None:
-        errors = console(stderr=True)
+        show = printer(stderr=True)
         for block in full(result.refusal):
-            errors.print(block)
+            show(block)
         return
     assert result.text is not None
     if diff and result.changes:

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from trace_dsl.errors import SpecError, TraceError
+from trace_dsl.cli.exits import ExitCode, refusing
+from trace_dsl.cli.specs import read_bytes, run_facts
+from trace_dsl.cli.terminal import console, print_row
+from trace_dsl.errors import TraceError
+from trace_dsl.lint import lint_text
+from trace_dsl.plan import compile_plan
+from trace_dsl.plan.describe import default_steps, describe
+from trace_dsl.plan.support import unsupported
+from trace_dsl.plan.table import table_rows
+from trace_dsl.report import full
 
 
 class PlanFormat(StrEnum):
@@ -18,7 +27,7 @@ class PlanFormat(StrEnum):
 
 
 def plan(
-    spec: Annotated[Path, typer.Argument(help="The spec, a .trace file.")],
+    spec: Annotated[str, typer.Argument(help="The spec, a .trace file; - reads it from standard input.")],
     run: Annotated[
         Path,
         typer.Option("--run", help="The run file: its steps, groups and task decide what the spec means."),
@@ -33,36 +42,32 @@ def plan(
 ) -> None:
     """Show what a spec does: who each route takes, each loss with its weight over the run, when teachers run.
 
+    Also what the trainer gathers for it, at which steps. What the spec does not write is marked (default).
+
+    Exits with 0, with 1 when the spec has errors, with 2 when a file or --at cannot be read.
+
     Example: trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml --at 0,10,40,end
     """
-    from megatron_bridge.run_file import load_run_facts
-    from trace_dsl import lint_file
-    from trace_dsl.model import Severity
-    from trace_dsl.plan import compile_plan
-    from trace_dsl.plan.support import unsupported
-    from trace_dsl.plan.table import default_steps, table_lines
-    from trace_dsl.report import render
-
-    try:
-        facts = load_run_facts(run)
-        result = lint_file(spec, facts=facts)
-        errors = [d for d in result.diagnostics if d.severity is Severity.ERROR]
-        if errors or result.spec is None:
-            raise SpecError(f"{spec} cannot be planned:\n{render(errors, spec)}")
+    with refusing():
+        facts = run_facts(run)
+        source = read_bytes(spec)
+        result = lint_text(source.text, facts, path=source.path)
+        steps = _parse_steps(at, facts.total_steps) if at else None
+    found = [block.plain for block in full(result)]
+    if found:
+        print("\n\n".join(found), file=sys.stderr)
+    if result.errors or result.spec is None:
+        print(f"error: {source.path} has errors and cannot be planned", file=sys.stderr)
+        raise typer.Exit(ExitCode.FINDINGS)
+    with refusing(ExitCode.FINDINGS):
         compiled = compile_plan(result.spec, facts)
-        steps = _parse_steps(at, facts.total_steps) if at else default_steps(compiled)
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1 if isinstance(error, SpecError) else 2) from error
+    shown = describe(compiled, steps or default_steps(compiled), unsupported(result.spec))
     if output is PlanFormat.JSON:
-        print(compiled.to_json())
+        print(shown.to_json())
         return
-    if result.diagnostics:
-        print(render(result.diagnostics, spec), file=sys.stderr)
-    for line in table_lines(compiled, steps):
-        print(line)
-    for finding in unsupported(result.spec, facts):
-        print(f"note: line {finding.place.line}: {finding.message}; this engine version would refuse to train it")
+    screen = console()
+    for row in table_rows(shown):
+        print_row(screen, row.head, row.parts)
 
 
 def _parse_steps(text: str, total: int) -> tuple[int, ...]:
@@ -71,7 +76,7 @@ def _parse_steps(text: str, total: int) -> tuple[int, ...]:
         item = item.strip()
         if item == "end":
             steps.append(total - 1)
-        elif item.isdigit() and int(item) < total:
+        elif item.isdecimal() and int(item) < total:
             steps.append(int(item))
         else:
             raise TraceError(f"--at {item!r}: a step is a number from 0 to {total - 1}, or 'end'")

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from trace_dsl.cli.specs import read_meaning
+from trace_dsl.cli.exits import ExitCode, refusing
+from trace_dsl.cli.formats import OutputFormat, print_json
+from trace_dsl.cli.specs import STDIN, read_meaning
 from trace_dsl.cli.terminal import console, print_wrapped
-from trace_dsl.errors import SpecError, TraceError
-from trace_dsl.plan.wording import route_name
-from trace_dsl.prove import Proof, covers, disjoint
+from trace_dsl.errors import SpecError
+from trace_dsl.model import Spec
+from trace_dsl.plan.wording import loss_text, losses_text, route_name
+from trace_dsl.prove import Counterexample, Proof, Untrained, covers, disjoint, implies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Against:
+    """A counterexample: a token in words, what becomes of it, and the same as JSON fields."""
+
+    token: str
+    told: tuple[str, ...]
+    fields: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    name: str
+    text: str
+    cases: int
+    against: tuple[_Against, ...]
 
 
 def prove(
@@ -24,47 +44,114 @@ def prove(
     disjointness: Annotated[
         bool, typer.Option("--disjoint", help="No token fits two routes, defaults such as `rest` aside.")
     ] = False,
+    other: Annotated[
+        str | None,
+        typer.Option(
+            "--implies",
+            metavar="OTHER",
+            help="Every loss that SPEC gives a token, the spec OTHER gives it too. Kernels and their settings are "
+            "compared, weights and denominators are not.",
+        ),
+    ] = None,
+    output: Annotated[OutputFormat, typer.Option("--format", help="text for people, json for programs.")] = (
+        OutputFormat.TEXT
+    ),
 ) -> None:
-    """Go through every combination of labels, outcomes and predicates. Without an option, prove both.
+    """Prove what holds for every token, by going through all combinations of labels, outcomes and predicates.
 
-    Exits with 0 when it holds, 1 with a counterexample in words, 2 when the spec cannot be read or has too many cases.
+    Without an option, that every token is taken and that no token fits two routes.
 
-    Example: trace-dsl prove specs/demo/trace.trace --covers
+    Exits with 0 when it holds, 1 with a counterexample in words, 2 when a spec cannot be read or has too many cases.
+
+    Example: trace-dsl prove specs/demo/grpo.trace --implies specs/demo/trace.trace
     """
-    both = covering == disjointness
-    try:
+    neither = not covering and not disjointness and other is None
+    with refusing():
+        if spec == other == STDIN:
+            raise SpecError("standard input holds one spec: name a file for the other")
         read = read_meaning(spec)
-        claims: list[tuple[str, Proof]] = []
-        if covering or both:
-            claims.append(("every token is taken", _known(covers(read))))
-        if disjointness or both:
-            claims.append(("no token fits two routes", _known(disjoint(read))))
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
-    screen = console()
-    for claim, proof in claims:
-        for line in _lines(claim, proof):
-            print_wrapped(screen, line)
-    if any(proof.counterexamples for _, proof in claims):
-        raise typer.Exit(1)
+        claims = []
+        if covering or neither:
+            claims.append(_routed("covers", "every token is taken", _known(covers(read))))
+        if disjointness or neither:
+            claims.append(_routed("disjoint", "no token fits two routes, later defaults aside", _known(disjoint(read))))
+        if other is not None:
+            claims.append(_implied(spec, other, _known_implied(read, read_meaning(other))))
+    match output:
+        case OutputFormat.TEXT:
+            screen = console()
+            for claim in claims:
+                for line in _lines(claim):
+                    print_wrapped(screen, line)
+        case OutputFormat.JSON:
+            print_json(spec=spec, claims=[_fields(claim) for claim in claims])
+    if any(claim.against for claim in claims):
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
-def _known(proof: Proof | None) -> Proof:
+_TOO_MANY = "the predicates tell too many cases apart to go through them all"
+
+
+def _known(proof: Proof[Counterexample] | None) -> Proof[Counterexample]:
     if proof is None:
-        raise SpecError("the predicates tell too many cases apart to go through them all")
+        raise SpecError(_TOO_MANY)
     return proof
 
 
-def _lines(claim: str, proof: Proof) -> Iterator[Text]:
-    if not proof.counterexamples:
-        yield Text(f"proved: {claim} ({proof.cases} cases)", style="green")
-        return
-    yield Text(f"not so: {claim}", style="red")
+def _known_implied(spec: Spec, other: Spec) -> Proof[Untrained]:
+    proof = implies(spec, other)
+    if proof is None:
+        raise SpecError(_TOO_MANY)
+    return proof
+
+
+def _routed(name: str, text: str, proof: Proof[Counterexample]) -> _Claim:
+    against = []
     for example in proof.counterexamples:
-        yield Text(f"  {example.token}")
-        if example.routes:
-            first, second = (route_name(route) for route in example.routes)
-            yield Text(f"    goes to `{first}`, and fits `{second}` too")
+        names = [route_name(route) for route in example.routes]
+        told = f"goes to `{names[0]}`, and fits `{names[1]}` too" if names else "goes nowhere"
+        against.append(_Against(token=example.token, told=(told,), fields={"routes": names}))
+    return _Claim(name=name, text=text, cases=proof.cases, against=tuple(against))
+
+
+def _implied(spec: str, other: str, proof: Proof[Untrained]) -> _Claim:
+    against = []
+    for example in proof.counterexamples:
+        missing = " + ".join(loss_text(channel) for channel in example.losses)
+        there = example.other_route
+        here = f"{spec}: `{route_name(example.route)}` trains {losses_text(example.route)}"
+        if there is None:
+            elsewhere = f"{other}: no route takes it"
         else:
-            yield Text("    goes nowhere")
+            trains = f"trains {losses_text(there)}" if there.channels else "trains nothing"
+            elsewhere = f"{other}: `{route_name(there)}` {trains}"
+        told = (here, elsewhere, f"only {spec} trains it with {missing}")
+        fields: dict[str, object] = {
+            "route": route_name(example.route),
+            "other_route": None if there is None else route_name(there),
+            "losses": [loss_text(channel) for channel in example.losses],
+        }
+        against.append(_Against(token=example.token, told=told, fields=fields))
+    text = f"every loss that {spec} gives a token, {other} gives it too (whatever the weights)"
+    return _Claim(name="implies", text=text, cases=proof.cases, against=tuple(against))
+
+
+def _lines(claim: _Claim) -> Iterator[Text]:
+    if not claim.against:
+        yield Text(f"proved: {claim.text} ({claim.cases} cases)", style="green")
+        return
+    yield Text(f"not so: {claim.text}", style="red")
+    for example in claim.against:
+        yield Text(f"  {example.token}")
+        for line in example.told:
+            yield Text(f"    {line}")
+
+
+def _fields(claim: _Claim) -> dict[str, object]:
+    return {
+        "claim": claim.name,
+        "text": claim.text,
+        "holds": not claim.against,
+        "cases": claim.cases,
+        "counterexamples": [{"token": example.token, **example.fields} for example in claim.against],
+    }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from trace_dsl.cli.exits import refusing
+from trace_dsl.errors import RunFileError
 
 
 def summary(
@@ -16,15 +18,27 @@ def summary(
 ) -> None:
     """Show what a finished run changed: accuracy, what was routed where, when the teacher ran, responses.
 
+    Exits with 0, with 2 when there is no summary to read.
+
     Example: trace-dsl summary runs/demo
     """
+    with refusing():
+        lines = _read(directory)
+    for line in lines:
+        print(line)
+
+
+def _read(directory: Path) -> list[str]:
+    """The lines of a run's summary. Raises RunFileError when there is none, or one that this version did not write."""
     path = directory / "summary.json"
     if not path.is_file():
-        state = _state_of(directory)
-        print(f"error: {directory} has no summary.json: {state}", file=sys.stderr)
-        raise typer.Exit(2)
-    for line in summary_lines(json.loads(path.read_text(encoding="utf-8"))):
-        print(line)
+        raise RunFileError(f"{directory} has no summary.json: {_state_of(directory)}")
+    try:
+        return summary_lines(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RunFileError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFileError(f"{path} is no summary of a run: {error}") from error
 
 
 def _state_of(directory: Path) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trace_dsl.errors import TraceError
+from trace_dsl.cli.exits import refusing
+from trace_dsl.errors import RunFileError
 
 
 def train(
@@ -24,16 +24,14 @@ def train(
 ) -> None:
     """Train on this machine: lint, plan, then one process for each of layout.tp x pp x dp ranks.
 
+    Exits with 0 when the run is done, 1 when a rank failed, 2 on bad input, 130 when it was stopped and has saved.
+
     Example: trace-dsl train specs/demo/run.yaml spec=grpo.trace name=grpo
     """
     from megatron_bridge.launch import launch
 
-    if resume and overwrite:
-        print("error: --resume goes on with a run and --overwrite starts it afresh: give one of them", file=sys.stderr)
-        raise typer.Exit(2)
-    try:
+    with refusing():
+        if resume and overwrite:
+            raise RunFileError("--resume goes on with a run and --overwrite starts it afresh: give one of them")
         code = launch(run_file, overrides or [], resume=resume, overwrite=overwrite)
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
     raise typer.Exit(code)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from trace_dsl.checks import RULES
 from trace_dsl.reference import (
     FUNCTION_TEXTS,
     LOSS_ARGUMENTS,
+    LOSS_NEEDS,
     LOSS_TEXTS,
     PART_OF_ROUTE,
+    SIGNAL_NEEDS,
     STATEMENT_ARGUMENTS,
     STATEMENT_TEXTS,
     ArgumentText,
 )
-from trace_dsl.vocabulary import HAS, LOSSES, RANK_WORDS, SCHEDULE_ARGUMENTS, SIGNALS
+from trace_dsl.vocabulary import (
+    HAS,
+    LOSSES,
+    RANK_WORDS,
+    SCHEDULE_ARGUMENTS,
+    SIGNALS,
+    SOURCES,
+    SignalInfo,
+    ValueKind,
+)
 
 
 class Kind(StrEnum):
@@ -37,7 +49,10 @@ class Argument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One meaning of one name. `aside` qualifies it in brackets: a rule's severity, a signal's rank."""
+    """One meaning of one name. `aside` qualifies it in brackets: a rule's severity, a signal's rank.
+
+    `needs` says what a trainer has to gather for it.
+    """
 
     kind: Kind
     name: str
@@ -45,6 +60,7 @@ class Entry:
     aside: str = ""
     usage: str = ""
     example: str = ""
+    needs: str = ""
     arguments: tuple[Argument, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -90,6 +106,7 @@ def _losses() -> list[Entry]:
             aside="" if _says(LOSS_TEXTS[name].meaning, info.summary) else info.summary,
             usage=LOSS_TEXTS[name].usage,
             example=LOSS_TEXTS[name].example,
+            needs=LOSS_NEEDS[name] or "nothing beside the student's own forward pass",
             arguments=_named(LOSS_ARGUMENTS, info.arguments),
         )
         for name, info in LOSSES.items()
@@ -131,10 +148,24 @@ def _signals() -> list[Entry]:
                 name=info.name,
                 meaning=info.summary,
                 aside=f"{info.rank.name.lower()} rank",
+                example=_example_of(info),
+                needs=SIGNAL_NEEDS.get(info.name, ""),
                 notes=tuple(notes),
             )
         )
     return found
+
+
+def _example_of(info: SignalInfo) -> str:
+    match info.kind:
+        case ValueKind.PREDICATE:
+            return f"rest when {info.name}: grpo()"
+        case ValueKind.NUMBER:
+            return f"rest when {info.name} > 0: grpo()"
+        case ValueKind.SOURCE:
+            return f"rest when {info.name} == {next(iter(SOURCES))}: grpo()"
+        case _:
+            assert_never(info.kind)
 
 
 def _functions() -> list[Entry]:

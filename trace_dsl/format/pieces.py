@@ -1,17 +1,18 @@
 """The words of one statement with the comments that belong to them.
 
-The grammar's own lexer says what a word is (`when` is a keyword in one place and a name in another), so nothing can be
-read here in another way than the parser reads it. No token of lark leaves this module.
+The parser says what a word is (`when` is a keyword in one place and a name in another), so nothing can be read here in
+another way than the parser reads it.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from trace_dsl.syntax.lines import Comment, LogicalLine
-from trace_dsl.syntax.parse import grammar
+from trace_dsl.syntax.machine import tokens
 
 
 class Role(Enum):
@@ -59,23 +60,23 @@ _EXPONENT = re.compile(r"[eE]")
 
 def pieces_of(line: LogicalLine, comments: tuple[Comment, ...]) -> tuple[Piece, ...]:
     """The pieces of a statement that parses; `comments` are those on its lines, in order."""
-    tokens = grammar().parse_interactive(line.text).exhaust_lexer()
+    words = tokens(line.text)
+    line_starts = [0, *(match.end() for match in re.finditer("\n", line.text))]
     found: list[Piece] = []
     starts: list[tuple[int, int]] = []  # (line of the file, column) at which each piece begins
     depth = 0
     before = ""  # the type of the token before, "SIGN" for a sign
-    for index, token in enumerate(tokens):
-        kind, text = str(token.type), str(token)
+    for index, token in enumerate(words):
+        kind, text = token.kind, token.text
         if kind == "MINUS" and (before in _BEFORE_SIGN or before == "SIGN"):
             kind = "SIGN"
         if kind == "NUMBER":
             text = _number(text)
         elif kind in ("STEPS", "TOKENS"):
-            text = kind.lower() if float(tokens[index - 1]) != 1 else kind.lower().removesuffix("s")
+            text = kind.lower() if float(words[index - 1].text) != 1 else kind.lower().removesuffix("s")
         found.append(Piece(text=text, role=_role(kind, before, depth), spaced=_spaced(kind, before, depth)))
-        assert token.line is not None
-        assert token.column is not None
-        starts.append((line.first_line + token.line - 1, token.column))
+        row = bisect_right(line_starts, token.start) - 1
+        starts.append((line.first_line + row, token.start - line_starts[row] + 1))
         depth += (kind == "LPAR") - (kind == "RPAR")
         before = kind
     return _with_comments(tuple(found), starts, comments)

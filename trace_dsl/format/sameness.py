@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 from trace_dsl.syntax import ParsedSource
 from trace_dsl.syntax.tree import Loss, Number, RouteStatement
@@ -22,14 +23,15 @@ def _bare(value: object) -> object:
     """A tree as nested tuples, without places and without texts kept as they were written."""
     if isinstance(value, tuple):
         return tuple(_bare(item) for item in value)
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return value
-    written = isinstance(value, Loss | Number | RouteStatement)
-    return (
-        type(value).__name__,
-        *(
-            _bare(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.name != "place" and not (written and field.name == "text")
-        ),
-    )
+    kind: type = type(value)
+    names = _meant(kind)
+    return value if names is None else (kind.__name__, *(_bare(getattr(value, name)) for name in names))
+
+
+@cache
+def _meant(kind: type) -> tuple[str, ...] | None:
+    """The fields of a node that say something; None for what is no node."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    left_out = {"place", "text"} if issubclass(kind, Loss | Number | RouteStatement) else {"place"}
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in left_out)

@@ -11,8 +11,10 @@ from trace_dsl.format.layout import WIDTH, broken, flat, is_one_line
 from trace_dsl.format.pieces import pieces_of
 from trace_dsl.format.sameness import says_the_same
 from trace_dsl.rules import LanguageRule
+from trace_dsl.spec_files import MAX_BYTES
 from trace_dsl.syntax import ParsedSource, parse_source
 from trace_dsl.syntax.lines import Comment, LogicalLine, split_lines
+from trace_dsl.syntax.parse import MAX_LENGTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +31,16 @@ class Block:
 
 
 def format_source(parsed: ParsedSource) -> str:
-    """The canonical text of a spec, with lines that end in a bare newline. Raises SpecError when it does not parse."""
+    """The canonical text of a spec, with lines that end in a bare newline.
+
+    Raises SpecError when it does not parse, and when it would be too large to be read.
+    """
     if any(found.rule == LanguageRule.SYNTAX.value for found in parsed.diagnostics):
         raise SpecError(f"{parsed.path} does not parse, so it is not formatted")
     lines = _joined(tuple(_blocks(parsed)))
     text = "".join(f"{line}\n" for line in lines)
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise SpecError(f"{parsed.path} is not formatted: it would have more than {MAX_BYTES:,} bytes")
     assert says_the_same(parsed, parse_source(parsed.path, text)), "formatting never changes what a spec says"
     return text
 
@@ -54,7 +61,7 @@ def _blocks(parsed: ParsedSource) -> Iterator[Block]:
         if last > statement.first_line and any(comment.place.line in ignoring for comment in own):
             yield _as_written(statement.first_line, last, source)
         else:
-            yield _statement_block(statement, last, tuple(own), ignoring)
+            yield _statement_block(statement, last, tuple(own), ignoring, source)
     for comment in waiting:
         yield _comment_block(comment)
 
@@ -70,7 +77,16 @@ def _as_written(first: int, last: int, source: list[str]) -> Block:
     return Block(first_line=first, last_line=last, lines=(lines[0].lstrip(), *lines[1:]))
 
 
-def _statement_block(statement: LogicalLine, last: int, comments: tuple[Comment, ...], ignoring: set[int]) -> Block:
+def _statement_block(
+    statement: LogicalLine, last: int, comments: tuple[Comment, ...], ignoring: set[int], source: list[str]
+) -> Block:
+    block = _laid_out(statement, last, comments, ignoring)
+    # White space must not make a statement too long to be read.
+    too_long = sum(map(len, block.lines)) + len(block.lines) > MAX_LENGTH
+    return _as_written(statement.first_line, last, source) if too_long else block
+
+
+def _laid_out(statement: LogicalLine, last: int, comments: tuple[Comment, ...], ignoring: set[int]) -> Block:
     pieces = pieces_of(statement, comments)
     ignored = statement.first_line in ignoring
     if not ignored and not is_one_line(pieces):

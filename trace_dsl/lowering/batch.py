@@ -78,6 +78,12 @@ class RolloutBatch:
     def tokens(self) -> int:
         return len(self.old_logp_T)
 
+    @property
+    def written_T(self) -> Tensor:
+        """int64 [T]: how many tokens of its response the model wrote, 0 at those that it did not write."""
+        written_R = torch.zeros(self.rows, dtype=torch.int64).index_add(0, self.row_of_T, self.from_model_T.long())
+        return torch.where(self.from_model_T, written_R[self.row_of_T], 0)
+
     def has(self, context: str) -> Tensor:
         """bool [R]: which rows have a privileged context; all False for one the batch does not carry."""
         return dict(self.contexts).get(context, torch.zeros(self.rows, dtype=torch.bool))

@@ -71,7 +71,10 @@ def evaluate_at(expr: Expr, rank: Rank, env: Environment) -> Tensor:
 def evaluate(expr: Expr, env: Environment) -> Value:
     """The value of `expr`: a float if the step alone gives it, else float64 [T] for rank TOKEN and [R] below."""
     if is_known_before_run(expr):
-        return weight_at_step(expr, env.at)
+        try:
+            return weight_at_step(expr, env.at)
+        except ValueError as error:
+            raise LoweringError(f"{text_of(expr)} has no value at step {env.at.step}: {error}") from error
     match expr:
         case Signal():
             return _signal(expr, env)

@@ -18,7 +18,10 @@ from trace_dsl.model import DivergenceKind, MixAnchor, RatioLevel, TopK
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradientKernel:
-    """-min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A), ratio = exp(logp - old_logp)."""
+    """-min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A), ratio = exp(logp - old_logp).
+
+    `level`, `anchor` and `tis` change the ratio and weigh the result as `megatron_bridge.losses.sampled` says.
+    """
 
     clip_low: float
     clip_high: float
@@ -77,13 +80,16 @@ class FusedRouting:
     """Weights of every channel at every response token.
 
     kernels: C distinct kernels, in the plan's order; weight_CT: float32, 0 where not routed, denominators folded in;
-    advantage_CT: float32, 0 for channels without one; row_of_T: int64, which rollout a token belongs to.
+    advantage_CT: float32, 0 for channels without one; row_of_T: int64, which rollout a token belongs to; written_T:
+    int64, how many tokens of its whole response the model wrote, 0 at a token that it did not write (tool output).
+    None: the model wrote all of them, and how many a response has is not known.
     """
 
     kernels: tuple[FusedKernel, ...]
     weight_CT: Tensor
     advantage_CT: Tensor
     row_of_T: Tensor
+    written_T: Tensor | None = None
 
     @classmethod
     def empty(cls, tokens: int) -> FusedRouting:
@@ -102,6 +108,7 @@ class FusedRouting:
             weight_CT=self.weight_CT[:, tokens],
             advantage_CT=self.advantage_CT[:, tokens],
             row_of_T=self.row_of_T[tokens],
+            written_T=None if self.written_T is None else self.written_T[tokens],
         )
 
     def to(self, device: torch.device) -> FusedRouting:
@@ -111,15 +118,39 @@ class FusedRouting:
             weight_CT=_moved(self.weight_CT, device),
             advantage_CT=_moved(self.advantage_CT, device),
             row_of_T=_moved(self.row_of_T, device),
+            written_T=None if self.written_T is None else _moved(self.written_T, device),
         )
 
     def teacher_tokens(self, teacher: str) -> Tensor:
         """Indices (int64, ascending) of the tokens at which some channel needs `teacher`'s distribution."""
-        needed = torch.zeros(self.weight_CT.shape[1], dtype=torch.bool, device=self.weight_CT.device)
-        for kernel, weight_T in zip(self.kernels, self.weight_CT, strict=True):
-            if isinstance(kernel, DivergenceKernel) and kernel.teacher == teacher:
-                needed |= weight_T != 0
-        return needed.nonzero()[:, 0]
+        needed_T = torch.zeros(self.weight_CT.shape[1], dtype=torch.bool, device=self.weight_CT.device)
+        for channel, kernel in enumerate(self.kernels):
+            if teacher_of(kernel) == teacher:
+                needed_T |= self.sequence_tokens(channel) if is_sequence_level(kernel) else self.weight_CT[channel] != 0
+        return needed_T.nonzero()[:, 0]
+
+    def sequence_tokens(self, channel: int) -> Tensor:
+        """bool [T]: the tokens that the model wrote in the responses in which `channel` has weight."""
+        weight_T = self.weight_CT[channel]
+        rows = int(self.row_of_T.max()) + 1 if len(self.row_of_T) else 0
+        fed_R = torch.zeros(rows, dtype=torch.bool, device=weight_T.device)
+        fed_R[self.row_of_T[weight_T != 0]] = True
+        fed_T = fed_R[self.row_of_T]
+        return fed_T if self.written_T is None else fed_T & (self.written_T > 0)
+
+
+def teacher_of(kernel: FusedKernel) -> str | None:
+    """The teacher whose distribution or log-probs a kernel reads."""
+    if isinstance(kernel, DivergenceKernel):
+        return kernel.teacher
+    if isinstance(kernel, PolicyGradientKernel) and kernel.anchor is not None:
+        return kernel.anchor.teacher
+    return None
+
+
+def is_sequence_level(kernel: FusedKernel) -> bool:
+    """Whether a kernel's ratio is a whole response's."""
+    return isinstance(kernel, PolicyGradientKernel) and kernel.level is RatioLevel.SEQUENCE
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ Denominators are counted over the whole batch given here, which must be the glob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import assert_never
@@ -70,6 +70,47 @@ class Lowered:
     latches: dict[str, bool]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RoutedLoss:
+    """One loss on a batch, before losses of one kernel are added up.
+
+    weight_T: float64, denominator included, 0 where it is not routed; advantage_T: float64, 0 where the route does not
+    take the token, None for a loss without one or whose weight is zero whatever is measured.
+    """
+
+    route: int
+    loss: int
+    kernel: FusedKernel
+    weight_T: Tensor
+    advantage_T: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RoutedBatch:
+    """What `lower` fuses: the losses one by one, with the route of every token and the advantage of every rollout."""
+
+    advantage_R: Tensor
+    route_of_T: Tensor
+    losses: tuple[RoutedLoss, ...]
+
+
+def route_batch(
+    plan: Plan,
+    batch: RolloutBatch,
+    step: int,
+    *,
+    tokens: float = 0.0,
+    latches: Mapping[str, bool] = MappingProxyType({}),
+    seed: int = 0,
+) -> RoutedBatch:
+    """The objective of `step` on `batch`, loss by loss; arguments and errors are those of `lower`."""
+    env = _environment(plan, batch, step, tokens=tokens, latches=latches, seed=seed)
+    route_of_T = _first_match(plan, env)
+    return RoutedBatch(
+        advantage_R=env.advantage_R, route_of_T=route_of_T, losses=tuple(_routed_losses(plan, route_of_T, env))
+    )
+
+
 def lower(
     plan: Plan,
     batch: RolloutBatch,
@@ -85,44 +126,26 @@ def lower(
     `Lowered.latches` of the step before; seed: of random(), whose draws are a pure function of it and the step.
     Raises LoweringError when a weight or an advantage is not finite on this batch, or a denominator counts nothing.
     """
-    group_R = group_ids(batch.group_R, batch.source_R)
-    env = Environment(
-        batch=batch,
-        advantage_R=estimate_advantage(batch.reward_R, group_R, plan.advantage),
-        group_R=group_R,
-        at=Progress(step=step, total_steps=plan.facts.total_steps, tokens=tokens),
-        latches=latches,
-        seed=seed,
-    )
+    env = _environment(plan, batch, step, tokens=tokens, latches=latches, seed=seed)
     route_of_T = _first_match(plan, env)
     weights: dict[FusedKernel, Tensor] = {}
     advantages: dict[FusedKernel, Tensor] = {}
     losses: dict[FusedKernel, list[tuple[int, int]]] = {}
     counts: dict[tuple[int, int], int] = {}
-    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
-    for r, planned in enumerate(plan.routes):
-        selected_T = route_of_T == r
-        gradients = 0
-        for c, channel in enumerate(planned.route.channels):
-            kernel = fuse(channel.kernel, gradients)
-            gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
-            # a loss whose weight is zero whatever is measured is not evaluated: its signals are not measured any more
-            active = not surely_zero(channel.weight, env.at)
-            weight_T = _weights(plan, channel, planned.route, selected_T, env) if active else zeros_T
-            counts[r, c] = int((weight_T != 0).sum())
-            weights[kernel] = weights.get(kernel, 0) + weight_T
-            losses.setdefault(kernel, []).append((r, c))
-            advantage = advantage_of(channel)
-            if advantage is not None and active:
-                value_T = torch.where(selected_T, evaluate_at(advantage, Rank.TOKEN, env), 0.0)
-                _check_finite(value_T, "advantage", channel)
-                advantages[kernel] = advantages.get(kernel, 0) + value_T
+    for one in _routed_losses(plan, route_of_T, env):
+        counts[one.route, one.loss] = int((one.weight_T != 0).sum())
+        weights[one.kernel] = weights.get(one.kernel, 0) + one.weight_T
+        losses.setdefault(one.kernel, []).append((one.route, one.loss))
+        if one.advantage_T is not None:
+            advantages[one.kernel] = advantages.get(one.kernel, 0) + one.advantage_T
     kernels = tuple(weights)
+    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
     routing = FusedRouting(
         kernels=kernels,
         weight_CT=_stack([weights[k] for k in kernels], batch.tokens),
         advantage_CT=_stack([advantages.get(k, zeros_T) for k in kernels], batch.tokens),
         row_of_T=batch.row_of_T,
+        written_T=batch.written_T,
     )
     return Lowered(
         routing=routing,
@@ -132,6 +155,39 @@ def lower(
         tokens_of_loss=counts,
         latches={latch_key(latch): latch_state(latch, env) for latch in latches_of(plan)},
     )
+
+
+def _environment(
+    plan: Plan, batch: RolloutBatch, step: int, *, tokens: float, latches: Mapping[str, bool], seed: int
+) -> Environment:
+    group_R = group_ids(batch.group_R, batch.source_R)
+    return Environment(
+        batch=batch,
+        advantage_R=estimate_advantage(batch.reward_R, group_R, plan.advantage),
+        group_R=group_R,
+        at=Progress(step=step, total_steps=plan.facts.total_steps, tokens=tokens),
+        latches=latches,
+        seed=seed,
+    )
+
+
+def _routed_losses(plan: Plan, route_of_T: Tensor, env: Environment) -> Iterator[RoutedLoss]:
+    zeros_T = torch.zeros(env.batch.tokens, dtype=torch.float64)
+    for r, planned in enumerate(plan.routes):
+        selected_T = route_of_T == r
+        gradients = 0
+        for c, channel in enumerate(planned.route.channels):
+            kernel = fuse(channel.kernel, gradients)
+            gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
+            # a loss whose weight is zero whatever is measured is not evaluated: its signals are not measured any more
+            active = not surely_zero(channel.weight, env.at)
+            weight_T = _weights(plan, channel, planned.route, selected_T, env) if active else zeros_T
+            advantage = advantage_of(channel)
+            advantage_T = None
+            if advantage is not None and active:
+                advantage_T = torch.where(selected_T, evaluate_at(advantage, Rank.TOKEN, env), 0.0)
+                _check_finite(advantage_T, "advantage", channel)
+            yield RoutedLoss(route=r, loss=c, kernel=kernel, weight_T=weight_T, advantage_T=advantage_T)
 
 
 def fuse(kernel: Kernel, index: int) -> FusedKernel:

@@ -1,4 +1,4 @@
-"""Spec + run facts -> a frozen, hashable plan, and the table that shows it."""
+"""Spec + run facts -> a frozen, hashable plan, and what there is to tell about it."""
 
 from trace_dsl.plan.compile import compile_plan
 from trace_dsl.plan.plan import Plan

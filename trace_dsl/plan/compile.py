@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
-from trace_dsl.expressions import signals_of, text_of, walk, weight_at_step
+from trace_dsl.errors import SpecError
+from trace_dsl.expressions import signals_of, text_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
@@ -18,26 +20,30 @@ from trace_dsl.model import (
     PolicyGradient,
     Spec,
 )
+from trace_dsl.over_steps import Points, values_at
 from trace_dsl.plan.certainty import follows_from_step, surely_zero
-from trace_dsl.plan.measurements import teachers_read
+from trace_dsl.plan.gathering import gathered
 from trace_dsl.plan.plan import (
+    Gathering,
     Plan,
     PlannedLoss,
     PlannedRoute,
     PlannedTeacher,
     WeightTrack,
-    advantage_of,
     content_hash,
     expressions_of,
-    is_latch,
     teacher_of,
 )
+from trace_dsl.plan.stretches import stretches
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
 
 
 def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
-    """Resolve `spec` for a run. The spec must be free of errors (see `trace_dsl.lint_file`)."""
+    """Resolve `spec` for a run. The spec must be free of errors (see `trace_dsl.lint_file`).
+
+    Raises SpecError when a weight has no value at some step of this run.
+    """
     routes = tuple(
         PlannedRoute(
             route=route,
@@ -46,9 +52,9 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         )
         for route in spec.routes
     )
+    needed = gathered(routes, facts.total_steps)
     teachers = tuple(
-        PlannedTeacher(teacher=teacher, last_step=_last_step(teacher.name, routes, facts.total_steps))
-        for teacher in spec.teachers
+        PlannedTeacher(teacher=teacher, last_step=_last_step(teacher.name, needed)) for teacher in spec.teachers
     )
     return Plan(
         facts=facts,
@@ -58,6 +64,7 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         routes=routes,
         teachers=teachers,
         signals=tuple(sorted({n for route in spec.routes for expr in expressions_of(route) for n in signals_of(expr)})),
+        gathered=needed,
         spec_text=spec.text,
         hash=content_hash(
             facts=facts,
@@ -70,40 +77,46 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
     )
 
 
-def _last_step(teacher: str, routes: tuple[PlannedRoute, ...], total_steps: int) -> int:
-    """The last step at which a loss with weight, or a predicate or a latch, reads `teacher`; -1 for never."""
-    last = -1
-    for planned in routes:
-        always: list[Expr] = [part for expr in expressions_of(planned.route) for part in walk(expr) if is_latch(part)]
-        always += [] if planned.route.when is None else [planned.route.when]
-        if any(teacher in teachers_read(expr) for expr in always):
-            return total_steps - 1
-        for loss in planned.losses:
-            read = {teacher_of(loss.channel), *teachers_read(loss.channel.weight)}
-            advantage = advantage_of(loss.channel)
-            if teacher in (read if advantage is None else read | teachers_read(advantage)):
-                last = max(last, loss.track.last_step)
-    return last
+def _last_step(teacher: str, needed: tuple[Gathering, ...]) -> int:
+    """The last step at which something reads `teacher`; -1 for never."""
+    return max((g.steps[-1][1] for g in needed if g.need.payload.teacher == teacher), default=-1)
 
 
 def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
+    try:
+        track = track_weight(channel.weight, facts.total_steps)
+    except ValueError as error:
+        raise SpecError(
+            f"line {channel.place.line}: the weight of {channel.text} has no value at some step of this run: {error}; "
+            "keep the formula defined at every step, as in 1/(step + 1)"
+        ) from error
     return PlannedLoss(
         channel=channel,
         formula=formula_of(channel.kernel),
         weight_text=text_of(channel.weight),
         teacher=teacher_of(channel),
-        track=track_weight(channel.weight, facts.total_steps),
+        track=track,
     )
 
 
 def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
-    """Follow a weight over every step of the run."""
+    """Follow a weight over every step of the run; raises ValueError where its formula has no value."""
     steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
-    last = max((at.step for at in steps if not surely_zero(weight, at)), default=-1)
     if not follows_from_step(weight):
-        return WeightTrack(total=None, total_squared=None, last_step=last)
-    values = [weight_at_step(weight, at) for at in steps]
-    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), last_step=last)
+        active = stretches(at.step for at in steps if not surely_zero(weight, at))
+        return WeightTrack(total=None, total_squared=None, active=active)
+    values = _values(weight, total_steps)
+    active = stretches(step for step, value in enumerate(values) if value != 0)
+    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
+
+
+def _values(weight: Expr, total_steps: int) -> Sequence[float]:
+    """A weight at every step; raises ValueError where it is undefined."""
+    steps = range(total_steps)
+    try:
+        return values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
+    except ValueError:  # perhaps only in a branch that is not chosen there
+        return [weight_at_step(weight, Progress(step=step, total_steps=total_steps)) for step in steps]
 
 
 _DIVERGENCE_FORMULAS = {
@@ -122,11 +135,10 @@ def formula_of(kernel: Kernel) -> str:
             share = 0.0 if parameter is None else parameter
             return _DIVERGENCE_FORMULAS[kind].format(a=share, b=1 - share)
         case PolicyGradient(advantage=advantage, clip_low=low, clip_high=high):
-            a = text_of(advantage)
-            a = a if a.isidentifier() else f"({a})"
+            a = _factor(advantage)
             return f"-min(ratio {a}, clip(ratio, {1 - low:g}, {1 + high:g}) {a})"
-        case Cispo(high=high):
-            return f"-sg(min(ratio, {1 + high:g})) A logp"
+        case Cispo(advantage=advantage, high=high):
+            return f"-sg(min(ratio, {1 + high:g})) {_factor(advantage)} logp"
         case Nll():
             return "-logp"
         case EntropyBonus():
@@ -135,3 +147,9 @@ def formula_of(kernel: Kernel) -> str:
             return f"exp(d) - d - 1, d = {to}_logp - logp"
         case _:
             assert_never(kernel)
+
+
+def _factor(advantage: Expr) -> str:
+    """An advantage as a factor of a formula."""
+    text = text_of(advantage)
+    return text if text.isidentifier() else f"({text})"

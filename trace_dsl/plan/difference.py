@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from trace_dsl.expressions import text_of
-from trace_dsl.facts import RunFacts
+from trace_dsl.facts import RunFacts, run_of_length
 from trace_dsl.model import Channel, Route, Spec
 from trace_dsl.plan.plan import content_hash
 from trace_dsl.plan.weights_over_run import WeightsOverRun, weights_over_run
@@ -32,15 +32,8 @@ from trace_dsl.terms import Expr
 
 T = TypeVar("T")
 
-# The length and groups of no run in particular: what a spec alone contributes to the hash of its plan.
-_ANY_RUN = RunFacts(
-    total_steps=1,
-    group_size=1,
-    annotator_labels=(),
-    teacher_contexts=(),
-    vocab_size=1,
-    max_response_tokens=1,
-)
+# No run in particular: what a spec alone contributes to the hash of its plan.
+_ANY_RUN = run_of_length(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from trace_dsl.expressions import walk
+from trace_dsl.model import PolicyGradient
 from trace_dsl.plan.certainty import surely_zero
+from trace_dsl.plan.payloads import Content, Origin, Payload, expression_needs
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr, Rank, Signal
@@ -11,17 +13,30 @@ from trace_dsl.terms import Expr, Rank, Signal
 # Signals that follow from log-probs and entropies; `gap` and `ratio` are computed from the others.
 MEASURED = frozenset({"logp", "entropy", "ratio", "gap", "teacher_logp", "teacher_entropy"})
 
-
-def teachers_read(expr: Expr) -> frozenset[str]:
-    """The teachers whose signals an expression reads."""
-    return frozenset(part.teacher for part in walk(expr) if isinstance(part, Signal) and part.teacher is not None)
+_NAMES = {
+    (Origin.POLICY, Content.SAMPLED): "logp",
+    (Origin.POLICY, Content.ENTROPY): "entropy",
+    (Origin.TEACHER, Content.SAMPLED): "teacher_logp",
+    (Origin.TEACHER, Content.ENTROPY): "teacher_entropy",
+}
 
 
 def measurements(plan: Plan, step: int) -> frozenset[Signal]:
-    """The signals to measure at `step`: logp, entropy (teacher None), teacher_logp and teacher_entropy per teacher.
+    """The signals to measure at `step`: logp, entropy (teacher None), teacher_logp and teacher_entropy per teacher."""
+    found = (_signal(need.payload) for expr in evaluated(plan, step) for need in expression_needs(expr))
+    return frozenset(signal for signal in found if signal is not None)
 
-    Predicates and latches, whose state goes on, are always evaluated; weights and advantages only while their loss may
-    have weight.
+
+def signals_read(plan: Plan, step: int) -> frozenset[Signal]:
+    """Every signal that is read at `step`, as the spec names it."""
+    return frozenset(part for expr in evaluated(plan, step) for part in walk(expr) if isinstance(part, Signal))
+
+
+def evaluated(plan: Plan, step: int) -> tuple[Expr, ...]:
+    """The expressions that are evaluated at `step`.
+
+    Predicates and latches, whose state goes on, always are; weights and advantages only while their loss may have
+    weight.
     """
     expressions: list[Expr] = list(latches_of(plan))
     at = Progress(step=step, total_steps=plan.facts.total_steps)
@@ -32,20 +47,22 @@ def measurements(plan: Plan, step: int) -> frozenset[Signal]:
             if not surely_zero(loss.channel.weight, at):
                 advantage = advantage_of(loss.channel)
                 expressions += [loss.channel.weight, *([] if advantage is None else [advantage])]
-    found: set[Signal] = set()
-    for part in (part for expr in expressions for part in walk(expr)):
-        if isinstance(part, Signal) and part.name in MEASURED:
-            found |= _sources(part)
-    return frozenset(found)
+    return tuple(expressions)
 
 
-def _sources(signal: Signal) -> set[Signal]:
-    """The measurements a signal is computed from."""
-    logp = Signal(name="logp", rank=Rank.TOKEN)
-    match signal.name:
-        case "gap":
-            return {logp, Signal(name="teacher_logp", rank=Rank.TOKEN, teacher=signal.teacher)}
-        case "ratio":
-            return {logp}
-        case _:
-            return {signal}
+def needs_proximal(plan: Plan, steps: range) -> bool:
+    """Whether a loss that may have weight at one of `steps` reads the log-probs of the policy before its updates."""
+    weights = [
+        loss.channel.weight
+        for planned in plan.routes
+        for loss in planned.losses
+        if isinstance(loss.channel.kernel, PolicyGradient) and loss.channel.kernel.tis is not None
+    ]
+    moments = [Progress(step=step, total_steps=plan.facts.total_steps) for step in steps]
+    return any(not surely_zero(weight, at) for weight in weights for at in moments)
+
+
+def _signal(payload: Payload) -> Signal | None:
+    """The signal that holds a payload; None for what is not measured, such as the log-probs kept from sampling."""
+    name = _NAMES.get((payload.origin, payload.content))
+    return None if name is None else Signal(name=name, rank=Rank.TOKEN, teacher=payload.teacher)

@@ -1,4 +1,4 @@
-"""The plan: a spec resolved against the facts of a run. Frozen, JSON-serialisable, with a content hash.
+"""The plan: a spec resolved against the facts of a run. Frozen, with a content hash.
 
 A checkpoint carries the hash, so a run is never continued under another objective by accident. The hash covers what
 the losses depend on (routes, kernels, weights, teachers, labels, estimator, run length) and not places or comments.
@@ -20,13 +20,14 @@ from trace_dsl.model import (
     Channel,
     Divergence,
     MixAnchor,
-    Place,
     PolicyGradient,
     RolloutSource,
     Route,
     SpanLabel,
     Teacher,
 )
+from trace_dsl.plan.payloads import Need
+from trace_dsl.plan.stretches import Stretch
 from trace_dsl.terms import Expr, Scan, Scanned
 
 
@@ -35,12 +36,17 @@ class WeightTrack:
     """A loss weight over the run: None where it cannot be known before (token-counted schedules, gates).
 
     total: sum over steps of the weight; total_squared: of its square (the privileged-exposure bound of arXiv
-    2605.10194 is proportional to it); last_step: the last step at which the weight may be nonzero, -1 for never.
+    2605.10194 is proportional to it); active: the stretches of steps at which the weight may be nonzero.
     """
 
     total: float | None
     total_squared: float | None
-    last_step: int
+    active: tuple[Stretch, ...]
+
+    @property
+    def last_step(self) -> int:
+        """The last step at which the weight may be nonzero, -1 for never."""
+        return self.active[-1][1] if self.active else -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +76,23 @@ class PlannedTeacher:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gathering:
+    """Something the trainer must gather, and when.
+
+    losses: the (route, loss) pairs at whose tokens it is read, () where it is read at every response token; steps: the
+    stretches of steps at which something may read it.
+    """
+
+    need: Need
+    losses: tuple[tuple[int, int], ...]
+    steps: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the trainer follows. `signals` are the measurements it must gather beside log-probs."""
+    """What the trainer follows. `signals` are the words its expressions read, `gathered` what has to be computed or
+    kept for them and for the losses.
+    """
 
     facts: RunFacts
     labels: tuple[SpanLabel, ...]
@@ -80,28 +101,24 @@ class Plan:
     routes: tuple[PlannedRoute, ...]
     teachers: tuple[PlannedTeacher, ...]
     signals: tuple[str, ...]
+    gathered: tuple[Gathering, ...]
     spec_text: str
     hash: str
 
-    def to_json(self) -> str:
-        """The whole plan as indented JSON."""
-        return json.dumps(_plain(self), indent=2)
+
+# Where something stands and how it is written is not what it means.
+_NOT_MEANING = frozenset({"place", "text", "written"})
 
 
-def _plain(value: Any, *, places: bool = True) -> Any:
-    """Dataclasses to tagged dicts, enums to their names; `places=False` leaves out what a hash must not see."""
+def _plain(value: Any) -> Any:
+    """What a hash is to see of a value: dataclasses as tagged dicts, enums as their names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hidden = () if places else ("place", "text")
-        fields = {
-            f.name: _plain(getattr(value, f.name), places=places)
-            for f in dataclasses.fields(value)
-            if f.name not in hidden
-        }
-        return {"type": type(value).__name__, **fields} if not isinstance(value, Place) else fields
+        fields = (field.name for field in dataclasses.fields(value) if field.name not in _NOT_MEANING)
+        return {"type": type(value).__name__, **{name: _plain(getattr(value, name)) for name in fields}}
     if isinstance(value, Enum):
         return value.name.lower()
     if isinstance(value, tuple):
-        return [_plain(item, places=places) for item in value]
+        return [_plain(item) for item in value]
     return value
 
 
@@ -118,7 +135,7 @@ def content_hash(
     content = {
         "total_steps": facts.total_steps,
         "temperature": facts.temperature,
-        "parts": [_plain(part, places=False) for part in (labels, advantage, rollouts, routes, teachers)],
+        "parts": [_plain(part) for part in (labels, advantage, rollouts, routes, teachers)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

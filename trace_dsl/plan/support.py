@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import (
-    K3,
-    Channel,
-    Cispo,
-    Diagnostic,
-    Divergence,
-    EntropyBonus,
-    MixAnchor,
-    ModelTeacher,
-    Nll,
-    Place,
-    PolicyGradient,
-    RatioLevel,
-    Severity,
-    Spec,
-)
+from trace_dsl.lint import LintResult
+from trace_dsl.model import K3, Channel, Diagnostic, ModelTeacher, Place, Severity, Spec
 from trace_dsl.plan.measurements import MEASURED
 from trace_dsl.plan.plan import advantage_of
 from trace_dsl.terms import Apply, Constant, Expr, Operation, Reduce, Scanned, Scheduled, Scope, Signal
@@ -31,10 +18,19 @@ RULE = "engine-unsupported"
 ROW_SIGNALS = frozenset({"reward", "correct", "wrong", "len", "A"})
 GROUP_SIGNALS = frozenset({"all_correct", "all_wrong", "mixed", "group_size"})
 TOKEN_SIGNALS = frozenset({"pos", "old_logp", "source"})
+K3_NOT_AT_HAND = frozenset({"ref", "base"})
 KNOWN_SIGNALS = ROW_SIGNALS | GROUP_SIGNALS | TOKEN_SIGNALS | MEASURED | {"step"}
 
 
-def unsupported(spec: Spec, facts: RunFacts) -> Iterator[Diagnostic]:
+def with_unsupported(result: LintResult, facts: RunFacts | None) -> LintResult:
+    """What was found, and with a run also what `train` would refuse: see `unsupported`."""
+    if facts is None or result.spec is None:
+        return result
+    found = sorted((*result.diagnostics, *unsupported(result.spec)), key=lambda d: d.place)
+    return replace(result, diagnostics=tuple(found))
+
+
+def unsupported(spec: Spec) -> Iterator[Diagnostic]:
     """One error for everything in `spec` that the engine cannot run."""
     for source in spec.rollouts:
         yield _finding(source.place, f"extra rollouts ({source.name!r}) are not sampled", "remove the statement")
@@ -49,40 +45,17 @@ def unsupported(spec: Spec, facts: RunFacts) -> Iterator[Diagnostic]:
         if route.when is not None:
             yield from _in_expression(route.when, route.place)
         for channel in route.channels:
-            yield from _in_channel(channel, facts)
+            yield from _in_channel(channel)
 
 
-def _in_channel(channel: Channel, facts: RunFacts) -> Iterator[Diagnostic]:
+def _in_channel(channel: Channel) -> Iterator[Diagnostic]:
     kernel, place = channel.kernel, channel.place
-    match kernel:
-        case Divergence():
-            if kernel.top_k is not None:
-                yield _finding(
-                    place,
-                    f"topk={kernel.top_k.k} is not run: divergences are over the full vocabulary",
-                    "remove topk; the full vocabulary costs no more memory here",
-                )
-            if kernel.pclip is not None:
-                yield _finding(place, f"pclip={kernel.pclip:g} is not run", "remove pclip")
-            if kernel.temperature not in (None, facts.temperature):
-                yield _finding(
-                    place,
-                    f"temperature={kernel.temperature:g} is not run: the run samples at {facts.temperature:g}",
-                    f"write temperature={facts.temperature:g} or leave it out",
-                )
-        case PolicyGradient():
-            if kernel.level is RatioLevel.SEQUENCE:
-                yield _finding(place, "level=sequence is not run", "use level=token")
-            if isinstance(kernel.anchor, MixAnchor):
-                yield _finding(place, "anchor=mix(...) is not run", "use anchor=old")
-            if kernel.tis is not None:
-                yield _finding(place, f"tis={kernel.tis:g} is not run", "remove tis")
-        case K3():
-            yield _finding(place, "k3 is not run", "use rkl with a frozen self teacher")
-        case Cispo() | Nll() | EntropyBonus():
-            pass
-        case _:
-            assert_never(kernel)
+    if isinstance(kernel, K3) and kernel.to in K3_NOT_AT_HAND:
+        yield _finding(
+            place,
+            f"k3(to={kernel.to}) is not run: the engine keeps no log-probs of that policy",
+            "use rkl with a frozen self teacher, or k3(to=old)",
+        )
     for expr in (channel.weight, advantage_of(channel)):
         if expr is not None:
             yield from _in_expression(expr, place)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from trace_dsl.plan.certainty import weight_known_at
+from trace_dsl.plan.stretches import Stretch, stretches
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
 
@@ -27,7 +28,7 @@ class WeightsOverRun:
     """`ranges`: the steps at which the weights differ or may differ, first and last of each stretch."""
 
     total_steps: int
-    ranges: tuple[tuple[int, int], ...]
+    ranges: tuple[Stretch, ...]
     samples: tuple[Sample, ...]
 
     @property
@@ -42,15 +43,9 @@ def weights_over_run(old: Expr, new: Expr, total_steps: int) -> WeightsOverRun:
         for at in (Progress(step=step, total_steps=total_steps) for step in range(total_steps))
     ]
     steps = [step for step, (a, b) in enumerate(values) if not _same(a, b)]
-    ranges: list[tuple[int, int]] = []
-    for step in steps:
-        if ranges and ranges[-1][1] == step - 1:
-            ranges[-1] = (ranges[-1][0], step)
-        else:
-            ranges.append((step, step))
     return WeightsOverRun(
         total_steps=total_steps,
-        ranges=tuple(ranges),
+        ranges=stretches(steps),
         samples=tuple(
             Sample(step=step, old=_text(values[step][0]), new=_text(values[step][1]))
             for step in _telling(values, steps)

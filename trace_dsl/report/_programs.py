@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 
 from trace_dsl.lint import LintResult
 from trace_dsl.model import Diagnostic
 
 
+def whole_message(found: Diagnostic) -> str:
+    """What a finding says, what it costs and how to fix it, a line each."""
+    parts = (("cost", found.consequence), ("fix", found.fix))
+    return "\n".join([found.message, *(f"{word}: {text}" for word, text in parts if text)])
+
+
 def as_json(results: Iterable[LintResult]) -> str:
     """All findings as a JSON array, one object a finding."""
+    import json  # the other formats do without
+
     return json.dumps([_as_object(result, found) for result in results for found in result.diagnostics], indent=2)
 
 
@@ -31,10 +38,7 @@ def github(results: Iterable[LintResult]) -> Iterator[str]:
             if place.end_line == place.line:  # columns of a place over several lines would be refused
                 properties |= {"col": str(place.column), "endColumn": str(place.end_column)}
             named = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
-            text = [found.message]
-            text += [f"{word}: {part}" for word, part in (("cost", found.consequence), ("fix", found.fix)) if part]
-            lines = "\n".join(text)
-            yield f"::{found.severity.value} {named}::{_escaped(lines)}"
+            yield f"::{found.severity.value} {named}::{_escaped(whole_message(found))}"
 
 
 def _escaped(text: str, also: str = "") -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
 from trace_dsl.checks import RULES
 from trace_dsl.lint import LintResult
 from trace_dsl.model import Diagnostic, Place, Severity
+from trace_dsl.report._programs import whole_message
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning"}
@@ -20,6 +20,8 @@ _INDEX = {name: index for index, name in enumerate(RULES)}
 
 def sarif(results: Iterable[LintResult]) -> str:
     """All findings as one SARIF log with one run. Paths are as they were given: relative ones stay relative."""
+    import json  # the other formats do without
+
     log = {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -47,21 +49,19 @@ def _driver() -> dict[str, object]:
             for rule in RULES.values()
         ],
     }
+    from importlib import metadata  # slow to import, and of use here alone
+
     with suppress(metadata.PackageNotFoundError):  # run from its source tree
         driver["version"] = metadata.version("trace-dsl")
     return driver
 
 
 def _result(result: LintResult, found: Diagnostic) -> dict[str, object]:
-    parts = [
-        found.message,
-        *(f"{word}: {text}" for word, text in (("cost", found.consequence), ("fix", found.fix)) if text),
-    ]
     shown: dict[str, object] = {
         "ruleId": found.rule,
         "ruleIndex": _INDEX[found.rule],
         "level": _LEVELS[found.severity],
-        "message": {"text": "\n".join(parts)},
+        "message": {"text": whole_message(found)},
         "locations": [_location(result, found.place)],
     }
     if found.others:
@@ -89,4 +89,4 @@ def _location(result: LintResult, place: Place) -> dict[str, object]:
 def _uri(path: str) -> str:
     if Path(path).is_absolute():
         return Path(path).as_uri()
-    return quote(Path(path).as_posix(), safe="/")
+    return quote(os.fsencode(Path(path).as_posix()), safe="/")

@@ -6,7 +6,7 @@ from trace_dsl.model import Place
 from trace_dsl.resolve.findings import Context
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
-from trace_dsl.vocabulary import LOSSES, did_you_mean
+from trace_dsl.vocabulary import LOSSES, Suggestion, did_you_mean
 
 
 class Bound:
@@ -29,6 +29,11 @@ class Bound:
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arguments that are given, in the order of the call."""
+        return tuple(self._values)
 
 
 def function_of(value: Callable) -> Name:
@@ -108,11 +113,11 @@ def _bind_positional(
     )
 
 
-def _fix_for_unknown(function: str, name: str, known: tuple[str, ...]) -> str:
+def _fix_for_unknown(function: str, name: str, known: tuple[str, ...]) -> str | Suggestion:
     if name in {"adv", "advantage"} and function == "grpo":
         return "grpo uses A; pg(adv=...) takes an advantage expression"
     if name in {"weight", "coef", "coeff"} and function in LOSSES:
-        return "did you mean `w`?"
+        return Suggestion(near="w")
     if not known:
         return f"`{function}` takes no arguments"
     return did_you_mean(name, known)

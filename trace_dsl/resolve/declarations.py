@@ -35,6 +35,7 @@ from trace_dsl.syntax.tree import (
 )
 from trace_dsl.terms import Expr, Rank
 from trace_dsl.vocabulary import (
+    ARGUMENT_WORDS,
     ESTIMATORS,
     RANK_WORDS,
     ROLLOUT_ARGUMENTS,
@@ -82,7 +83,7 @@ def teacher(context: Context, statement: TeacherStatement) -> Teacher | None:
     sees = _sees(context, bound)
     if source is None or sees is None or len(context.diagnostics) > errors:
         return None
-    return Teacher(name=name, source=source, sees=sees, place=statement.place)
+    return Teacher(name=name, source=source, sees=sees, place=statement.place, written=bound.names)
 
 
 def _kind(context: Context, value: Callable, known: tuple[str, ...], what: str) -> str | None:
@@ -154,9 +155,9 @@ def advantage(context: Context, statement: AdvantageStatement) -> AdvantageEstim
     bound = bind(context, statement.value, known=ESTIMATORS[kind_word])
     node = bound.get("center")
     if node is not None:
-        word(context, node, ("mean",), "center of a group")
+        word(context, node, ARGUMENT_WORDS["center"], "center of a group")
     node = bound.get("scale")
-    scale = "std" if node is None else word(context, node, ("std", "none"), "scale of a group")
+    scale = "std" if node is None else word(context, node, ARGUMENT_WORDS["scale"], "scale of a group")
     if len(context.diagnostics) > errors:
         return None
     kind = EstimatorKind(kind_word)
@@ -167,7 +168,7 @@ def advantage(context: Context, statement: AdvantageStatement) -> AdvantageEstim
             by_std = False
         case _:
             assert_never(kind)
-    return AdvantageEstimator(kind=kind, scale_by_std=by_std, place=statement.place)
+    return AdvantageEstimator(kind=kind, scale_by_std=by_std, place=statement.place, written=bound.names)
 
 
 def rollout_source(context: Context, statement: RolloutsStatement) -> RolloutSource | None:
@@ -189,7 +190,7 @@ def rollout_source(context: Context, statement: RolloutsStatement) -> RolloutSou
         file = None if node is None else text(context, node, "the file of cached rollouts")
         if file is None:
             return None
-        return RolloutSource(name=name, cached=file, place=statement.place)
+        return RolloutSource(name=name, cached=file, place=statement.place, written=bound.names)
     bound = bind(context, statement.value, known=ROLLOUT_ARGUMENTS["policy"])
     sees = _sees(context, bound)
     node = bound.get("n")
@@ -197,7 +198,7 @@ def rollout_source(context: Context, statement: RolloutsStatement) -> RolloutSou
     when = _when_to_roll(context, bound)
     if sees is None or n is None or len(context.diagnostics) > errors:
         return None
-    return RolloutSource(name=name, sees=sees, when=when, n=n, place=statement.place)
+    return RolloutSource(name=name, sees=sees, when=when, n=n, place=statement.place, written=bound.names)
 
 
 def _when_to_roll(context: Context, bound: Bound) -> Expr | None:

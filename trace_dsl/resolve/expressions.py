@@ -18,8 +18,8 @@ from trace_dsl.vocabulary import (
     SIGNALS,
     SOURCES,
     SignalInfo,
+    Suggestion,
     ValueKind,
-    closest,
 )
 
 MAX_NODES = 5_000
@@ -138,7 +138,7 @@ def _name(context: Context, node: Name) -> Typed | None:
     return None
 
 
-def _unknown_name(context: Context, name: str) -> tuple[str, str]:
+def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
     """The message for a name that is no value, and the fix."""
     if name in FUNCTIONS:
         return f"`{name}` is a function, not a value", f"call it, as in {name}(...)"
@@ -152,8 +152,8 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str]:
         return f"`{name}` is a span label, not a value", "a route starts with its labels"
     if name in SOURCES:
         return f"`{name}` only compares with `source`", f"write `source == {name}`"
-    near = closest(name, (*context.lets, *SIGNALS))
-    return f"there is no signal or `let` called `{name}`", f"did you mean `{near}`?" if near else ""
+    near = context.closest(name, (*context.lets, *SIGNALS))
+    return f"there is no signal or `let` called `{name}`", Suggestion(near=near)
 
 
 def _let(context: Context, node: Name, entry: LetEntry) -> Typed | None:
@@ -239,7 +239,7 @@ def _binary(context: Context, node: Binary) -> Typed | None:
         message, fix = _unknown_name(context, misspelt.name)
         context.error(LanguageRule.UNKNOWN_NAME, misspelt.place, message, fix=fix)
         return None
-    if ROWS in _plain_names(node) and node.operator in (Operator.EQ, Operator.NE):
+    if node.operator in (Operator.EQ, Operator.NE) and ROWS in _plain_names(node):
         context.error(
             LanguageRule.INVALID_VALUE,
             node.place,
@@ -282,8 +282,10 @@ def _plain_names(node: Binary) -> tuple[str, ...]:
 
 def _source_comparison(context: Context, node: Binary) -> Typed | None:
     """`source == tool` and its like; None when the node is something else."""
+    if node.operator not in (Operator.EQ, Operator.NE):
+        return None
     names = _plain_names(node)
-    if "source" not in names or node.operator not in (Operator.EQ, Operator.NE) or len(names) < 2:
+    if "source" not in names or len(names) < 2:
         return None
     writer = names[1] if names[0] == "source" else names[0]
     if writer not in SOURCES:
@@ -295,7 +297,9 @@ def _source_comparison(context: Context, node: Binary) -> Typed | None:
 
 def _misspelt_source(context: Context, node: Binary) -> Name | None:
     """The unknown name in `sourc == tool`: one mistake, not two."""
+    if not any(name in SOURCES for name in _plain_names(node)):
+        return None
     sides = (node.left, node.right)
     known = (*context.lets, *SIGNALS, *SOURCES)
     unknown = [side for side in sides if isinstance(side, Name) and side.name not in known]
-    return unknown[0] if len(unknown) == 1 and set(_plain_names(node)) & set(SOURCES) else None
+    return unknown[0] if len(unknown) == 1 else None

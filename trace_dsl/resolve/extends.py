@@ -7,12 +7,16 @@ and `advantage` are one of a kind, so they replace.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from trace_dsl.errors import SpecError
 from trace_dsl.model import DEFAULT_TEACHER, REST, Diagnostic, Severity
 from trace_dsl.rules import LanguageRule
+from trace_dsl.spec_files import read_spec_bytes
 from trace_dsl.syntax import ParsedSource, parse_source
+from trace_dsl.syntax.parse import MAX_STATEMENTS
 from trace_dsl.syntax.tree import (
     AdvantageStatement,
     BrokenStatement,
@@ -26,7 +30,7 @@ from trace_dsl.syntax.tree import (
     TeacherStatement,
 )
 
-MAX_CHAIN = 16
+MAX_FILES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +44,23 @@ class Merged:
 
 def merge(source: ParsedSource) -> Merged:
     """Put the statements of extended specs in place. Reads the files that `extends` names, and nothing else."""
-    return _merge(source, (Path(source.path).resolve(),))
+    return _merge(source, (_real(source.path),), _Budget(files=MAX_FILES - 1, statements=MAX_STATEMENTS))
 
 
-def _merge(source: ParsedSource, chain: tuple[Path, ...]) -> Merged:
+@dataclass(slots=True)
+class _Budget:
+    """What may still be read: specs that extend several others, which do too, soon name more than can be."""
+
+    files: int
+    statements: int
+
+
+def _real(path: Path | str) -> str:
+    """A path without links; one that goes in a circle stays as it is."""
+    return os.path.realpath(path)
+
+
+def _merge(source: ParsedSource, chain: tuple[str, ...], budget: _Budget) -> Merged:
     statements: tuple[Statement, ...] = ()
     sources = [source]
     diagnostics = list(source.diagnostics)
@@ -52,7 +69,7 @@ def _merge(source: ParsedSource, chain: tuple[Path, ...]) -> Merged:
         if not isinstance(statement, ExtendsStatement):
             own.append(statement)
             continue
-        base = _read(source, statement, chain)
+        base = _read(source, statement, chain, budget)
         if isinstance(base, Diagnostic):
             diagnostics.append(base)
             own.append(
@@ -64,7 +81,7 @@ def _merge(source: ParsedSource, chain: tuple[Path, ...]) -> Merged:
                 )
             )
             continue
-        inner = _merge(base, (*chain, Path(base.path).resolve()))
+        inner = _merge(base, (*chain, _real(base.path)), budget)
         statements = _overlay(statements, inner.statements)
         sources.extend(inner.sources)
         diagnostics.extend(inner.diagnostics)
@@ -75,7 +92,9 @@ def _merge(source: ParsedSource, chain: tuple[Path, ...]) -> Merged:
     )
 
 
-def _read(source: ParsedSource, statement: ExtendsStatement, chain: tuple[Path, ...]) -> ParsedSource | Diagnostic:
+def _read(
+    source: ParsedSource, statement: ExtendsStatement, chain: tuple[str, ...], budget: _Budget
+) -> ParsedSource | Diagnostic:
     def refuse(message: str, fix: str) -> Diagnostic:
         return Diagnostic(
             rule=LanguageRule.BAD_EXTENDS.value,
@@ -91,17 +110,24 @@ def _read(source: ParsedSource, statement: ExtendsStatement, chain: tuple[Path, 
         return refuse(
             f'"{target}" is no relative path', "give the path from this file's folder, so that both can move together"
         )
+    if any("\ud800" <= character <= "\udfff" for character in target):
+        return refuse(f'"{target}" holds half a character, which no path does', "write the path anew")
     path = Path(source.path).parent / target
-    if path.resolve() in chain:
+    if _real(path) in chain:
         return refuse(f'"{target}" extends this spec in turn', "break the circle")
-    if len(chain) >= MAX_CHAIN:
-        return refuse(f"more than {MAX_CHAIN} specs extend one another", "merge some of them")
+    if budget.files <= 0:
+        return refuse(f"more than {MAX_FILES} specs are read for this one", "merge some of them")
+    budget.files -= 1
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        return refuse(f'"{target}" cannot be read: {str(reason).lower()}', "check the path, from this file's folder")
-    return parse_source(str(path), text, place_path=str(path))
+        spec = read_spec_bytes(str(path))
+    except SpecError as error:
+        return refuse(str(error), "check the path, from this file's folder")
+    base = parse_source(str(path), spec.text, place_path=str(path))
+    budget.statements -= len(base.statements)
+    if budget.statements < 0:
+        message = f"the specs that this one extends have more than {MAX_STATEMENTS:,} statements"
+        return refuse(message, "leave out what this spec does not need")
+    return base
 
 
 def _key(statement: Statement) -> object:

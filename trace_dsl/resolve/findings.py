@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from trace_dsl.model import DEFAULT_TEACHER, Diagnostic, OtherPlace, Place, Sees, SelfTeacher, Severity, Sync, Teacher
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Name, Node, Number, Unit
 from trace_dsl.terms import Expr
-from trace_dsl.vocabulary import ValueKind, did_you_mean
+from trace_dsl.vocabulary import Suggestion, ValueKind, closest, did_you_mean
 
 # The paper's teacher: the student's weights, copied every 10 steps, shown the diagnosis (arXiv 2605.10194, section 3).
 DEFAULT_SYNC = 10
+# Nobody reads more; each compares a name with all that are declared.
+MOST_HINTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Context:
     broken: bool = False
     diagnostics: list[Diagnostic] = field(default_factory=list)
     default_teacher: Teacher | None = None
+    hints_left: int = MOST_HINTS
 
     def error(
         self,
@@ -62,11 +65,11 @@ class Context:
         place: Place,
         message: str,
         *,
-        fix: str = "",
+        fix: str | Suggestion = "",
         consequence: str = "",
         others: tuple[OtherPlace, ...] = (),
     ) -> None:
-        """Record an error of the statement at hand."""
+        """Record an error of the statement at hand. A suggestion is about the whole of `place`."""
         self.broken = True
         self.diagnostics.append(
             Diagnostic(
@@ -74,11 +77,22 @@ class Context:
                 severity=Severity.ERROR,
                 place=place,
                 message=message,
-                fix=fix,
+                fix=fix if isinstance(fix, str) else fix.text,
                 consequence=consequence,
                 others=others,
+                replacement=None if isinstance(fix, str) else fix.at(place),
             )
         )
+
+    def closest(self, word: str, declared: Iterable[str]) -> str | None:
+        """The name a spec declares that is nearest to a word; None once so many have been looked for."""
+        self.hints_left -= 1
+        return closest(word, declared) if self.hints_left >= 0 else None
+
+    def did_you_mean(self, word: str, declared: Iterable[str]) -> Suggestion:
+        """A hint at the nearest name that a spec declares; none once so many have been looked for."""
+        self.hints_left -= 1
+        return did_you_mean(word, declared) if self.hints_left >= 0 else Suggestion(near=None)
 
     def teacher_named(self, name: str, place: Place) -> str | None:
         """`name` when a statement declares it, otherwise an error and None."""
@@ -91,7 +105,7 @@ class Context:
             LanguageRule.TEACHER_UNDECLARED,
             place,
             f"no statement declares a teacher `{name}` (declared: {declared})",
-            fix=did_you_mean(name, self.teachers) if self.teachers else f"add `teacher {name} = ...`",
+            fix=self.did_you_mean(name, self.teachers) if self.teachers else f"add `teacher {name} = ...`",
             consequence="there would be no distribution to compare the student with",
         )
         return None

@@ -122,7 +122,7 @@ def length(context: Context, node: Node, what: str) -> Length | None:
                 context.error(
                     LanguageRule.INVALID_VALUE,
                     node.place,
-                    f"`{what}={literal.text}` is longer than the whole run",
+                    f"`{_given(what, literal.text)}` is longer than the whole run",
                     fix=LENGTH_FORMS,
                 )
                 return None
@@ -140,7 +140,7 @@ def length(context: Context, node: Node, what: str) -> Length | None:
             context.error(
                 LanguageRule.AMBIGUOUS_UNIT,
                 node.place,
-                f"`{what}={literal.text}` has no unit: steps, a share of the run, or tokens?",
+                f"`{_given(what, literal.text)}` has no unit: steps, a share of the run, or tokens?",
                 consequence="read as steps it would be over at once; read as a share it would last for most of the run",
                 fix=_unit_fix(what, literal),
             )
@@ -149,8 +149,13 @@ def length(context: Context, node: Node, what: str) -> Length | None:
 
 def _unit_fix(what: str, literal: Number) -> str:
     if literal.value <= 1:
-        return f"write {what}={literal.value * 100:g}% for a share of the run, or a whole number of steps"
-    return f"write {what}={int(literal.value)} steps, or {what}={literal.text} tokens"
+        return f"write {_given(what, f'{literal.value * 100:g}%')} for a share of the run, or a whole number of steps"
+    return f"write {_given(what, f'{int(literal.value)} steps')}, or {_given(what, f'{literal.text} tokens')}"
+
+
+def _given(what: str, value: str) -> str:
+    """A length as it is given: the length of an anneal in the brackets of its shape, the others as arguments."""
+    return f"{what}({value})" if what in {shape.value for shape in Shape} else f"{what}={value}"
 
 
 def share(context: Context, node: Node, what: str) -> float | None:

@@ -35,6 +35,7 @@ from trace_dsl.vocabulary import (
     NO_LOSS,
     PARAMETER_NAMES,
     SCHEDULE_ARGUMENTS,
+    Suggestion,
     did_you_mean,
 )
 
@@ -63,7 +64,14 @@ def channel(context: Context, loss: Loss) -> Channel | None:
     kernel = _kernel(context, bound)
     if weight is None or per is None or kernel is None or len(context.diagnostics) > errors:
         return None
-    return Channel(kernel=kernel, weight=weight, per=per, place=loss.value.place, text=loss.text)
+    return Channel(
+        kernel=kernel,
+        weight=weight,
+        per=per,
+        place=loss.value.place,
+        text=loss.text,
+        written=bound.names,
+    )
 
 
 def _unknown_loss(context: Context, function: Name) -> None:
@@ -75,13 +83,13 @@ def _unknown_loss(context: Context, function: Name) -> None:
             fix="write `LABEL: none`",
         )
         return
-    fix = did_you_mean(function.name, (*LOSSES, NO_LOSS))
+    fix: str | Suggestion = did_you_mean(function.name, (*LOSSES, NO_LOSS))
     if function.name in {"kl", "kld", "kl_div", "kl_loss"}:
         fix = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
     elif function.name in {"ce", "cross_entropy", "sft"}:
-        fix = "did you mean `nll`?"
+        fix = Suggestion(near="nll")
     elif function.name in {"ppo", "reinforce"}:
-        fix = "did you mean `pg`?"
+        fix = Suggestion(near="pg")
     context.error(LanguageRule.UNKNOWN_NAME, function.place, f"there is no loss `{function.name}`", fix=fix)
 
 

@@ -9,7 +9,7 @@ from trace_dsl.resolve.losses import channel
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Loss, Name, Node, RouteStatement
 from trace_dsl.terms import Expr, Operator, Rank, Signal
-from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE, did_you_mean
+from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE
 
 
 def route(context: Context, statement: RouteStatement) -> Route | None:
@@ -53,7 +53,7 @@ def _labels(context: Context, statement: RouteStatement) -> tuple[str, ...]:
                 selector.place,
                 f"`spans` declares no label `{name}`",
                 consequence="no token would ever carry it, so this route would train nothing",
-                fix=did_you_mean(name, (*context.labels, REST)),
+                fix=context.did_you_mean(name, (*context.labels, REST)),
             )
         else:
             labels[name] = selector.place
@@ -105,7 +105,7 @@ def _when(context: Context, statement: RouteStatement) -> tuple[str, Expr | None
                 LanguageRule.UNKNOWN_NAME,
                 named.place,
                 f"no statement declares rollouts `{named.name}`",
-                fix=did_you_mean(named.name, (*context.rollouts, PLAIN_ROWS)),
+                fix=context.did_you_mean(named.name, (*context.rollouts, PLAIN_ROWS)),
             )
             wrong = True
         rows = named.name

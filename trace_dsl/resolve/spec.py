@@ -9,15 +9,19 @@ from trace_dsl.model import (
     PLAIN_ROWS,
     REST,
     AdvantageEstimator,
+    Cispo,
     Diagnostic,
     Let,
     OtherPlace,
     Place,
+    PolicyGradient,
     RolloutSource,
+    Route,
     Severity,
     SpanLabel,
     Spec,
 )
+from trace_dsl.over_steps import formula_size
 from trace_dsl.resolve.calls import resolve_call
 from trace_dsl.resolve.declarations import advantage, rollout_source, span_labels, teacher
 from trace_dsl.resolve.expressions import resolve_let
@@ -47,6 +51,9 @@ from trace_dsl.syntax.tree import (
 from trace_dsl.terms import Constant
 from trace_dsl.vocabulary import LOSSES, NO_LOSS, RESERVED, ROWS, SIGNALS
 
+# Formulas that share lets are written out when they are judged: few lines can stand for very many operations.
+MAX_PARTS = 100_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
@@ -65,7 +72,8 @@ def resolve(source: ParsedSource) -> Resolved:
     spans: list[SpanLabel] = []
     estimator: AdvantageEstimator | None = None
     rollouts: list[RolloutSource] = []
-    routes = []
+    routes: list[Route] = []
+    parts = 0
     for index, statement in enumerate(merged.statements):
         context.index, context.broken = index, False
         match statement:
@@ -84,10 +92,16 @@ def resolve(source: ParsedSource) -> Resolved:
                 roll = rollout_source(context, statement)
                 if roll is not None and all(other.name != roll.name for other in rollouts):
                     rollouts.append(roll)
+            case RouteStatement() if parts > MAX_PARTS:
+                context.broken = True
             case RouteStatement():
                 made_route = route(context, statement)
                 if made_route is not None:
-                    routes.append(made_route)
+                    parts += _size_of(made_route)
+                    if parts <= MAX_PARTS:
+                        routes.append(made_route)
+                    else:
+                        _too_large(context, statement.place)
             case LetStatement():
                 entry = context.lets.get(statement.name.name)
                 if entry is not None and entry.index == index:
@@ -129,6 +143,23 @@ def resolve(source: ParsedSource) -> Resolved:
         spec=spec,
         diagnostics=tuple(sorted(set(diagnostics), key=lambda found: (found.place, found.rule, found.message))),
         sources=merged.sources,
+    )
+
+
+def _size_of(made: Route) -> int:
+    """How many operations and values a route has, with its lets put in place."""
+    found = [made.when, *(channel.weight for channel in made.channels)]
+    kernels = (channel.kernel for channel in made.channels)
+    found.extend(kernel.advantage for kernel in kernels if isinstance(kernel, PolicyGradient | Cispo))
+    return sum(formula_size(expr) for expr in found if expr is not None)
+
+
+def _too_large(context: Context, place: Place) -> None:
+    context.error(
+        LanguageRule.INVALID_VALUE,
+        place,
+        f"with their lets put in place, the expressions up to this route have more than {MAX_PARTS:,} parts",
+        fix="write fewer or smaller ones; this and later routes are not looked at",
     )
 
 

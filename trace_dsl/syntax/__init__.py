@@ -1,4 +1,4 @@
-"""Text -> syntax tree and diagnostics: no parse tree of lark and no dict leaves this package."""
+"""Text -> syntax tree and diagnostics: a statement at a time, by the tables of the grammar."""
 
 from trace_dsl.syntax.parse import ParsedSource, parse_source
 from trace_dsl.syntax.suppressions import Suppression

@@ -1,15 +1,15 @@
-"""Turns a lark parse tree into `syntax.tree` nodes. Nothing of lark leaves this module and `parse`."""
+"""Makes `syntax.tree` nodes of the rules of the grammar as the parser completes them: a method for each."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any
 
-from lark import Token, v_args
-from lark.tree import Meta
-from lark.visitors import Transformer_NonRecursive
-
 from trace_dsl.model import Place
+from trace_dsl.syntax.machine import Build, Token
+from trace_dsl.syntax.tables import RULES
 from trace_dsl.syntax.tree import (
     AdvantageStatement,
     Argument,
@@ -33,29 +33,42 @@ from trace_dsl.syntax.tree import (
 )
 from trace_dsl.terms import Operator
 
+Span = tuple[int, int]
+
+_BUILDING = frozenset(what for what, _, _, _ in RULES) - {"", "*"}
 _UNITS = {"PERCENT": Unit.PERCENT, "STEPS": Unit.STEPS, "TOKENS": Unit.TOKENS}
 
 
-@v_args(meta=True)
-class TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]  # lark's class is generic only in its stubs
-    """Builds the nodes of one statement whose first line is line `first_line` of the file at `path`."""
+class TreeBuilder:
+    """Builds the nodes of one statement whose first line is line `first_line` of the file at `path`.
+
+    A method gets the offsets at which its rule begins and ends, and its parts: nodes, tokens, None for what is absent.
+    `operations` counts what expressions can be deep with: operators, calls and tuples.
+    """
 
     def __init__(self, *, text: str, first_line: int, path: str) -> None:
-        super().__init__()
         self._text = text
         self._offset = first_line - 1
         self._path = path
+        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.operations = 0
 
-    def _place(self, at: Meta | Token) -> Place:
-        assert at.line is not None
-        assert at.column is not None
-        assert at.end_line is not None
-        assert at.end_column is not None
+    @property
+    def rules(self) -> Mapping[str, Build]:
+        """The method of each rule that builds something."""
+        return {what: getattr(self, what) for what in _BUILDING}
+
+    def _place(self, at: Span) -> Place:
+        start, end = at
+        if len(self._line_starts) == 1:
+            line = 1 + self._offset
+            return Place(line=line, column=start + 1, end_line=line, end_column=end + 1, path=self._path)
+        first, last = bisect_right(self._line_starts, start), bisect_right(self._line_starts, end)
         return Place(
-            line=at.line + self._offset,
-            column=at.column,
-            end_line=at.end_line + self._offset,
-            end_column=at.end_column,
+            line=first + self._offset,
+            column=start - self._line_starts[first - 1] + 1,
+            end_line=last + self._offset,
+            end_column=end - self._line_starts[last - 1] + 1,
             path=self._path,
         )
 
@@ -63,36 +76,37 @@ class TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]  # lark's
         return " ".join(self._text[start:end].split())
 
     def _name(self, token: Token) -> Name:
-        return Name(name=str(token), place=self._place(token))
+        return Name(name=token.text, place=self._place((token.start, token.end)))
 
     # ---- statements
 
-    def spans(self, meta: Meta, items: list[Any]) -> SpansStatement:
-        return SpansStatement(labels=tuple(items[1:]), place=self._place(meta))
+    def spans(self, at: Span, items: list[Any]) -> SpansStatement:
+        return SpansStatement(labels=tuple(items[1:]), place=self._place(at))
 
-    def teacher(self, meta: Meta, items: list[Any]) -> TeacherStatement:
+    def teacher(self, at: Span, items: list[Any]) -> TeacherStatement:
         _, token, value = items
         name = None if token is None else self._name(token)
-        return TeacherStatement(name=name, value=value, place=self._place(meta))
+        return TeacherStatement(name=name, value=value, place=self._place(at))
 
-    def advantage(self, meta: Meta, items: list[Any]) -> AdvantageStatement:
-        return AdvantageStatement(value=items[1], place=self._place(meta))
+    def advantage(self, at: Span, items: list[Any]) -> AdvantageStatement:
+        return AdvantageStatement(value=items[1], place=self._place(at))
 
-    def rollouts(self, meta: Meta, items: list[Any]) -> RolloutsStatement:
-        return RolloutsStatement(name=self._name(items[1]), value=items[2], place=self._place(meta))
+    def rollouts(self, at: Span, items: list[Any]) -> RolloutsStatement:
+        return RolloutsStatement(name=self._name(items[1]), value=items[2], place=self._place(at))
 
-    def let(self, meta: Meta, items: list[Any]) -> LetStatement:
-        return LetStatement(name=self._name(items[1]), value=items[2], place=self._place(meta))
+    def let(self, at: Span, items: list[Any]) -> LetStatement:
+        return LetStatement(name=self._name(items[1]), value=items[2], place=self._place(at))
 
-    def extends(self, meta: Meta, items: list[Any]) -> ExtendsStatement:
-        target = Text(value=str(items[1])[1:-1], place=self._place(items[1]))
-        return ExtendsStatement(target=target, place=self._place(meta))
+    def extends(self, at: Span, items: list[Any]) -> ExtendsStatement:
+        path = items[1]
+        target = Text(value=path.text[1:-1], place=self._place((path.start, path.end)))
+        return ExtendsStatement(target=target, place=self._place(at))
 
-    def selector(self, meta: Meta, items: list[Any]) -> tuple[Name, ...]:
+    def selector(self, at: Span, items: list[Any]) -> tuple[Name, ...]:
         return tuple(self._name(token) for token in items)
 
-    def losses(self, meta: Meta, items: list[Any]) -> tuple[Loss, ...]:
-        return tuple(Loss(value=item, text=self._text_of(item)) for item in items if not isinstance(item, Token))
+    def losses(self, at: Span, items: list[Any]) -> tuple[Loss, ...]:
+        return tuple(Loss(value=item, text=self._text_of(item)) for item in items)
 
     def _text_of(self, item: Callable) -> str:
         place = item.place
@@ -102,9 +116,9 @@ class TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]  # lark's
         text = " ".join(" ".join(lines).split())
         return re.sub(r",? \)", ")", text.replace("( ", "("))
 
-    def route(self, meta: Meta, items: list[Any]) -> RouteStatement:
+    def route(self, at: Span, items: list[Any]) -> RouteStatement:
         selectors, _, when, losses = items
-        start = meta.start_pos
+        start = at[0]
         # The first colon: no name, number or operator of a selector or predicate contains one; strings may.
         end = start
         in_string = False
@@ -115,55 +129,59 @@ class TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]  # lark's
             selectors=selectors,
             when=when,
             losses=losses,
-            place=self._place(meta),
+            place=self._place(at),
             text=self._written(start, end),
         )
 
     # ---- calls
 
-    def call(self, meta: Meta, items: list[Any]) -> Call:
+    def call(self, at: Span, items: list[Any]) -> Call:
         token, arguments = items
-        return Call(function=self._name(token), arguments=arguments or (), place=self._place(meta))
+        self.operations += 1
+        return Call(function=self._name(token), arguments=arguments or (), place=self._place(at))
 
-    def arguments(self, meta: Meta, items: list[Any]) -> tuple[Argument, ...]:
+    def arguments(self, at: Span, items: list[Any]) -> tuple[Argument, ...]:
         return tuple(items)
 
-    def named(self, meta: Meta, items: list[Any]) -> Argument:
-        return Argument(name=self._name(items[0]), value=items[1], place=self._place(meta))
+    def named(self, at: Span, items: list[Any]) -> Argument:
+        return Argument(name=self._name(items[0]), value=items[1], place=self._place(at))
 
-    def positional(self, meta: Meta, items: list[Any]) -> Argument:
-        return Argument(name=None, value=items[0], place=self._place(meta))
+    def positional(self, at: Span, items: list[Any]) -> Argument:
+        return Argument(name=None, value=items[0], place=self._place(at))
 
     # ---- expressions
 
-    def binary(self, meta: Meta, items: list[Any]) -> Binary:
+    def binary(self, at: Span, items: list[Any]) -> Binary:
         left, token, right = items
-        return Binary(operator=Operator(str(token)), left=left, right=right, place=self._place(meta))
+        self.operations += 1
+        return Binary(operator=Operator(token.text), left=left, right=right, place=self._place(at))
 
-    def unary(self, meta: Meta, items: list[Any]) -> Unary:
-        operator = Operator.NOT if items[0] == "not" else Operator.NEG
-        return Unary(operator=operator, operand=items[1], place=self._place(meta))
+    def unary(self, at: Span, items: list[Any]) -> Unary:
+        self.operations += 1
+        operator = Operator.NOT if items[0].text == "not" else Operator.NEG
+        return Unary(operator=operator, operand=items[1], place=self._place(at))
 
-    def group(self, meta: Meta, items: list[Any]) -> Node:
+    def group(self, at: Span, items: list[Any]) -> Node:
         inner: Node = items[0]
         return inner
 
-    def tuple(self, meta: Meta, items: list[Any]) -> TupleOf:
-        return TupleOf(items=tuple(items), place=self._place(meta))
+    def tuple(self, at: Span, items: list[Any]) -> TupleOf:
+        self.operations += 1
+        return TupleOf(items=tuple(items), place=self._place(at))
 
-    def name(self, meta: Meta, items: list[Any]) -> Name:
+    def name(self, at: Span, items: list[Any]) -> Name:
         return self._name(items[0])
 
-    def text(self, meta: Meta, items: list[Any]) -> Text:
-        return Text(value=str(items[0])[1:-1], place=self._place(meta))
+    def text(self, at: Span, items: list[Any]) -> Text:
+        return Text(value=items[0].text[1:-1], place=self._place(at))
 
-    def number(self, meta: Meta, items: list[Any]) -> Number:
+    def number(self, at: Span, items: list[Any]) -> Number:
         token = items[0]
-        unit = _UNITS[items[1].type] if len(items) > 1 else Unit.NONE
+        unit = _UNITS[items[1].kind] if len(items) > 1 else Unit.NONE
         return Number(
-            value=float(token),
+            value=float(token.text),
             unit=unit,
-            is_integer=str(token).isdigit(),
-            text=self._written(meta.start_pos, meta.end_pos),
-            place=self._place(meta),
+            is_integer=token.text.isdigit(),
+            text=self._written(*at),
+            place=self._place(at),
         )

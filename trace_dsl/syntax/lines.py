@@ -13,7 +13,7 @@ from trace_dsl.model import Place
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 # What only a new statement can start with: an argument line such as `teacher=big,` is none of these.
-_STARTS_STATEMENT = re.compile(
+STARTS_STATEMENT = re.compile(
     rf"spans\s+{_NAME}"
     rf"|teacher\s+{_NAME}\s*="
     rf"|teacher\s*=\s*{_NAME}\s*\("
@@ -105,7 +105,7 @@ class _Splitter:
             if self.open:
                 self.lines.append("")
             return
-        starts = _STARTS_STATEMENT.match(code.lstrip()) is not None
+        starts = STARTS_STATEMENT.match(code.lstrip()) is not None
         indented = code[0] in " \t"
         if self.open and starts and not indented:
             self.cut()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lark import Lark, UnexpectedCharacters, UnexpectedToken
-
-from trace_dsl.model import Diagnostic, OtherPlace, Place, Severity
+from trace_dsl.model import REST, Diagnostic, OtherPlace, Place, Severity
+from trace_dsl.spec_files import MAX_BYTES
 from trace_dsl.syntax.build import TreeBuilder
 from trace_dsl.syntax.lines import LogicalLine, split_lines
-from trace_dsl.syntax.messages import Advice, Obstacle, explain
+from trace_dsl.syntax.machine import Obstacle, parse
 from trace_dsl.syntax.suppressions import Suppression, read_suppressions
 from trace_dsl.syntax.tree import (
     BrokenStatement,
@@ -24,9 +22,13 @@ from trace_dsl.syntax.tree import (
     depth_of,
 )
 
+if TYPE_CHECKING:
+    from trace_dsl.syntax.messages import Advice
+
 MAX_BRACKETS = 32
 MAX_DEPTH = 60
 MAX_LENGTH = 20_000
+MAX_STATEMENTS = 2_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r'"[^"\n]*"?')
@@ -47,23 +49,16 @@ class ParsedSource:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def grammar_text() -> str:
-    """The grammar: from the installed package, or from the repository when running from its source tree."""
-    try:
-        return resources.files("trace_dsl.grammar").joinpath("trace.lark").read_text(encoding="utf-8")
-    except ModuleNotFoundError:
-        return (Path(__file__).parents[2] / "grammar" / "trace.lark").read_text(encoding="utf-8")
-
-
-@lru_cache(maxsize=1)
-def grammar() -> Lark:
-    """The parser for one statement; built once a process."""
-    return Lark(grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True)
-
-
 def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     """Parse a whole file; never raises. `place_path` goes into every place: empty for the spec, a path for its base."""
+    if len(text) > MAX_BYTES:
+        message = f"this spec is {len(text):,} characters long; at most {MAX_BYTES:,} are read"
+        return _refused(path, text, Place(line=1, column=1, end_line=1, end_column=2, path=place_path), message)
     lines = split_lines(text, path=place_path)
+    if len(lines.statements) > MAX_STATEMENTS:
+        place = _place_at(lines.statements[MAX_STATEMENTS], place_path, 0, 1)
+        message = f"this spec has {len(lines.statements):,} statements; at most {MAX_STATEMENTS:,} are read"
+        return _refused(path, text, place, message)
     suppressions, diagnostics = read_suppressions(lines.comments)
     statements: list[Statement] = []
     found = list(diagnostics)
@@ -85,22 +80,28 @@ def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     )
 
 
+def _refused(path: str, text: str, place: Place, message: str) -> ParsedSource:
+    """A file of which nothing is read. It may have all that the rules would miss."""
+    found = _refusal(place, message, "see whether this is the file you mean; a spec has one statement a line")
+    unread = BrokenStatement(kind=StatementKind.ROUTE, declares=(), mentions=frozenset({REST}), place=place)
+    return ParsedSource(path=path, text=text, statements=(unread,), suppressions=(), diagnostics=(found,))
+
+
+@lru_cache(maxsize=4096)
 def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
+    """One statement, or why it is none. Variants of a spec share most lines, so statements are remembered."""
     refused = _too_large(line, path)
     if refused is not None:
         return refused
-    try:
-        tree = grammar().parse(line.text)
-    except UnexpectedToken as error:
-        at = len(line.text) if error.token.type == "$END" else error.token.start_pos or 0
-        found = "" if error.token.type == "$END" else str(error.token)
-        obstacle = Obstacle(text=line.text, at=at, found=found, expected=frozenset(error.accepts))
-        return _syntax_error(line, path, explain(obstacle))
-    except UnexpectedCharacters as error:
-        at = error.pos_in_stream or 0
-        obstacle = Obstacle(text=line.text, at=at, found=line.text[at], expected=frozenset(error.allowed or ()))
-        return _syntax_error(line, path, explain(obstacle))
-    statement: Statement = TreeBuilder(text=line.text, first_line=line.first_line, path=path).transform(tree)
+    builder = TreeBuilder(text=line.text, first_line=line.first_line, path=path)
+    found = parse(line.text, builder.rules)
+    if isinstance(found, Obstacle):
+        from trace_dsl.syntax.messages import explain  # most specs have nothing to explain
+
+        return _syntax_error(line, path, explain(found))
+    statement: Statement = found
+    if builder.operations < MAX_DEPTH:
+        return statement
     nodes = (
         (statement.value,)
         if isinstance(statement, LetStatement)
@@ -116,22 +117,28 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
     return statement
 
 
-def _too_large(line: LogicalLine, path: str) -> Diagnostic | None:
+def _deepest_bracket(text: str) -> int:
+    """How many brackets are open at most, strings left out."""
     depth = deepest = 0
     in_string = False
-    for character in line.text:
+    for character in text:
         in_string ^= character == '"' or (in_string and character == "\n")
         if not in_string:
             depth += (character == "(") - (character == ")")
             deepest = max(deepest, depth)
+    return deepest
+
+
+def _too_large(line: LogicalLine, path: str) -> Diagnostic | None:
+    deepest = _deepest_bracket(line.text) if line.text.count("(") > MAX_BRACKETS else 0
+    if len(line.text) <= MAX_LENGTH and deepest <= MAX_BRACKETS:
+        return None
     place = _place_at(line, path, len(line.text) - len(line.text.lstrip()), 1)
     if len(line.text) > MAX_LENGTH:
         message = f"this statement is {len(line.text)} characters long; at most {MAX_LENGTH} are read"
         return _refusal(place, message, "split it into several statements")
-    if deepest > MAX_BRACKETS:
-        message = f"brackets are nested {deepest} deep; at most {MAX_BRACKETS} are read"
-        return _refusal(place, message, "name parts of it with `let`")
-    return None
+    message = f"brackets are nested {deepest} deep; at most {MAX_BRACKETS} are read"
+    return _refusal(place, message, "name parts of it with `let`")
 
 
 def _refusal(place: Place, message: str, fix: str) -> Diagnostic:
@@ -195,4 +202,4 @@ def _broken(line: LogicalLine, path: str) -> BrokenStatement:
     )
 
 
-__all__ = ["ParsedSource", "Suppression", "grammar", "grammar_text", "parse_source"]
+__all__ = ["ParsedSource", "Suppression", "parse_source"]

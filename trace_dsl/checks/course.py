@@ -1,0 +1,91 @@
+"""What a weight that is known before the run does over it: where it is undefined, negative, or always zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from trace_dsl.checks.reading import run_length
+from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import Spec
+from trace_dsl.over_steps import Points, formula_size, values_at
+from trace_dsl.schedules import Progress, phase_ends
+from trace_dsl.terms import Expr, Rank
+
+# Cancellation in formulas such as w - w0*(1 - k/n) leaves a few ulps below zero.
+_ROUNDING = 1e-12
+# So many values are computed for one spec: enough for each of 5,000 steps of 40 weights of 10 operations. Of longer
+# runs, evenly spread steps and the ends of every phase of a schedule are tried.
+_VALUES = 2_000_000
+_FEWEST_VALUES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """`undefined`: the first step without a finite value, and why; `negative`: the first below zero, and the weight.
+
+    Nothing is known behind a step at which the formula cannot be computed.
+    """
+
+    undefined: tuple[int, str] | None
+    negative: tuple[int, float] | None
+    is_zero: bool
+
+
+class Courses:
+    """The courses of the weights of one spec over a run; without its facts, over a nominal one."""
+
+    def __init__(self, spec: Spec, facts: RunFacts | None) -> None:
+        channels = sum(len(route.channels) for route in spec.routes)
+        # A power of two, so that specs of about one size share what was computed.
+        self._values = 1 << max(_VALUES // max(channels, 1), _FEWEST_VALUES).bit_length() - 1
+        self._total_steps = None if facts is None else facts.total_steps
+
+    def of(self, weight: Expr) -> Course:
+        """The course of one of the spec's weights; one that is measured is none of undefined, negative, zero."""
+        return _course(weight, self._total_steps, self._values)
+
+
+@lru_cache(maxsize=4096)
+def _course(weight: Expr, run_steps: int | None, values_at_most: int) -> Course:
+    if not is_known_before_run(weight):
+        return Course(undefined=None, negative=None, is_zero=False)
+    total_steps, tokens = run_length(weight, run_steps)
+    steps: Sequence[int] = (0,) if weight.rank is Rank.CONSTANT else range(total_steps)
+    stride = math.ceil(len(steps) * formula_size(weight) / values_at_most)
+    if stride > 1:
+        steps = _thinned(weight, total_steps, stride)
+    points = Points(total_steps=total_steps, steps=steps, tokens=[1.5 * tokens * step / total_steps for step in steps])
+    values: list[float] = []
+    undefined: tuple[int, str] | None = None
+    try:
+        values.extend(values_at(weight, points))
+    except ValueError:
+        # Some part is undefined somewhere: step by step, with only the branches that are chosen.
+        for step, trained in zip(points.steps, points.tokens, strict=True):
+            try:
+                values.append(weight_at_step(weight, Progress(step=step, total_steps=total_steps, tokens=trained)))
+            except ValueError as error:
+                undefined = (step, str(error))
+                break
+    if not all(map(math.isfinite, values)):
+        undefined = next((step, f"it is {x}") for step, x in zip(steps, values, strict=False) if not math.isfinite(x))
+    low = -_ROUNDING
+    return Course(
+        undefined=undefined,
+        negative=next(((step, x) for step, x in zip(steps, values, strict=False) if x < low), None),
+        is_zero=undefined is None and not any(values),
+    )
+
+
+def _thinned(weight: Expr, total_steps: int, stride: int) -> Sequence[int]:
+    """Every `stride`-th step, the last one, and those at which a phase of a schedule begins."""
+    steps = {*range(0, total_steps, stride), total_steps - 1}
+    for schedule in schedules_of(weight):
+        for end in phase_ends(schedule, total_steps):
+            if end < total_steps:
+                steps |= {math.floor(end), min(math.floor(end) + 1, total_steps - 1)}
+    return sorted(steps)
