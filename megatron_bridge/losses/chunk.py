@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from megatron_bridge.losses.kernels import WideTerm, logit_gradient_, mixture_statistics
-from megatron_bridge.losses.statistics import ChunkStatistics, local_statistics_, row_blocks
-from megatron_bridge.losses.support import Support, SupportChoice, candidates
+from megatron_bridge.losses.kernels import MIXTURE_COLUMNS, WideTerm, logit_gradient_, mixture_statistics
+from megatron_bridge.losses.logit_gradient import LogitGradient, TargetPart
+from megatron_bridge.losses.statistics import ChunkStatistics, column_blocks, local_statistics_, row_blocks
+from megatron_bridge.losses.support import Support, SupportChoice, SupportTerm, candidates
 from megatron_bridge.losses.triton_choice import covers_kernels, covers_terms, runs_in_triton
 from trace_dsl.lowering.fused import DivergenceKernel
 
@@ -81,6 +82,11 @@ class ChunkLogits:
         rows, columns = self.student_Nv.shape
         return list(row_blocks(rows, columns, self.student_Nv.device))
 
+    def _tiles(self) -> list[tuple[slice, slice]]:
+        """As `_blocks`, with rows too wide for one block cut as well."""
+        columns = self.student_Nv.shape[1]
+        return [(b, cut) for b in self._blocks() for cut in column_blocks(columns, self.student_Nv.device)]
+
     def _target_logits(self, logits_Nv: Tensor) -> Tensor:
         """[N]: the target's logit where it is a column of this rank, else 0."""
         target_logit_N = logits_Nv.new_zeros(logits_Nv.shape[0])
@@ -134,18 +140,17 @@ class ChunkLogits:
                 teachers={kernel.teacher: (teacher_Nv, shift_N)},
             )
         held = not shared and kernel.pclip is None
-        packed = [
-            mixture_statistics(
+        total_NK = self.student_Nv.new_zeros(len(self.student_Nv), MIXTURE_COLUMNS)
+        for b, columns in self._tiles():
+            total_NK[b] += mixture_statistics(
                 kernel,
-                student_logp_Nv=self.student_Nv[b] - statistics.student.shift_N[b, None],
-                teacher_logp_Nv=teacher_Nv[b] - shift_N[b, None],
-                slope_out_Nv=teacher_Nv[b] if held else None,
+                student_logp_Nv=self.student_Nv[b, columns] - statistics.student.shift_N[b, None],
+                teacher_logp_Nv=teacher_Nv[b, columns] - shift_N[b, None],
+                slope_out_Nv=teacher_Nv[b, columns] if held else None,
             )
-            for b in self._blocks()
-        ]
         if held:
             self.slopes_held.add(kernel.teacher)
-        return torch.cat(packed)
+        return total_NK
 
     def _with_shifts(self, statistics: ChunkStatistics) -> dict[str, tuple[Tensor, Tensor]]:
         return {
@@ -165,11 +170,19 @@ class ChunkLogits:
             sides.append(torch.cat(parts))
         return torch.cat(sides, dim=1)
 
-    def gradient_(self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> Tensor:
+    def gradient_(
+        self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]
+    ) -> LogitGradient:
         """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
         if self.narrow:
-            self.student_Nv.mul_((-target_slope_N * torch.exp(-statistics.student.shift_N))[:, None])
-        elif runs_in_triton(self.student_Nv) and covers_terms(terms):
+            target = TargetPart(
+                scale_N=-target_slope_N * torch.exp(-statistics.student.shift_N),
+                row_n=self.owned,
+                column_n=self.owned_column,
+                slope_n=target_slope_N[self.owned],
+            )
+            return LogitGradient(body_Nv=self.student_Nv, target=target)
+        if runs_in_triton(self.student_Nv) and covers_terms(terms):
             from megatron_bridge.losses import triton_gradient
 
             triton_gradient.logit_gradient_(
@@ -182,18 +195,21 @@ class ChunkLogits:
         else:
             self._write_gradient_(statistics, target_slope_N, terms)
         self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
-        return self.student_Nv
+        return LogitGradient(body_Nv=self.student_Nv)
 
     def _write_gradient_(self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> None:
-        for b in self._blocks():
-            student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])
-            teacher_logp_Nv = {
-                name: logits_Nv[b] if name in self.slopes_held else logits_Nv[b].sub_(shift_N[b, None])
-                for name, (logits_Nv, shift_N) in self._with_shifts(statistics).items()
-            }
+        sampled = bool(target_slope_N.any())
+        supports = any(isinstance(term, SupportTerm) for term in terms)  # their columns are the whole row's
+        teachers = self._with_shifts(statistics)
+        for b, columns in [(b, slice(None)) for b in self._blocks()] if supports else self._tiles():
+            student_logp_Nv = self.student_Nv[b, columns].sub_(statistics.student.shift_N[b, None])
+            teacher_logp_Nv = {}
+            for name, (logits_Nv, shift_N) in teachers.items():
+                part_Nv = logits_Nv[b, columns]
+                teacher_logp_Nv[name] = part_Nv if name in self.slopes_held else part_Nv.sub_(shift_N[b, None])
             logit_gradient_(
                 student_logp_Nv,
                 teacher_logp_Nv,
-                target_slope_N=target_slope_N[b],
+                target_slope_N=target_slope_N[b] if sampled else None,
                 terms=[term.at(b) for term in terms],
             )

@@ -66,9 +66,11 @@ def logits(hidden_NH: Tensor, weight_vH: Tensor, *, temperature: float, dtype: t
     return logits_Nv if temperature == 1.0 else logits_Nv.div_(temperature)
 
 
-def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, in the dtype of `total`."""
+def add_product_(total: Tensor, left: Tensor, right: Tensor, *, fresh: bool) -> None:
+    """total += left @ right, in the dtype of `total`; a `fresh` total holds no numbers yet, and is written."""
     if left.dtype == right.dtype == total.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=0 if fresh else 1)
+    elif fresh:
+        product(left, right, total.dtype, out=total)
     else:
         total.add_(product(left, right, total.dtype))

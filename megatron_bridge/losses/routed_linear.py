@@ -48,6 +48,7 @@ class _RoutedLinear(torch.autograd.Function):
         totals = sweep(inputs)
         student = inputs.student
         assert isinstance(student, LinearStudent)
+        student.finish()
         hidden_gradient, weight_gradient = student.hidden_gradient_TH, student.weight_gradient_vH
         if hidden_gradient is not None:
             hidden_gradient = _reduced(hidden_gradient, inputs, sequence_parallel).to(hidden_TH.dtype)
