@@ -17,7 +17,13 @@ from torch import Tensor
 
 from megatron_bridge.losses.kernels import MIXTURE_COLUMNS, WideTerm, logit_gradient_, mixture_statistics
 from megatron_bridge.losses.logit_gradient import LogitGradient, TargetPart
-from megatron_bridge.losses.statistics import ChunkStatistics, column_blocks, local_statistics_, row_blocks
+from megatron_bridge.losses.statistics import (
+    ChunkStatistics,
+    column_blocks,
+    exponentiate_,
+    local_statistics_,
+    row_blocks,
+)
 from megatron_bridge.losses.support import Support, SupportChoice, SupportTerm, candidates
 from megatron_bridge.losses.triton_choice import covers_kernels, covers_terms, runs_in_triton
 from trace_dsl.lowering.fused import DivergenceKernel
@@ -112,13 +118,10 @@ class ChunkLogits:
             return triton_statistics.local_statistics_(
                 self.student_Nv, list(self.teachers_Nv.values()), target_logit_N, exponentials=self.narrow
             )
+        if self.narrow:
+            return exponentiate_(self.student_Nv, target_logit_N)
         packed = [
-            local_statistics_(
-                self.student_Nv[b],
-                [u[b] for u in self.teachers_Nv.values()],
-                target_logit_N[b],
-                exponentials=self.narrow,
-            )
+            local_statistics_(self.student_Nv[b], [u[b] for u in self.teachers_Nv.values()], target_logit_N[b])
             for b in self._blocks()
         ]
         return torch.cat(packed)

@@ -38,7 +38,7 @@ class ChunkLimit:
 
 
 # On an H100 the products of a chunk outweigh the traffic of its weight gradient from about 1053 rows on. On a CPU
-# chunks of 256 rows take 3% more time than chunks of 512, and half the memory.
+# the products run 5% faster in chunks of 512 rows than in chunks of 256, and no faster in chunks of 1024.
 MAX_CHUNK_ROWS = 4096
 CHUNK_LIMITS = {
     "cpu": ChunkLimit(bytes=64 << 20, enough_rows=160),
@@ -63,9 +63,9 @@ def default_chunk_rows(tokens: int, vocab_shard: int, device: str) -> int:
     return max(1, -(-tokens // chunks))
 
 
-def row_blocks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
-    """Slices that cut `rows` into blocks of about BLOCK_ELEMENTS elements."""
-    step = max(1, BLOCK_ELEMENTS.get(device.type, BLOCK_ELEMENTS["cuda"]) // max(1, columns))
+def row_blocks(rows: int, columns: int, device: torch.device, *, blocks: int = 1) -> Iterator[slice]:
+    """Slices that cut `rows` into at most so many times BLOCK_ELEMENTS elements, at least one row."""
+    step = max(1, blocks * BLOCK_ELEMENTS.get(device.type, BLOCK_ELEMENTS["cuda"]) // max(1, columns))
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
@@ -76,15 +76,12 @@ def column_blocks(columns: int, device: torch.device) -> Iterator[slice]:
     return (slice(start, min(columns, start + step)) for start in range(0, columns, max(1, step)))
 
 
-def local_statistics_(
-    student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor, *, exponentials: bool
-) -> Tensor:
+def local_statistics_(student_logits_Nv: Tensor, teacher_logits_Nv: list[Tensor], target_logit_N: Tensor) -> Tensor:
     """Statistics of this rank's columns, [N, STUDENT_COLUMNS + TEACHER_COLUMNS * teachers], in the logits'
     dtype.
 
-    In place: every row of logits becomes relative to its own largest one, or with `exponentials`, for which there
-    must be no teachers, the exponential of that. `difference` is teacher minus
-    student, both so centred. A rank without columns (all of them padding) has no mass: max = the lowest
+    In place: every row of logits becomes relative to its own largest one. `difference` is teacher minus student, both
+    so centred. A rank without columns (all of them padding) has no mass: max = the lowest
     finite number.
     """
     rows, columns = student_logits_Nv.shape
@@ -92,8 +89,6 @@ def local_statistics_(
         packed_NK = student_logits_Nv.new_zeros(rows, STUDENT_COLUMNS + TEACHER_COLUMNS * len(teacher_logits_Nv))
         packed_NK[:, 0::4] = torch.finfo(packed_NK.dtype).min
         return packed_NK
-    if exponentials:
-        return _exponentiate_(student_logits_Nv, target_logit_N)
     maxima = [logits_Nv.amax(dim=1) for logits_Nv in (student_logits_Nv, *teacher_logits_Nv)]
     sums_KN = torch.stack(
         [
@@ -125,15 +120,26 @@ def _sums_(student_Nv: Tensor, teachers_Nv: list[Tensor], maxima: list[Tensor]) 
     return torch.stack(sums)
 
 
-def _exponentiate_(logits_Nv: Tensor, target_logit_N: Tensor) -> Tensor:
-    max_N = logits_Nv.amax(dim=1)
-    sum_N, mean_N = torch.zeros_like(max_N), torch.zeros_like(max_N)
-    for cut in column_blocks(logits_Nv.shape[1], logits_Nv.device):
-        centered_Nv = logits_Nv[:, cut] - max_N[:, None]
-        exp_Nv = torch.exp(centered_Nv, out=logits_Nv[:, cut])
-        sum_N += exp_Nv.sum(dim=1)
-        mean_N += centered_Nv.mul_(exp_Nv).sum(dim=1)
-    return torch.stack((max_N, sum_N.log(), mean_N / sum_N, target_logit_N), dim=1)
+def exponentiate_(logits_Nv: Tensor, target_logit_N: Tensor) -> Tensor:
+    """`local_statistics_` of rows without teachers whose kernels need no more than the target's log-prob: in place,
+    every logit becomes the exponential of its distance to the row's largest."""
+    rows, columns = logits_Nv.shape
+    if columns == 0:
+        return local_statistics_(logits_Nv, [], target_logit_N)
+    device = logits_Nv.device
+    blocks = [(b, cut) for b in row_blocks(rows, columns, device, blocks=2) for cut in column_blocks(columns, device)]
+    scratch = logits_Nv.new_empty(max((b.stop - b.start) * (cut.stop - cut.start) for b, cut in blocks))
+    max_N, sum_N, total_N = logits_Nv.new_zeros(3, rows)
+    for b, cut in blocks:
+        block_Nv = logits_Nv[b, cut]
+        if cut.start == 0:
+            torch.amax(logits_Nv[b], 1, out=max_N[b])
+        centered_Nv = scratch[: block_Nv.numel()].view(block_Nv.shape)
+        torch.sub(block_Nv, max_N[b, None], out=centered_Nv)
+        torch.exp(centered_Nv, out=block_Nv)
+        sum_N[b] += block_Nv.sum(dim=1)
+        total_N[b] += centered_Nv.mul_(block_Nv).sum(dim=1)
+    return torch.stack((max_N, sum_N.log(), total_N / sum_N, target_logit_N), dim=1)
 
 
 def gather_statistics(local_NK: Tensor, tp_group: dist.ProcessGroup | None) -> Tensor:

@@ -93,7 +93,8 @@ def _teacher_row(logits, student, packed, columns, width, place, BLOCK: tl.const
 def local_statistics_(
     student_logits_Nv: Tensor, teacher_logits_Nv: Sequence[Tensor], target_logit_N: Tensor, *, exponentials: bool
 ) -> Tensor:
-    """As `statistics.local_statistics_`, for contiguous float32 logits with at least one row and column.
+    """As `statistics.local_statistics_`, or with `exponentials` `exponentiate_`; at least one row and column, float32,
+    contiguous.
 
     Launches: one, and one a teacher.
     """
