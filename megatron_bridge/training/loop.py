@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +28,7 @@ from megatron_bridge.training.collect import Rollout, gather_rollouts, sample_ro
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import step_metrics
-from megatron_bridge.training.microbatch import MicroBatch, cut
+from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
 from megatron_bridge.training.records import Records
 from megatron_bridge.training.signals import measure
@@ -68,7 +67,15 @@ class Loop:
         self._task, self._tokenizer, self._stop_tokens = task, tokenizer, stop_tokens
         self._interrupt = interrupt
         self._device = training_device()
-        self._dp_group = parallel_state.get_data_parallel_group()
+        # prompts are shared out over context-parallel ranks too: each samples with the whole context
+        self._sampling_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        self._part = Share(
+            dp_rank=parallel_state.get_data_parallel_rank(),
+            dp=parallel_state.get_data_parallel_world_size(),
+            cp_rank=parallel_state.get_context_parallel_rank(),
+            cp=parallel_state.get_context_parallel_world_size(),
+            multiple=self._run.layout.layout.sequence_multiple,
+        )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
         self._engine = EmbeddedEngine(
             self._trainer.model,
@@ -114,9 +121,9 @@ class Loop:
         return self._outcome(after)
 
     def _collect(self, iteration: int) -> list[Rollout]:
-        """The global batch of one iteration; this rank samples its data-parallel share of the prompts."""
+        """The global batch of one iteration; this rank samples its share of the prompts."""
         run = self._run
-        mine = share(run.rollout.prompts, dist.get_rank(self._dp_group), dist.get_world_size(self._dp_group))
+        mine = share(run.rollout.prompts, self._sampling_group.rank(), self._sampling_group.size())
         first = iteration * run.rollout.prompts + mine.start
         problems = self._task.problems(split="train", seed=run.seed, start=first, count=len(mine))
         self._engine.weight_version = self._step
@@ -135,7 +142,7 @@ class Loop:
             n=run.rollout.group_size,
             params=params,
         )
-        return gather_rollouts(rollouts, self._dp_group)
+        return gather_rollouts(rollouts, self._sampling_group)
 
     def _proximal_logp(self, parts: Sequence[Sequence[Rollout]]) -> list[Tensor | None]:
         """For each mini-batch of an iteration the policy's log-probs before its updates, None when no loss reads
@@ -163,6 +170,7 @@ class Loop:
             self._trainer,
             micro_batches,
             self._teachers,
+            self._part,
             step=step,
             temperature=run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
@@ -202,6 +210,7 @@ class Loop:
             self._trainer.model,
             self._teachers,
             self._cut(rollouts, FusedRouting.empty(tokens)),
+            self._part,
             tokens=tokens,
             temperature=self._run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
@@ -229,8 +238,7 @@ class Loop:
             routing,
             proximal_logp_T,
             micro_batch=self._run.micro_batch,
-            dp_rank=dist.get_rank(self._dp_group),
-            dp=dist.get_world_size(self._dp_group),
+            part=self._part,
             device=self._device,
         )
 
@@ -252,7 +260,7 @@ class Loop:
     # ------------------------------------------------------------------------------------------------ teachers, state
 
     def _policy(self) -> RoutedGPTModel:
-        model = build_model(self._loaded.shape, self._run.layout.layout)
+        model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
         load_hf(model, self._loaded.policy_path)
         return model
 
