@@ -12,8 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megatron_bridge.losses import pages
-
 _DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 
 
@@ -54,7 +52,7 @@ class Buffers:
         elements = rows * columns
         if name not in self._flat or self._flat[name].numel() < elements:
             self._flat.pop(name, None)
-            self._flat[name] = pages.empty((elements,), dtype=dtype, device=device)
+            self._flat[name] = torch.empty(elements, dtype=dtype, device=device)
         return self._flat[name][:elements].view(rows, columns)
 
     def clear(self) -> None:

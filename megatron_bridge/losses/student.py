@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from megatron_bridge.losses import gemm, pages
+from megatron_bridge.losses import gemm
 from megatron_bridge.losses.logit_gradient import LogitGradient
 
 STUDENT = "student"  # whose buffer it is
@@ -57,7 +57,7 @@ class LinearStudent:
         dtype = gemm.compute_dtype(hidden_TH.dtype)
         device = hidden_TH.device
         hidden = torch.zeros(hidden_TH.shape, dtype=dtype, device=device) if wants[0] else None
-        weight = pages.empty(output_weight_vH.shape, dtype=dtype, device=device) if wants[1] else None
+        weight = torch.empty(output_weight_vH.shape, dtype=dtype, device=device) if wants[1] else None
         return cls(
             hidden_TH=hidden_TH,
             weight_vH=gemm.operand(output_weight_vH[:columns], dtype),

@@ -266,8 +266,8 @@ def test_default_chunk_rows() -> None:
     """Within the device's bytes and rows, evenly cut, never zero."""
     assert default_chunk_rows(8192, 151936, "cuda") == 2731
     assert default_chunk_rows(100_000, 1000, "cuda") == 4000
-    assert default_chunk_rows(2048, 32768, "cpu") == 512
-    assert default_chunk_rows(2048, 8192, "cpu") == 2048
-    assert default_chunk_rows(512, 151936, "cpu") == 128
+    assert default_chunk_rows(2048, 32768, "cpu") == 256
+    assert default_chunk_rows(2048, 8192, "cpu") == 1024
+    assert default_chunk_rows(512, 151936, "cpu") == 103
     assert default_chunk_rows(5, 1 << 40, "cpu") == 1
     assert default_chunk_rows(0, 1000, "cpu") == 1
