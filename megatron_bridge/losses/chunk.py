@@ -201,7 +201,7 @@ class ChunkLogits:
         return LogitGradient(body_Nv=self.student_Nv)
 
     def _write_gradient_(self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> None:
-        sampled = bool(target_slope_N.any())
+        sampled = target_slope_N.is_cuda or bool(target_slope_N.any())  # a GPU is not waited for
         supports = any(isinstance(term, SupportTerm) for term in terms)  # their columns are the whole row's
         teachers = self._with_shifts(statistics)
         for b, columns in [(b, slice(None)) for b in self._blocks()] if supports else self._tiles():
