@@ -21,11 +21,11 @@ large as ours. Other work ran on the machine: seconds compare within a table, no
 ## What limits it
 
 With U = 2 N H V operations, a row of the policy gradient takes three products (logits, hidden gradient, weight
-gradient) and a row of the divergence a fourth one, the teacher's logits: (3 + r) U for a KL fraction r, and no code that
-multiplies in float32 does with fewer. Liger's GRPO forms the logits twice, once more in its backward, and its JSD forms
-them once: 4 U at any r. So where only products counted, the ratio would be 4 / (3 + r): 1.33 at r = 0, 1.29 at r = 0.1,
-1 at r = 1. What is above that is element-wise work. The column "time / products" is the most that any float32 code could
-gain on that peer here: where it stands at 1.8, nobody is twice as fast.
+gradient) and a row of the divergence a fourth one, the teacher's logits: (3 + r) U for a KL fraction r, and no code
+that multiplies in float32 does with fewer. Liger's GRPO forms the logits twice, once more in its backward, and its JSD
+forms them once: 4 U at any r. So where only products counted, the ratio would be 4 / (3 + r): 1.33 at r = 0, 1.29 at
+r = 0.1, 1 at r = 1. What is above that is element-wise work. The column "time / products" is the most that any float32
+code could gain on that peer here: where it stands at 1.8, nobody is twice as fast.
 
 """
 
