@@ -5,16 +5,25 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Hashable, Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
+TYPE_LABEL = r"^[a-z][a-z0-9_]{0,39}$"
 
 
 class Strict(BaseModel):
     """Settings without surprises: unknown keys and values of another type are mistakes, nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_DEFAULT_PATTERN_HINT = "use letters, digits, '.', '_' and '-'"
+# What a pattern means, where it is no list of characters.
+_PATTERN_HINTS = {IMPORT_PATH: "write module:function", TYPE_LABEL: "one word of at most 40 characters (a-z, 0-9, _)"}
 
 
 class YamlError(ValueError):
@@ -86,7 +95,9 @@ def _as_problem(error: Exception) -> YamlError:
 def problems(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """Everything that is wrong with settings of `model`: where (keys and numbers of list elements), and the message."""
     for entry in error.errors():
-        yield entry["loc"], _message(entry, model)
+        unknown = entry["loc"][-1:] if entry["type"] == "extra_forbidden" else ()
+        place, group = _walk(entry["loc"][: len(entry["loc"]) - len(unknown)], model)
+        yield (*place, *unknown), _message(entry, group)
 
 
 def where(loc: tuple[int | str, ...]) -> str:
@@ -94,32 +105,61 @@ def where(loc: tuple[int | str, ...]) -> str:
     return ".".join(map(str, loc))
 
 
-def _message(entry: Any, model: type[BaseModel]) -> str:
+def _message(entry: Any, group: type[BaseModel] | None) -> str:
+    """What is wrong, in our words; `group` is the model whose setting it is, where that is known."""
     if entry["type"] == "extra_forbidden":
-        known = _known_keys(entry["loc"][:-1], model)
+        known = [] if group is None else list(group.model_fields)
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(sorted(known))}"
         return f"unknown setting; {hint}"
     if entry["type"] == "missing":
         return "missing, and it has no default"
+    if entry["type"] == "union_tag_not_found":
+        return f"{entry['ctx']['discriminator'].strip(chr(39))}: missing, and it has no default"
+    if entry["type"] == "union_tag_invalid":
+        tags = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
+        close = difflib.get_close_matches(entry["ctx"]["tag"], tags, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{entry['ctx']['discriminator']} {entry['ctx']['tag']!r} is not allowed: choose {', '.join(tags)}{hint}"
     if entry["type"] == "string_pattern_mismatch":
-        return f"{entry['input']!r} is not allowed: use letters, digits, '.', '_' and '-'"
-    if entry["type"] in ("model_type", "dict_type"):
+        return f"{entry['input']!r} is not allowed: {_PATTERN_HINTS.get(entry['ctx']['pattern'], _DEFAULT_PATTERN_HINT)}"
+    if entry["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return f"{entry['input']!r} is not allowed: it is a group of settings"
     text = entry["msg"].removeprefix("Value error, ")
     return f"{entry['input']!r} is not allowed: {text[0].lower()}{text[1:]}"
 
 
-def _known_keys(group: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    for name in group:
-        field = model.model_fields.get(str(name))
-        inner = None if field is None else _model_in(field.annotation)
-        model = model if inner is None else inner
-    return list(model.model_fields)
+def _walk(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[tuple[int | str, ...], type[BaseModel] | None]:
+    """A place as a reader of the file sees it, and the model of the settings there.
+
+    Pydantic's place also names which alternative of a union it took, by its tag; that is left out.
+    """
+    place: list[int | str] = []
+    choices: tuple[type[BaseModel], ...] = (model,)
+    keyed = False  # whether the next element is the key of a dictionary
+    for name in loc:
+        if isinstance(name, int) or keyed:
+            place.append(name)
+            keyed = False
+            continue
+        field = next((m.model_fields[name] for m in choices if name in m.model_fields), None)
+        if field is None or len(choices) > 1:
+            choices = tuple(m for m in choices if name in _tags(m)) or choices
+            continue
+        place.append(name)
+        choices, keyed = tuple(_models_in(field.annotation)), get_origin(field.annotation) is dict
+    return tuple(place), choices[0] if choices else None
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings that an annotation such as `list[Case]` or `Case | None` is about."""
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    kind = model.model_fields.get("kind")
+    return () if kind is None else get_args(kind.annotation)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings that an annotation such as `list[Case]`, `Case | None` or `A | B` is about."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+        yield annotation
+    else:
+        for inner in get_args(annotation):
+            yield from _models_in(inner)
