@@ -6,22 +6,37 @@ directory.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
+from megatron_bridge.model.chat import has_chat_template
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
-from megatron_bridge.tasks import get_task
+from megatron_bridge.tasks import Task, get_task, open_task
+from megatron_bridge.tasks.settings import (
+    TaskSettings,
+    context_templates,
+    contexts_of,
+    span_labels,
+    splits_of,
+    task_problems,
+    with_absolute_paths,
+)
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+NamedOrOwn = Annotated[
+    Annotated[str, Tag("name")] | Annotated[TaskSettings, Tag("own")],
+    Discriminator(lambda value: "own" if isinstance(value, dict | TaskSettings) else "name"),
+]
 
 
 class LayoutSettings(Strict):
@@ -82,7 +97,7 @@ class RunFile(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     spec: str
     policy: str
-    task: str
+    task: NamedOrOwn
     seed: Count = 0
     steps: Positive
     minibatches: Positive = 1
@@ -112,6 +127,19 @@ class LoadedRun:
         """The run directory, `output`/`name`."""
         return Path(self.file.output) / self.file.name
 
+    @property
+    def task_name(self) -> str:
+        return self.file.task if isinstance(self.file.task, str) else self.file.task.name
+
+    def open_task(self) -> Task:
+        """The task; close it. Nothing is read or started before it is asked for."""
+        return open_task(self.file.task, folder=self.path.parent, cache=Path(self.file.output) / ".annotations")
+
+    def try_task(self) -> None:
+        """Read the data and start what judges once, before ranks do. Raises TraceError."""
+        with contextlib.closing(self.open_task()) as task:
+            task.start(held_out=self.file.evaluation.split, problems=self.file.evaluation.problems)
+
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
     """Read and check a run file.
@@ -128,26 +156,19 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
             shape = read_shape(policy_path)
         except ValueError as error:
             problems.append(f"{path}: policy: {error}")
-    task = None
-    try:
-        task = get_task(file.task)
-    except ValueError as error:
-        problems.append(f"{path}: task: {error}")
-    if task is not None and file.evaluation.split not in task.splits:
-        problems.append(
-            f"{path}: evaluation.split: {file.evaluation.split!r} is no split of the task {task.name!r}: "
-            f"choose from {', '.join(task.splits)}"
-        )
+    known = _task_facts(file.task)
+    problems += [f"{path}: {text}" for text in _task_problems(path, file, policy_path, known)]
     if shape is not None:
         problems += [f"{path}: layout: {text}" for text in layout_problems(shape, file.layout.layout)]
         problems += [f"{path}: {text}" for text in _size_problems(file, shape)]
-    if problems or shape is None or task is None:
+    if problems or shape is None or known is None:
         raise RunFileError("\n".join(problems))
     facts = RunFacts(
         total_steps=file.steps,
         group_size=file.rollout.group_size,
-        annotator_labels=tuple(task.labels),
-        teacher_contexts=tuple(task.contexts),
+        annotator_labels=known.labels,
+        teacher_contexts=known.contexts,
+        context_fields=known.context_fields,
         vocab_size=shape.vocab_size,
         max_response_tokens=file.rollout.max_response_tokens,
         temperature=file.rollout.temperature,
@@ -158,6 +179,51 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
 def load_run_facts(path: Path) -> RunFacts:
     """The facts a plan or a check needs of a run. Raises RunFileError."""
     return load_run(path).facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TaskFacts:
+    """What is known of a task before it is opened."""
+
+    labels: tuple[str, ...]
+    contexts: tuple[str, ...]
+    splits: tuple[str, ...]
+    context_fields: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def _task_facts(settings: str | TaskSettings) -> _TaskFacts | None:
+    """None for a name or a template that does not parse."""
+    try:
+        if isinstance(settings, str):
+            task = get_task(settings)
+            return _TaskFacts(labels=tuple(task.labels), contexts=tuple(task.contexts), splits=tuple(task.splits))
+        templates = context_templates(settings)
+    except ValueError:
+        return None
+    return _TaskFacts(
+        labels=span_labels(settings),
+        contexts=contexts_of(settings),
+        splits=splits_of(settings),
+        context_fields=tuple((sees, template.names) for sees, template in templates.items()),
+    )
+
+
+def _task_problems(path: Path, file: RunFile, policy_path: Path, known: _TaskFacts | None) -> Iterator[str]:
+    if isinstance(file.task, str):
+        try:
+            get_task(file.task)
+        except ValueError as error:
+            yield f"task: {error}"
+    else:
+        yield from (f"task.{place}: {text}" for place, text in task_problems(file.task, path.parent))
+        if file.task.prompt.chat and policy_path.is_dir() and not has_chat_template(policy_path):
+            yield f"task.prompt.chat: the tokenizer in {str(policy_path)!r} has no chat template; write chat: false"
+    if known is not None and file.evaluation.split not in known.splits:
+        name = file.task if isinstance(file.task, str) else file.task.name
+        yield (
+            f"evaluation.split: {file.evaluation.split!r} is no split of the task {name!r}: "
+            f"choose from {', '.join(known.splits)}"
+        )
 
 
 def _path_problems(path: Path, file: RunFile, spec_path: Path, policy_path: Path) -> Iterator[str]:
@@ -266,6 +332,8 @@ def dump_run(loaded: LoadedRun) -> str:
     `spec` is the copy that stands beside it, `policy` and `output` are absolute.
     """
     settings = loaded.file.model_dump()
+    if isinstance(loaded.file.task, TaskSettings):
+        settings["task"] = with_absolute_paths(loaded.file.task, loaded.path.parent).model_dump()
     settings |= {"spec": "spec.trace", "policy": str(loaded.policy_path.resolve())}
     settings |= {"output": str(Path(loaded.file.output).resolve())}
     return yaml.safe_dump(settings, sort_keys=False)

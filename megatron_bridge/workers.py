@@ -119,9 +119,7 @@ class WorkerPool:
         self._workers.remove(worker)
         return worker.process.wait()
 
-    def _send(
-        self, worker: _Worker, number: int, calls: Sequence[Mapping[str, Any]], waiting: deque[int]
-    ) -> None:
+    def _send(self, worker: _Worker, number: int, calls: Sequence[Mapping[str, Any]], waiting: deque[int]) -> None:
         try:
             worker.process.stdin.write(json.dumps(calls[number]).encode() + b"\n")
             worker.process.stdin.flush()

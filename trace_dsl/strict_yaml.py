@@ -10,7 +10,6 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
 IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
 TYPE_LABEL = r"^[a-z][a-z0-9_]{0,39}$"
 
@@ -120,9 +119,11 @@ def _message(entry: Any, group: type[BaseModel] | None) -> str:
         tags = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
         close = difflib.get_close_matches(entry["ctx"]["tag"], tags, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{entry['ctx']['discriminator']} {entry['ctx']['tag']!r} is not allowed: choose {', '.join(tags)}{hint}"
+        kind = entry["ctx"]["discriminator"].strip("'")
+        return f"{kind}: {entry['ctx']['tag']!r} is not allowed: choose {', '.join(tags)}{hint}"
     if entry["type"] == "string_pattern_mismatch":
-        return f"{entry['input']!r} is not allowed: {_PATTERN_HINTS.get(entry['ctx']['pattern'], _DEFAULT_PATTERN_HINT)}"
+        hint = _PATTERN_HINTS.get(entry["ctx"]["pattern"], _DEFAULT_PATTERN_HINT)
+        return f"{entry['input']!r} is not allowed: {hint}"
     if entry["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return f"{entry['input']!r} is not allowed: it is a group of settings"
     text = entry["msg"].removeprefix("Value error, ")

@@ -52,7 +52,7 @@ def read_answer(answer: str, question: Question) -> Annotation:
         return Annotation(missing=Missing.MALFORMED)
     spans = []
     for ids, kind in found:
-        consecutive = all(after == before + 1 for before, after in zip(ids, ids[1:], strict=False))
+        consecutive = ids == list(range(ids[0], ids[0] + len(ids)))
         if kind not in question.types or not consecutive or ids[0] < 1 or ids[-1] > len(question.parts):
             return Annotation(missing=Missing.MALFORMED)
         start, end = trimmed(question.response, question.parts[ids[0] - 1].start, question.parts[ids[-1] - 1].end)

@@ -17,6 +17,7 @@ class LanguageModelAnnotator:
 
     def __init__(self, asker: Asker, settings: LanguageModelSettings) -> None:
         self._asker, self._settings = asker, settings
+        self.asks_policy = isinstance(asker, PolicyAsker)
 
     def start(self) -> None:
         """See `Annotator.start`."""

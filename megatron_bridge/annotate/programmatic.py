@@ -12,10 +12,13 @@ from megatron_bridge.tasks.base import AnnotatedSpan, Annotation, Missing, Writt
 from megatron_bridge.workers import Failure, Returned, WorkerPool
 
 MAX_SPANS = 64
+LONGEST_NOTE = 200
 
 
 class FunctionAnnotator:
     """Calls `function(written)` here; for annotators that ship with a task."""
+
+    asks_policy = False
 
     def __init__(self, function: Callable[[Written], Annotation]) -> None:
         self._function = function
@@ -48,6 +51,8 @@ class WorkerAnnotator:
     {"label": .., "kind": .., "start": .., "end": ..} in characters of the response.
     """
 
+    asks_policy = False
+
     def __init__(self, settings: ProgrammaticSettings, folder: str) -> None:
         target = {"kind": "python", "function": settings.function, "folder": folder}
         self._settings = settings
@@ -66,9 +71,7 @@ class WorkerAnnotator:
         list, makes the whole answer malformed.
         """
         calls = [{"response": w.response, "row": w.problem.data, "correct": w.correct} for w in written]
-        return [
-            self._read(returned, one) for returned, one in zip(self._pool.map(calls), written, strict=True)
-        ]
+        return [self._read(returned, one) for returned, one in zip(self._pool.map(calls), written, strict=True)]
 
     def _read(self, returned: Returned, one: Written) -> Annotation:
         if returned.failure is not None:
@@ -77,12 +80,16 @@ class WorkerAnnotator:
         try:
             found = _SPANS.validate_python(returned.value)
         except ValidationError:
-            return Annotation(missing=Missing.MALFORMED, note=f"no list of spans: {str(returned.value)[:150]}")
+            return _malformed(f"no list of spans: {returned.value}")
         for span in found:
             if span.label not in self._settings.labels or span.kind not in self._settings.types:
-                return Annotation(missing=Missing.MALFORMED, note=f"{span.label!r}/{span.kind!r} is not in the settings"[:200])
+                return _malformed(f"{span.label!r}/{span.kind!r} is not in the settings")
             if not 0 <= span.start < span.end <= len(one.response):
-                return Annotation(missing=Missing.MALFORMED, note=f"[{span.start}, {span.end}) is not in the response"[:200])
+                return _malformed(f"[{span.start}, {span.end}) is not in the response")
         ordered = sorted(found, key=lambda span: (span.start, span.end, span.label, span.kind))
         spans = tuple(AnnotatedSpan(label=s.label, kind=s.kind, start=s.start, end=s.end) for s in ordered)
         return Annotation(spans=spans, diagnosis=spans[0].kind if spans else None)
+
+
+def _malformed(note: str) -> Annotation:
+    return Annotation(missing=Missing.MALFORMED, note=note[:LONGEST_NOTE])

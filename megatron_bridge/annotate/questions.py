@@ -29,8 +29,8 @@ Types of errors: {types}.
 {common} Its form: {{"error_spans": [{{"segment_ids": [4, 5], "error_type": "{example}"}}]}}"""
 
 _KEYS = """\
-You review a solution that reached the right result. Its segments are numbered. Mark the few steps that decided it: those
-without which a solver would have failed.
+You review a solution that reached the right result. Its segments are numbered. Mark the few steps that decided it:
+those without which a solver would have failed.
 Types of steps: {types}.
 {common} Its form: {{"key_spans": [{{"segment_ids": [4, 5], "step_type": "{example}"}}]}}"""
 

@@ -44,9 +44,7 @@ def _server(settings: OpenAISettings, cache: Path) -> CachedAsker:
         from megatron_bridge.annotate.openai import OpenAIAsker
     except ImportError as error:
         raise AnnotatorError("task.annotator: httpx is not installed: pip install 'trace-dsl[annotate]'") from error
-    decides = settings.model_dump(
-        include={"base_url", "model", "temperature", "max_tokens", "structured_output"}
-    )
+    decides = settings.model_dump(include={"base_url", "model", "temperature", "max_tokens", "structured_output"})
     return CachedAsker(OpenAIAsker(settings), cache, decides)
 
 

@@ -6,7 +6,8 @@ Rules, in this order:
    inline mathematics (`\\(..\\)`, `$..$` within a line). A mark that is never closed is plain text.
 2. A line break ends a segment.
 3. In a line, a sentence ends behind `.`, `!`, `?` (and closing quotes or brackets) before white space, and behind
-   `。`, `！`, `？` anywhere; not behind an abbreviation (`e.g.`, `Eq.`), one capital letter or a number that starts a line.
+   `。`, `！`, `？` anywhere; not behind an abbreviation (`e.g.`, `Eq.`), one capital letter or a number that starts a
+   line.
 4. White space belongs to the segment before it (at the start of the text, to the first).
 
 The segments joined are the text.
@@ -19,7 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ABBREVIATIONS = frozenset(
-    "al approx cf ch def dr e.g eg eq eqs etc ex fig figs i.e ie lem mr mrs ms no nos p pp prof ref resp sec st thm vs".split()
+    {
+        *("al", "approx", "cf", "ch", "def", "dr", "e.g", "eg", "eq", "eqs", "etc", "ex", "fig", "figs", "i.e", "ie"),
+        *("lem", "mr", "mrs", "ms", "no", "nos", "p", "pp", "prof", "ref", "resp", "sec", "st", "thm", "vs"),
+    }
 )
 _OPENINGS = re.compile(r"\$\$|\\\[|\\\(|\\begin\{(?P<name>[A-Za-z]+\*?)\}|```|\$")
 # A run of marks is tried once, at its start: a text of nothing but full stops takes linear time.

@@ -56,18 +56,7 @@ class Rows:
     def row(self, number: int) -> Row:
         """Row `number`, counted over all files. Raises DataError that names file and row, IndexError past the end."""
         file, place = self._find(number)
-        row = file.row(place)
-        if self._columns is not None:
-            missing = [name for name in self._columns if name not in row]
-            if missing:
-                raise DataError(f"{self.place(number)}: no column {missing[0]!r}; it has {', '.join(sorted(row))}")
-            row = {name: row[name] for name in self._columns}
-        return row
-
-    def place(self, number: int) -> str:
-        """Where row `number` stands, for a message."""
-        file, place = self._find(number)
-        return f"{file.path}: row {place + 1}"
+        return _selected(file.row(place), self._columns, f"{file.path}: row {place + 1}")
 
     def _find(self, number: int) -> tuple[_File, int]:
         place = number
@@ -88,7 +77,9 @@ def open_rows(paths: Sequence[Path], columns: Sequence[str] | None = None) -> Ro
             case ".parquet":
                 file = ParquetFile(path)
             case other:
-                raise DataError(f"{path}: {other or 'a name without an ending'} is no kind of data: use .jsonl or .parquet")
+                raise DataError(
+                    f"{path}: {other or 'a name without an ending'} is no kind of data: use .jsonl or .parquet"
+                )
         if not sum(file.blocks):
             raise DataError(f"{path}: it holds no row")
         files.append(file)
@@ -119,17 +110,30 @@ class JsonlFile:
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         text = os.pread(self._descriptor, end - start, start)
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.path}: row {number + 1} is no JSON: {' '.join(str(error).split())}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{self.path}: row {number + 1} is no JSON object of columns")
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{self.path}: row {number + 1} holds half of a surrogate pair, which is no text") from error
+        return _json_row(text, f"{self.path}: row {number + 1}")
+
+
+def _json_row(text: bytes, place: str) -> Row:
+    try:
+        row = json.loads(text)
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place} holds half of a surrogate pair, which is no text") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place} is no JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place} is no JSON object of columns")
+    return row
+
+
+def _selected(row: Row, columns: Sequence[str] | None, place: str) -> Row:
+    """The row with `columns` alone, all of them without."""
+    if columns is None:
         return row
+    missing = [name for name in columns if name not in row]
+    if missing:
+        raise DataError(f"{place}: no column {missing[0]!r}; it has {', '.join(sorted(row))}")
+    return {name: row[name] for name in columns}
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -184,7 +188,9 @@ class ParquetFile:
         try:
             table = self._file.read_row_group(group)
         except self._errors as error:
-            raise DataError(f"{self.path}: row group {group} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise DataError(
+                f"{self.path}: row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
+            ) from error
         return dict(zip(table.column_names, table.columns, strict=True))
 
 
@@ -193,4 +199,18 @@ def _check_json(value: Any, place: str) -> None:
     try:
         json.dumps(value)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{place} holds a {type(value).__name__}, which is no JSON value; leave it out of data.columns") from error
+        raise DataError(
+            f"{place} holds a {type(value).__name__}, which is no JSON value; leave it out of data.columns"
+        ) from error
+
+
+def first_row(path: Path, columns: Sequence[str] | None = None) -> Row:
+    """The first row of a file, without reading the rest of a JSONL file. Raises DataError."""
+    if path.suffix != ".jsonl":
+        return open_rows([path], columns).row(0)
+    for line in _lines(path):
+        if line.strip():
+            break
+    else:
+        raise DataError(f"{path}: it holds no row")
+    return _selected(_json_row(line, f"{path}: row 1"), columns, f"{path}: row 1")

@@ -35,7 +35,7 @@ class GymSettings(Strict):
 
     kind: Literal["reasoning_gym"]
     dataset: str
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
 
 
 DataSettings = Annotated[FilesSettings | GymSettings, Field(discriminator="kind")]

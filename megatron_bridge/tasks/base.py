@@ -87,8 +87,8 @@ class Usage:
 class Annotation:
     """What the annotator says of one response: its spans, and the one type label a teacher may be shown.
 
-    `missing` is why there is nothing, None where the annotator had its say; `note` a line on it; `usage` what the answer
-    of a language model cost.
+    `missing` is why there is nothing, None where the annotator had its say; `note` a line on it; `usage` what the
+    answer of a language model cost.
     """
 
     spans: tuple[AnnotatedSpan, ...] = ()
@@ -100,7 +100,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A response to annotate: its text without the stop token, which may be empty or cut, and the verifier's outcome."""
+    """A response to annotate: its text without the stop token (it may be empty or cut) and the verifier's outcome."""
 
     problem: Problem
     response: str
@@ -109,6 +109,11 @@ class Written:
 
 class Annotator(Protocol):
     """Finds spans in responses."""
+
+    @property
+    def asks_policy(self) -> bool:
+        """Whether it samples from the policy, in which every rank of a tensor-parallel group takes part."""
+        ...
 
     def start(self) -> None:
         """Find out whether it can work at all. Raises TraceError."""
@@ -183,6 +188,13 @@ class Task(Protocol):
     @property
     def digest(self) -> str | None:
         """Of the data behind the problems; None where a program draws them."""
+        ...
+
+    def start(self, *, held_out: str, problems: int) -> None:
+        """Read the data and start what judges, before a run does; `problems` of split `held_out` will be asked for.
+
+        Raises TraceError.
+        """
         ...
 
     def problems(self, *, split: str, seed: int, start: int, count: int) -> Sequence[Problem]:

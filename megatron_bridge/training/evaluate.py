@@ -51,7 +51,7 @@ def evaluate(
         seed=settings.seed,
     )
     rollouts = gather_rollouts(
-        sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params, annotate=False), dp_group
+        lambda: sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params), dp_group
     )
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     return Evaluation(

@@ -49,7 +49,8 @@ def check_failures(grades: Sequence[Grade], *, limit: float) -> None:
     if failed > limit * len(grades):
         reason, _ = failures.most_common(1)[0]
         example = next(grade.reason for grade in grades if grade.failure == reason)
+        counts = ", ".join(f"{name} {count}" for name, count in failures.most_common())
         raise VerifierError(
             f"the verifier could not judge {failed} of {len(grades)} responses, over task.verifier.max_failures = "
-            f"{limit:g}: {', '.join(f'{name} {count}' for name, count in failures.most_common())}; for example: {example}"
+            f"{limit:g}: {counts}; for example: {example}"
         )

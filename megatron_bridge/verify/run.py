@@ -36,7 +36,11 @@ def open_verifier(settings: VerifierSettings, *, folder: Path, gym: Mapping[str,
             assert gym is not None
             return WorkerVerifier(settings, {"kind": "reasoning_gym", **gym}, _GymRequest(settings.extract))
         case PythonSettings():
-            target = {"kind": "python", "function": settings.function, "folder": str((folder / settings.folder).resolve())}
+            target = {
+                "kind": "python",
+                "function": settings.function,
+                "folder": str((folder / settings.folder).resolve()),
+            }
             return WorkerVerifier(settings, target, _python_request)
         case _:
             assert_never(settings)
@@ -98,9 +102,7 @@ class WorkerVerifier:
 
     def __init__(self, settings: WorkerSettings, target: Mapping[str, Any], request: Any) -> None:
         """`request(row, response)` is what the function in the worker is called with."""
-        self._pool = WorkerPool(
-            target, count=settings.workers, timeout=settings.timeout, memory_gb=settings.memory_gb
-        )
+        self._pool = WorkerPool(target, count=settings.workers, timeout=settings.timeout, memory_gb=settings.memory_gb)
         self._request = request
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
+from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks import get_task
 from megatron_bridge.tasks.base import AnnotatedSpan
 from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
@@ -119,7 +120,7 @@ def test_a_label_makes_right_lines_likelier(model: Qwen3ForCausalLM, tokenizer: 
         if not annotation.spans:
             continue
         tokens = tokenizer.encode(text)
-        shown = TASK.teacher_prompt(problem, sees="diagnosis", diagnosis=annotation.diagnosis)
+        shown = TASK.teacher_prompt(problem, Diagnosis(annotation.diagnosis))
         plain, labelled = (
             logp.gather(1, torch.tensor(tokens)[:, None])[:, 0]
             for logp in token_log_probabilities(model, tokenizer, [problem.prompt, shown], [tokens, tokens])

@@ -16,6 +16,7 @@ from megatron.core import parallel_state
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf, save_hf
@@ -60,6 +61,7 @@ def rollouts_of(policy: Path) -> list[Rollout]:
             task.problems(split="train", seed=3, start=0, count=PROMPTS),
             range(PROMPTS),
             n=GROUP,
+            annotator=task.annotator(None),
             params=SamplingParams(
                 temperature=1.0, max_new_tokens=96, stop_token_ids=stop_tokens(policy, tokenizer), seed=3
             ),
@@ -209,7 +211,7 @@ def test_measured_signals_equal_float64_reference(batch, tp, dp) -> None:
     expected: dict[str, list[float]] = {name: [] for name in ("logp", "entropy", "teacher_logp", "teacher_entropy")}
     for rollout in batch:
         diagnosis = rollout.annotation.diagnosis
-        prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=diagnosis)
+        prompt = task.teacher_prompt(rollout.problem, Diagnosis(diagnosis) if diagnosis is not None else None)
         private = tokenizer.encode(prompt, add_special_tokens=False)
         for prefix, prompt_ids in (("", rollout.prompt_ids), ("teacher_", private)):
             if not rollout.token_ids:
