@@ -18,9 +18,9 @@ from statistics import fmean
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
+from megatron_bridge.annotation import AnnotatedSpan, Problem
 from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import AnnotatedSpan, Problem
 from megatron_bridge.tasks.ledger import SPLIT_OPS
 from megatron_bridge.tasks.ledger_steps import (
     StepType,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megatron_bridge.annotate.questions import MAX_SEGMENTS, MAX_SPANS, Question
 from megatron_bridge.annotate.segments import trimmed
-from megatron_bridge.tasks.base import AnnotatedSpan, Annotation, Missing
+from megatron_bridge.annotation import AnnotatedSpan, Annotation, Missing
 
 LONGEST_ANSWER = 1 << 16  # characters
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n```", re.S)

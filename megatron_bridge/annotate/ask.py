@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from megatron_bridge.annotate.questions import Question
-from megatron_bridge.tasks.base import Reply
+from megatron_bridge.annotation import Reply
 from trace_dsl.errors import TraceError
 
 

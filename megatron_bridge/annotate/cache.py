@@ -17,7 +17,7 @@ from typing import Any
 from megatron_bridge.annotate.answers import read_answer
 from megatron_bridge.annotate.ask import Asker, key_of
 from megatron_bridge.annotate.questions import Question
-from megatron_bridge.tasks.base import Reply, Usage
+from megatron_bridge.annotation import Reply, Usage
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _numbers = itertools.count()

@@ -9,7 +9,7 @@ from megatron_bridge.annotate.answers import read_answer
 from megatron_bridge.annotate.ask import Asker
 from megatron_bridge.annotate.questions import Question, question
 from megatron_bridge.annotate.settings import LanguageModelSettings
-from megatron_bridge.tasks.base import Annotation, Message, Missing, Policy, Reply, Written
+from megatron_bridge.annotation import Annotation, Message, Missing, Policy, Reply, Written
 
 
 class LanguageModelAnnotator:

@@ -19,7 +19,7 @@ import httpx
 from megatron_bridge.annotate.ask import AnnotatorError
 from megatron_bridge.annotate.questions import Question
 from megatron_bridge.annotate.settings import OpenAISettings
-from megatron_bridge.tasks.base import Missing, Reply, Usage
+from megatron_bridge.annotation import Missing, Reply, Usage
 
 LONGEST_BODY = 1 << 20  # bytes
 LONGEST_NOTE = 200

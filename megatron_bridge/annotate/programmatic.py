@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from megatron_bridge.annotate.settings import ProgrammaticSettings
-from megatron_bridge.tasks.base import AnnotatedSpan, Annotation, Missing, Written
+from megatron_bridge.annotation import AnnotatedSpan, Annotation, Missing, Written
 from megatron_bridge.workers import Failure, Returned, WorkerPool
 
 MAX_SPANS = 64

@@ -18,7 +18,7 @@ from megatron_bridge.annotate.settings import (
     ProgrammaticSettings,
     SelfSettings,
 )
-from megatron_bridge.tasks.base import Annotation, Annotator, Policy
+from megatron_bridge.annotation import Annotation, Annotator, Policy
 
 
 def open_annotator(settings: AnnotatorSettings, *, folder: Path, cache: Path, policy: Policy) -> Annotator:

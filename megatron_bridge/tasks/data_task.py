@@ -9,11 +9,12 @@ from typing import Any
 
 from megatron_bridge.annotate.run import open_annotator
 from megatron_bridge.annotate.settings import NoAnnotator, OpenAISettings
+from megatron_bridge.annotation import Annotator, Policy, Problem
 from megatron_bridge.contexts import Context, ContextError, Diagnosis, render
 from megatron_bridge.data import DataError, Order, Rows, open_rows
 from megatron_bridge.data.gym import gym_dataset, split_seed
 from megatron_bridge.data.settings import FilesSettings, GymSettings
-from megatron_bridge.tasks.base import Annotator, Policy, Problem, PromptFormat
+from megatron_bridge.tasks.base import PromptFormat
 from megatron_bridge.tasks.settings import (
     TaskSettings,
     context_templates,

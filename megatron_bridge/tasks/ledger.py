@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron_bridge.annotate.programmatic import FunctionAnnotator
+from megatron_bridge.annotation import Annotation, Annotator, Policy, Problem
 from megatron_bridge.contexts import Context, ContextError, Diagnosis, sees_of
-from megatron_bridge.tasks.base import Annotation, Annotator, Policy, Problem, PromptFormat
+from megatron_bridge.tasks.base import PromptFormat
 from megatron_bridge.tasks.ledger_annotator import annotate_response, stated_answer
 from megatron_bridge.tasks.ledger_steps import StepType, answer, draw_ledger, prompt_text
 from megatron_bridge.verify.grade import Grade

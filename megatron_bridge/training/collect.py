@@ -17,11 +17,12 @@ from megatron.core import parallel_state
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.annotate.run import check_annotations
+from megatron_bridge.annotation import Annotation, Annotator, Problem, Written
 from megatron_bridge.contexts import Context, Diagnosis, Feedback, Sibling, Solution
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import AlignedText, align, token_spans
 from megatron_bridge.rollout.engine import Finish, RolloutEngine, SamplingParams
-from megatron_bridge.tasks.base import Annotation, Annotator, Problem, Task, Written
+from megatron_bridge.tasks.base import Task
 from megatron_bridge.verify.grade import Grade, check_failures
 from trace_dsl.errors import TraceError
 from trace_dsl.lowering import RolloutBatch

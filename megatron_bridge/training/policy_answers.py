@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from megatron_bridge.annotation import Message, Missing, Reply, Usage
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import decode
 from megatron_bridge.rollout.engine import RolloutEngine, Sample, SamplingParams
-from megatron_bridge.tasks.base import Message, Missing, PromptFormat, Reply, Usage
+from megatron_bridge.tasks.base import PromptFormat
 
 
 class PolicyAnswers:

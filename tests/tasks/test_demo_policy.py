@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
+from megatron_bridge.annotation import AnnotatedSpan
 from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import AnnotatedSpan
 from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
 from megatron_bridge.tasks.ledger_steps import END_TOKEN, LABEL_TOKENS, WORDS, answer, right_response
 from tools.measure_demo_policy import accuracy, marked_tokens, token_log_probabilities

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from megatron_bridge.annotation import AnnotatedSpan, Annotation, Problem
 from megatron_bridge.contexts import Diagnosis, Solution
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import AnnotatedSpan, Annotation, Problem
 from megatron_bridge.tasks.ledger import is_held_out
 from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
 from megatron_bridge.tasks.ledger_steps import (

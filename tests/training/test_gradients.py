@@ -16,6 +16,7 @@ from megatron.core import parallel_state
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from megatron_bridge.annotation import Annotation
 from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.model.gpt import build_model
@@ -27,7 +28,6 @@ from megatron_bridge.rollout.align import AlignedText
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import SamplingParams
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import Annotation
 from megatron_bridge.training.collect import Rollout, sample_rollouts, to_batch
 from megatron_bridge.training.job import stop_tokens
 from megatron_bridge.training.microbatch import cut
