@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -149,22 +149,24 @@ def _check_cap(tokens: int, spans: Sequence[TokenSpan], cap: float) -> None:
 # ------------------------------------------------------------------------------------------------------------ oracles
 
 
+# Unicode 15, table 3-7 (well-formed byte sequences), then what of one a decoder replaces by one mark, then any byte.
+_CHARACTER = re.compile(
+    rb"[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    rb"|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
+    rb"|\xe0[\xa0-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]|\xed[\x80-\x9f]|\xf0[\x90-\xbf][\x80-\xbf]?"
+    rb"|[\xf1-\xf3][\x80-\xbf]{1,2}|\xf4[\x80-\x8f][\x80-\xbf]?|[\x00-\xff]"
+)
+
+
 def bytes_oracle(pieces: Sequence[bytes], text: str) -> Intervals:
-    """The characters whose bytes each token holds, found by feeding a decoder one byte at a time."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    """The characters whose bytes each token holds, by the tables of the Unicode standard."""
     spelled = b"".join(pieces)
-    ends: list[int] = []  # for each character the number of bytes read when it is finished
-    for n in range(len(spelled)):
-        new = decoder.decode(spelled[n : n + 1])
-        behind = n + 1 - len(decoder.getstate()[0])
-        ends += [behind] if len(new) == 1 else [n, n + 1] if len(new) == 2 else []
-    ends += [len(spelled)] * len(decoder.decode(b"", final=True))
-    assert len(ends) == len(text)
-    starts = [0, *ends[:-1]]
+    places = [found.span() for found in _CHARACTER.finditer(spelled)]
+    assert len(places) == len(text)
     intervals, at = [], 0
     for piece in pieces:
-        inside = [c for c in range(len(text)) if starts[c] < at + len(piece) and ends[c] > at]
-        before = sum(end <= at for end in ends)
+        inside = [c for c, (start, end) in enumerate(places) if start < at + len(piece) and end > at]
+        before = sum(end <= at for _, end in places)
         intervals.append((inside[0], inside[-1] + 1) if piece else (before, before))
         at += len(piece)
     return intervals
