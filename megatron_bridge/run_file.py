@@ -34,8 +34,8 @@ from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 NamedOrOwn = Annotated[
-    Annotated[str, Tag("name")] | Annotated[TaskSettings, Tag("own")],
-    Discriminator(lambda value: "own" if isinstance(value, dict | TaskSettings) else "name"),
+    Annotated[str, Tag("a name")] | Annotated[TaskSettings, Tag("a mapping")],
+    Discriminator(lambda value: "a mapping" if isinstance(value, dict | TaskSettings) else "a name"),
 ]
 
 

@@ -75,7 +75,7 @@ def open_rows(paths: Sequence[Path], columns: Sequence[str] | None = None) -> Ro
             case ".jsonl":
                 file: _File = JsonlFile(path)
             case ".parquet":
-                file = ParquetFile(path)
+                file = ParquetFile(path, columns)
             case other:
                 raise DataError(
                     f"{path}: {other or 'a name without an ending'} is no kind of data: use .jsonl or .parquet"
@@ -150,7 +150,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 class ParquetFile:
     """Rows of a parquet file; the row groups last used are kept."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
@@ -170,6 +170,8 @@ class ParquetFile:
         self.digest = digest.hexdigest()
         metadata = self._file.metadata
         self.blocks = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        names = self._file.schema_arrow.names
+        self._columns = names if columns is None else [name for name in names if name in columns]
         self._errors = (arrow.ArrowException, OSError)
         self._group = lru_cache(maxsize=2)(self._read_group)
 
@@ -186,7 +188,7 @@ class ParquetFile:
 
     def _read_group(self, group: int) -> dict[str, Any]:
         try:
-            table = self._file.read_row_group(group)
+            table = self._file.read_row_group(group, columns=self._columns)
         except self._errors as error:
             raise DataError(
                 f"{self.path}: row group {group} cannot be read: {' '.join(str(error).split())[:200]}"

@@ -10,7 +10,9 @@ from trace_dsl.strict_yaml import Strict
 
 
 def _one_or_many(value: Any) -> Any:
-    """A file or a list of files, as a tuple."""
+    """A name or a list of names, as a tuple."""
+    if value == []:
+        raise ValueError("name at least one")
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value

@@ -25,7 +25,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def _byte_of_character() -> dict[str, int]:
-    """The characters in which byte-level BPE writes bytes: printable ones stand for themselves, the rest from U+0100."""
+    """The characters in which byte-level BPE writes bytes: printable ones as themselves, the rest from U+0100."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(plain)]
     return {chr(byte): byte for byte in plain} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
@@ -141,7 +141,7 @@ def _covered(character_at: Sequence[int], start: int, end: int, characters: int)
 def _by_pieces(
     tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], tokens: Sequence[str | None], text: str
 ) -> list[tuple[int, int]] | None:
-    """Intervals where a token's text depends on the token before it alone; None where the pieces do not spell `text`."""
+    """Intervals where a token's text depends on the one before it alone; None where the pieces do not spell `text`."""
     intervals: list[tuple[int, int]] = []
     position = number = 0
     while number < len(token_ids):

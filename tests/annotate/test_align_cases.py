@@ -36,7 +36,7 @@ def test_the_bytes_of_an_emoji_in_two_tokens_each() -> None:
 def test_a_span_without_characters_marks_no_token() -> None:
     tokenizer = SUBJECTS[0].tokenizer
     aligned = align(tokenizer, tokenizer.encode("the sum of", add_special_tokens=False))
-    inside = [(start + 1) for start, end in aligned.intervals if end - start > 1][0]
+    inside = next(start + 1 for start, end in aligned.intervals if end - start > 1)
     assert token_spans(0, aligned, [AnnotatedSpan(label="key", kind="insight", start=inside, end=inside)]) == ()
 
 

@@ -103,7 +103,7 @@ def test_the_prompt_of_a_diagnosis_is_a_function_of_problem_and_label(
 
 @pytest.mark.parametrize("kind", [CANARY, f"sign_error {CANARY}", "sign_error\n", "", "7", "x" * 41, "Sign_Error"])
 def test_a_hostile_annotator_cannot_put_text_into_a_diagnosis(kind: str) -> None:
-    """An answer whose type is text of the rollout is no answer; past that, the task refuses it; past that, the class."""
+    """An answer whose type is text of the rollout is no answer; past that, the task or the class refuses it."""
     asked = question(problem="p", response=f"{CANARY} one. two.", correct=False, types=ERROR_TYPES)
     answer = json.dumps({"error_spans": [{"segment_ids": [1], "error_type": kind}]})
     assert read_answer(answer, asked).diagnosis is None

@@ -9,7 +9,28 @@ from hypothesis import strategies as st
 from megatron_bridge.annotate.segments import segments, trimmed
 
 PIECES = [
-    *("a", "B", "12", ".", "!", "?", "。", " ", "\n", "\r\n", "$", "$$", "\\[", "\\]", "\\(", "\\)", "```", "e.g.", "Eq.", "\\$"),
+    *(
+        "a",
+        "B",
+        "12",
+        ".",
+        "!",
+        "?",
+        "。",
+        " ",
+        "\n",
+        "\r\n",
+        "$",
+        "$$",
+        "\\[",
+        "\\]",
+        "\\(",
+        "\\)",
+        "```",
+        "e.g.",
+        "Eq.",
+        "\\$",
+    ),
     *("\\begin{align}", "\\end{align}", "\\begin{cases}", "\\end{cases}", "\\\\", ")", '"', "\u2003", "😀", "1. "),
 ]
 

@@ -54,58 +54,56 @@ def metrics(folder: Path, name: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if not re.match("perf|time|annotator", k)} for line in lines]
 
 
+def asked(url: str) -> dict[str, int]:
+    """How many requests the server had, by model."""
+    with urllib.request.urlopen(url) as reply:
+        return json.load(reply)["seen"]
+
+
 def rollouts(folder: Path, name: str, step: int) -> list[dict[str, Any]]:
     return [json.loads(x) for x in (folder / f"runs/{name}/rollouts/step_{step:06d}.jsonl").read_text().splitlines()]
 
 
-def test_a_server_annotates_once_for_all_ranks_and_a_run_goes_on_exactly(folder: Path, url: str) -> None:
-    """Two tensor-parallel ranks: one asks. Going on from step 2 gives the problems and numbers of the unbroken run, also
-    with another number of prompts before it; under changed data it is refused. The key is nowhere.
+def test_a_server_annotates_and_a_run_goes_on_exactly(folder: Path, url: str) -> None:
+    """Going on from step 2 gives the problems and numbers of the unbroken run, and with another number of prompts an
+    iteration the problem that is next. The key is nowhere.
     """
     server = SERVER % (url, "good:job", "")
-    done = train(folder, "whole", server, "layout.tp=2")
+    done = train(folder, "whole", server)
     assert done.returncode == 0, done.stderr[-3000:]
     run = folder / "runs" / "whole"
     shown = [rollouts(folder, "whole", step) for step in range(4)]
     texts = {(r["prompt"], r["response"]) for step in shown for r in step if r["response"].strip()}
-    with urllib.request.urlopen(url) as reply:
-        assert json.load(reply)["seen"]["good:job"] == len(texts)
+    assert asked(url)["good:job"] == len(texts)
     for r in (r for step in shown for r in step if r["response"].strip()):
         assert r["diagnosis"] == ("insight" if r["reward"] >= 1 else "sign_error")
         (span,) = r["spans"]
         assert (span["start"], span["end"]) == (0, len(r["response"].split("\n")[0]))
     written = [path for path in folder.rglob("*") if path.is_file() and ".venv" not in path.parts]
-    assert not any(KEY.encode() in path.read_bytes() for path in written if not path.is_symlink())
+    assert len(written) > 20
+    assert not any(KEY.encode() in path.read_bytes() for path in written)
     assert KEY not in done.stdout + done.stderr
 
     whole, prompts = metrics(folder, "whole"), [r["prompt"] for r in shown[2]]
     shutil.rmtree(run / "checkpoints" / "step_000004")
     (run / "checkpoints" / "latest").write_text("step_000002\n")
     shutil.copytree(run, folder / "runs" / "more")
-    done = train(folder, "whole", server, "layout.tp=2", flags=("--resume",))
+    done = train(folder, "whole", server, flags=("--resume",))
     assert done.returncode == 0, done.stderr[-3000:]
     assert metrics(folder, "whole") == whole
 
-    done = train(folder, "more", server, "layout.tp=2", "rollout.prompts=2", flags=("--resume",))
+    done = train(folder, "more", server, "rollout.prompts=2", flags=("--resume",))
     assert done.returncode == 0, done.stderr[-3000:]
     assert [r["prompt"] for r in rollouts(folder, "more", 2)] == prompts[:8]
 
-    shutil.rmtree(folder / "runs" / "more" / "checkpoints" / "step_000004")
-    (folder / "runs" / "more" / "checkpoints" / "latest").write_text("step_000002\n")
-    train_file = folder / "train.jsonl"
-    before = train_file.read_text()
-    train_file.write_text(before + before.splitlines()[0] + "\n")
-    done = train(folder, "more", server, "layout.tp=2", flags=("--resume",))
-    train_file.write_text(before)
-    assert done.returncode == 1
-    assert "are not those that the checkpoint was trained on" in done.stderr
 
-
-def test_a_server_of_garbage_stops_the_run_on_every_rank(folder: Path, url: str) -> None:
-    done = train(folder, "garbage", SERVER % (url, "garbage", ", retries: 0"), "layout.dp=2")
+def test_garbage_stops_the_run_and_one_rank_of_two_asks(folder: Path, url: str) -> None:
+    done = train(folder, "garbage", SERVER % (url, "garbage", ", retries: 0, concurrency: 1"), "layout.tp=2")
     assert done.returncode == 1
-    assert "the annotator failed on 16 of 16 responses, over task.annotator.max_failures = 0.5" in done.stderr
+    assert "responses, over task.annotator.max_failures = 0.5: " in done.stderr
     assert "Traceback" not in done.stderr
+    # more than half of the distinct responses failed, then no more were asked about
+    assert 0 < asked(url)["garbage"] <= 16 // 2 + 1
 
 
 def test_a_key_that_is_not_set_is_told_before_a_process_starts(folder: Path, url: str) -> None:
@@ -116,12 +114,9 @@ def test_a_key_that_is_not_set_is_told_before_a_process_starts(folder: Path, url
 
 
 def test_the_policy_annotates_itself(folder: Path) -> None:
-    """The demo's policy cannot: its answers are no JSON, which costs the spans and nothing else."""
-    own = "task.annotator={kind: self, max_tokens: 16, max_failures: 1.0}"
-    done = train(folder, "self", own, "layout.tp=2", "steps=2")
+    """The demo's policy cannot: the question alone fills its context, which costs the spans and nothing else."""
+    done = train(folder, "self", "task.annotator={kind: self, max_tokens: 16, max_failures: 0.0}", "steps=2")
     assert done.returncode == 0, done.stderr[-3000:]
     last = json.loads((folder / "runs/self/metrics.jsonl").read_text().splitlines()[-1])
-    counts = {key: value for key, value in last.items() if key.startswith("annotator/")}
-    assert counts["annotator/failed_fraction"] == 1.0
-    assert counts["annotator/requests"] == 16
-    assert last["rollout/annotated_fraction"] == 0.0
+    assert last["annotator/too_long"] == 16
+    assert last["annotator/failed_fraction"] == last["rollout/annotated_fraction"] == 0.0
