@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Hashable, Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
 TYPE_LABEL = r"^[a-z][a-z0-9_]{0,39}$"
@@ -137,24 +137,32 @@ def _walk(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[tuple[int
     """
     place: list[int | str] = []
     choices: tuple[type[BaseModel], ...] = (model,)
-    keyed = False  # whether the next element is the key of a dictionary
+    tags: frozenset[Any] = frozenset()
     for name in loc:
-        if isinstance(name, int) or keyed:
-            place.append(name)
-            keyed = False
-            continue
-        field = next((m.model_fields[name] for m in choices if name in m.model_fields), None)
-        if field is None or len(choices) > 1:
-            choices = tuple(m for m in choices if name in _tags(m)) or choices
+        if name in tags:
+            choices = tuple(m for m in choices if name in _kinds(m)) or choices
+            tags = frozenset()
             continue
         place.append(name)
-        choices, keyed = tuple(_models_in(field.annotation)), get_origin(field.annotation) is dict
+        field = next((m.model_fields[name] for m in choices if name in m.model_fields), None)
+        if field is not None:
+            choices = tuple(_models_in(field.annotation))
+            tags = frozenset(_tags_in(field.annotation)).union(*(_kinds(m) for m in choices if len(choices) > 1))
     return tuple(place), choices[0] if choices else None
 
 
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What the field `kind` of a model may be: such fields tell the alternatives of a union apart."""
     kind = model.model_fields.get("kind")
     return () if kind is None else get_args(kind.annotation)
+
+
+def _tags_in(annotation: Any) -> Iterator[str]:
+    """The tags that an annotation gives to the alternatives of a union."""
+    for inner in get_args(annotation):
+        if isinstance(inner, Tag):
+            yield inner.tag
+        yield from _tags_in(inner)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
