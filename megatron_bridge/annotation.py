@@ -93,7 +93,7 @@ class Annotator(Protocol):
 
     @property
     def asks_policy(self) -> bool:
-        """Whether it samples from the policy, in which every rank of a tensor-parallel group takes part."""
+        """Whether it samples from the policy, in which every rank that holds a part of the model takes part."""
         ...
 
     def start(self) -> None:

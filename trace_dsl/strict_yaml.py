@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, get_args
 
 import yaml
@@ -91,12 +91,20 @@ def _as_problem(error: Exception) -> YamlError:
     return YamlError("it is nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
-def problems(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Everything that is wrong with settings of `model`: where (keys and numbers of list elements), and the message."""
+def problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    meant_by: Callable[[str, str], str | None] = lambda name, group: None,
+) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Everything that is wrong with settings of `model`: where (keys and numbers of list elements), and the message.
+
+    meant_by: what an unknown setting of a group means, where its name tells.
+    """
     for entry in error.errors():
         unknown = entry["loc"][-1:] if entry["type"] == "extra_forbidden" else ()
         place, group = _walk(entry["loc"][: len(entry["loc"]) - len(unknown)], model)
-        yield (*place, *unknown), _message(entry, group)
+        meant = meant_by(str(unknown[0]), where(place)) if unknown else None
+        yield (*place, *unknown), _message(entry, group) if meant is None else f"unknown setting; {meant}"
 
 
 def where(loc: tuple[int | str, ...]) -> str:

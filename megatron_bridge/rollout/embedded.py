@@ -75,7 +75,7 @@ class EmbeddedEngine:
         requests = [_Request(i, j, budget) for i, budget in enumerate(budgets) for j in range(n)]
         requests.sort(key=lambda request: (len(prompts[request.prompt]), request.prompt, request.index))
         answers: dict[tuple[int, int], Sample] = {}
-        with torch.no_grad(), _eval_mode(self.model):
+        with torch.no_grad(), _eval_mode(self.model), _whole_sequences(self.model):
             for start in range(0, len(requests), self.max_batch):
                 piece = requests[start : start + self.max_batch]
                 for request, sample in zip(piece, self._sample(piece, prompts, params, keys), strict=True):
@@ -140,6 +140,7 @@ class EmbeddedEngine:
         return self._read(tokens_BT, logprobs_BT, budgets, params.stop_token_ids)
 
     def _cache(self, capacity: int) -> RaggedCache:
+        capacity += capacity % 2  # megatron-core halves it under context parallelism
         cos_Sd, sin_Sd = self.model.rotary_pos_emb.get_cos_sin(capacity)
         device = training_device()
         return RaggedCache(cos_Sd=cos_Sd.to(device), sin_Sd=sin_Sd.to(device))
@@ -267,3 +268,21 @@ def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextlib.contextmanager
+def _whole_sequences(model: torch.nn.Module) -> Iterator[None]:
+    """Turn sequence parallelism off in the block: a forward of one token a row cannot be cut."""
+    names = ("sequence_parallel", "scatter_to_sequence_parallel", "reduce_scatter_embeddings")
+    owners = [
+        (owner, name) for owner in (model.config, *model.modules()) for name in names if getattr(owner, name, False)
+    ]
+    if not model.config.sequence_parallel:
+        owners = []
+    try:
+        for owner, name in owners:
+            setattr(owner, name, False)
+        yield
+    finally:
+        for owner, name in owners:
+            setattr(owner, name, True)

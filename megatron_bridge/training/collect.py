@@ -2,7 +2,7 @@
 
 The data-parallel ranks sample their own prompts and then share the results, so every rank knows the whole global
 batch: that is what makes denominators global whatever the layout. What a verifier or a server says is asked for by one
-rank of a tensor-parallel group and told to the others: they must not train on different answers.
+rank of a copy of the model and told to the others: they must not train on different answers.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def sample_rollouts(
     """Sample `n` responses to each problem; verify them, and annotate them where there is an annotator.
 
     Rollouts of one problem stand together. Collectives: those of the engine, and broadcasts of verdicts and annotations
-    (tp). Raises TraceError, on every rank of a tensor-parallel group.
+    (tp x pp). Raises TraceError, on every rank of such a group.
     """
     prompts = [encode_prompt(tokenizer, task.prompt_format, p.prompt) for p in problems]
     answers = engine.generate(prompts, n, params, keys=keys)
@@ -180,11 +180,12 @@ def _annotated(annotator: Annotator, rollouts: list[Rollout]) -> list[Rollout]:
 
 
 def told_by_first(compute: Callable[[], T]) -> T:
-    """What `compute` gives on the first rank of the tensor-parallel group, on every rank of it; its TraceError too.
+    """What `compute` gives on the first rank of those that hold one copy of the model (tp x pp), on every rank of them;
+    its TraceError too.
 
-    Collective: a broadcast of an object over tp.
+    Collective: a broadcast of an object over tp x pp.
     """
-    group = parallel_state.get_tensor_model_parallel_group()
+    group = parallel_state.get_model_parallel_group()
     if dist.get_world_size(group) == 1:
         return compute()
     told: list[tuple[T | None, TraceError | None]] = [(None, None)]
@@ -222,7 +223,7 @@ def withhold(
 
 
 def gather_rollouts(sample: Callable[[], list[Rollout]], group: dist.ProcessGroup) -> list[Rollout]:
-    """What `sample` gives on all data-parallel ranks, in rank order; a TraceError of one is raised on every rank.
+    """What `sample` gives on all ranks of `group`, in rank order; a TraceError of one is raised on every rank.
 
     One all-gather of objects when there are several.
     """

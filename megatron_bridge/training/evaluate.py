@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
 from megatron_bridge.run_file import RunFile
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.collect import gather_rollouts, sample_rollouts, share
+from megatron_bridge.training.collect import check_judges, gather_rollouts, sample_rollouts, share
 
 SHOWN = 4
 
@@ -39,7 +39,7 @@ def evaluate(
     Collective: a gather of the rollouts over data-parallel ranks.
     """
     settings = run.evaluation
-    dp_group = parallel_state.get_data_parallel_group()
+    dp_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     dp = dist.get_world_size(dp_group)
     padded = -(-settings.problems // dp) * dp
     mine = [i for i in share(padded, dist.get_rank(dp_group), dp) if i < settings.problems]
@@ -53,6 +53,7 @@ def evaluate(
     rollouts = gather_rollouts(
         lambda: sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params), dp_group
     )
+    check_judges(task, rollouts)
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     return Evaluation(
         accuracy=float((rewards >= 1.0).double().mean()),

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -38,7 +37,7 @@ from megatron_bridge.training.data_position import DataPosition
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import step_metrics
-from megatron_bridge.training.microbatch import MicroBatch, cut
+from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
 from megatron_bridge.training.policy_answers import PolicyAnswers
 from megatron_bridge.training.records import Records
@@ -78,7 +77,15 @@ class Loop:
         self._task, self._tokenizer, self._stop_tokens = task, tokenizer, stop_tokens
         self._interrupt = interrupt
         self._device = training_device()
-        self._dp_group = parallel_state.get_data_parallel_group()
+        # prompts are shared out over context-parallel ranks too: each samples with the whole context
+        self._sampling_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        self._part = Share(
+            dp_rank=parallel_state.get_data_parallel_rank(),
+            dp=parallel_state.get_data_parallel_world_size(),
+            cp_rank=parallel_state.get_context_parallel_rank(),
+            cp=parallel_state.get_context_parallel_world_size(),
+            multiple=self._run.layout.layout.sequence_multiple,
+        )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
         self._engine = EmbeddedEngine(
             self._trainer.model,
@@ -135,9 +142,9 @@ class Loop:
         return self._outcome(after)
 
     def _collect(self, iteration: int) -> list[Rollout]:
-        """The global batch of one iteration; this rank samples its data-parallel share of the prompts."""
+        """The global batch of one iteration; this rank samples its share of the prompts."""
         run = self._run
-        mine = share(run.rollout.prompts, dist.get_rank(self._dp_group), dist.get_world_size(self._dp_group))
+        mine = share(run.rollout.prompts, self._sampling_group.rank(), self._sampling_group.size())
         first = self._position.first(iteration, run.rollout.prompts) + mine.start
         self._engine.weight_version = self._step
         params = SamplingParams(
@@ -161,7 +168,7 @@ class Loop:
             )
             return withhold(rollouts, self._task, self._tokenizer, self._shown, self._loaded.shape.max_position)
 
-        rollouts = gather_rollouts(sample, self._dp_group)
+        rollouts = gather_rollouts(sample, self._sampling_group)
         check_judges(self._task, rollouts)
         return rollouts
 
@@ -191,6 +198,7 @@ class Loop:
             self._trainer,
             micro_batches,
             self._teachers,
+            self._part,
             step=step,
             temperature=run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
@@ -230,6 +238,7 @@ class Loop:
             self._trainer.model,
             self._teachers,
             self._cut(rollouts, FusedRouting.empty(tokens)),
+            self._part,
             tokens=tokens,
             temperature=self._run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
@@ -257,8 +266,7 @@ class Loop:
             routing,
             proximal_logp_T,
             micro_batch=self._run.micro_batch,
-            dp_rank=dist.get_rank(self._dp_group),
-            dp=dist.get_world_size(self._dp_group),
+            part=self._part,
             device=self._device,
         )
 
@@ -280,7 +288,7 @@ class Loop:
     # ------------------------------------------------------------------------------------------------ teachers, state
 
     def _policy(self) -> RoutedGPTModel:
-        model = build_model(self._loaded.shape, self._run.layout.layout)
+        model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
         load_hf(model, self._loaded.policy_path)
         return model
 

@@ -15,7 +15,7 @@ from megatron_bridge.tasks.base import PromptFormat
 
 
 class PolicyAnswers:
-    """A `megatron_bridge.tasks.base.Policy` over a rollout engine. Every rank of a tensor-parallel group calls it."""
+    """A `megatron_bridge.annotation.Policy` over a rollout engine. Every rank with a part of the model calls it."""
 
     def __init__(
         self,
