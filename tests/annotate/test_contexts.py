@@ -111,6 +111,12 @@ def test_a_hostile_annotator_cannot_put_text_into_a_diagnosis(kind: str) -> None
         task().teacher_prompt(Problem(prompt="p", data={}), rollout(Annotation(diagnosis=kind)).context(Sees.DIAGNOSIS))
 
 
+@pytest.mark.parametrize("kind", ["two words", "sign_error\n", "", "x" * 41, "Sign_Error"])
+def test_a_diagnosis_is_one_word(kind: str) -> None:
+    with pytest.raises(ContextError, match="no type label"):
+        Diagnosis(kind)
+
+
 def test_the_ledger_task_refuses_a_diagnosis_that_is_no_step_type() -> None:
     ledger = get_task("ledger")
     (problem,) = ledger.problems(split="train", seed=0, start=0, count=1)
