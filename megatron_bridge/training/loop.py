@@ -31,6 +31,7 @@ from megatron_bridge.training.collect import (
     sample_rollouts,
     share,
     to_batch,
+    told_by_first,
     withhold,
 )
 from megatron_bridge.training.data_position import DataPosition
@@ -102,6 +103,7 @@ class Loop:
                 max_context=loaded.shape.max_position,
             )
         )
+        told_by_first(self._annotator.start)
         self._shown = tuple(dict.fromkeys(t.teacher.sees for t in plan.teachers))
         self._position = DataPosition(digest=task.digest)
         self._step = 0
