@@ -14,23 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
 from megatron_bridge.other_names import meant_by, settings_named
 from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
 from megatron_bridge.tasks import Task, open_task
-from megatron_bridge.tasks.settings import TaskSettings, with_absolute_paths
+from megatron_bridge.tasks.settings import NamedOrOwn, TaskSettings, with_absolute_paths
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-NamedOrOwn = Annotated[
-    Annotated[str, Tag("a name")] | Annotated[TaskSettings, Tag("a mapping")],
-    Discriminator(lambda value: "a mapping" if isinstance(value, dict | TaskSettings) else "a name"),
-]
 
 
 class LayoutSettings(Strict):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from megatron_bridge.annotate.settings import (
     AnnotatorSettings,
@@ -59,6 +59,13 @@ class TaskSettings(Strict):
     verifier: VerifierSettings
     annotator: AnnotatorSettings = NoAnnotator(kind="none")
     contexts: dict[str, str] = Field(default_factory=dict)
+
+
+# What `task` of a run file is: a name, or a mapping.
+NamedOrOwn = Annotated[
+    Annotated[str, Tag("a name")] | Annotated[TaskSettings, Tag("a mapping")],
+    Discriminator(lambda value: "a mapping" if isinstance(value, dict | TaskSettings) else "a name"),
+]
 
 
 def span_labels(settings: TaskSettings) -> tuple[str, ...]:
