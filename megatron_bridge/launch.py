@@ -19,11 +19,12 @@ def launch(run_file: Path, overrides: Sequence[str], *, resume: bool, overwrite:
     """Check the run, start one process a rank, wait; returns the exit code.
 
     0: done; 1: a rank failed (it said why); 130: stopped by Ctrl-C or a signal, cleanly. Raises RunFileError and
-    SpecError before any process starts.
+    SpecError before any process starts, and TraceError for a task that cannot work.
     """
     loaded, plan, warnings = prepare_run(run_file, overrides)
     with only_process(loaded.directory):  # the ranks take the lock themselves
         find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+    loaded.try_task()
     if warnings:
         print(render(warnings, loaded.spec_path), file=sys.stderr)
     ranks = loaded.file.layout.layout.world

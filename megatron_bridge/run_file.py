@@ -6,6 +6,7 @@ directory.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
 from megatron_bridge.other_names import meant_by, settings_named
-from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import Task
+from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
+from megatron_bridge.tasks import Task, open_task
+from megatron_bridge.tasks.settings import NamedOrOwn, TaskSettings, with_absolute_paths
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
@@ -102,7 +104,7 @@ class RunFile(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     spec: str
     policy: str
-    task: str
+    task: NamedOrOwn
     seed: Count = 0
     steps: Positive
     minibatches: Positive = 1
@@ -132,6 +134,19 @@ class LoadedRun:
         """The run directory, `output`/`name`."""
         return Path(self.file.output) / self.file.name
 
+    @property
+    def task_name(self) -> str:
+        return self.file.task if isinstance(self.file.task, str) else self.file.task.name
+
+    def open_task(self) -> Task:
+        """The task; close it. Nothing is read or started before it is asked for."""
+        return open_task(self.file.task, folder=self.path.parent, cache=Path(self.file.output) / ".annotations")
+
+    def try_task(self) -> None:
+        """Read the data and start what judges once, before ranks do. Raises TraceError."""
+        with contextlib.closing(self.open_task()) as task:
+            task.start(held_out=self.file.evaluation.split, problems=self.file.evaluation.problems)
+
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
     """Read and check a run file.
@@ -147,28 +162,24 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         shape = None if policy_problems else read_shape(policy_path)
     except ValueError as error:
         policy_problems.append(str(error))
-    task: Task | None = None
-    task_problems = []
-    try:
-        task = get_task(file.task)
-    except ValueError as error:
-        task_problems.append(str(error))
+    known = task_facts(file.task)
     found = [
         *(_Problem("spec", text) for text in _spec_problems(file, spec_path)),
         *(_Problem("policy", text) for text in policy_problems),
-        *(_Problem("task", text) for text in task_problems),
-        *(() if task is None else _split_problems(file, task)),
+        *(_Problem(*mistake) for mistake in task_mistakes(file.task, path.parent, policy_path)),
+        *(() if known is None else _split_problems(file, known)),
         *_size_problems(file),
         *(() if shape is None else _shape_problems(file, shape)),
     ]
     lines += [problem.line for problem in found if not problem.hangs_on(doubtful)]
-    if lines or shape is None or task is None:
+    if lines or shape is None or known is None:
         raise RunFileError("\n".join(f"{path}: {line}" for line in lines))
     facts = RunFacts(
         total_steps=file.steps,
         group_size=file.rollout.group_size,
-        annotator_labels=tuple(task.labels),
-        teacher_contexts=tuple(task.contexts),
+        annotator_labels=known.labels,
+        teacher_contexts=known.contexts,
+        context_fields=known.context_fields,
         vocab_size=shape.vocab_size,
         max_response_tokens=file.rollout.max_response_tokens,
         temperature=file.rollout.temperature,
@@ -208,14 +219,20 @@ def _spec_problems(file: RunFile, spec_path: Path) -> Iterator[str]:
 
 
 def _policy_problems(policy_path: Path) -> Iterator[str]:
+    if not policy_path.is_dir():
+        yield (
+            f"no folder {str(policy_path)!r}: a policy is a Hugging Face model directory on this machine, and paths "
+            "are relative to the run file; download the model first"
+        )
+        return
     for name in ("config.json", "tokenizer.json"):
         if not (policy_path / name).is_file():
             yield f"{str(policy_path)!r} is no Hugging Face model directory: it has no {name}"
-    if policy_path.is_dir() and not list(policy_path.glob("*.safetensors")):
+    if not list(policy_path.glob("*.safetensors")):
         yield f"{str(policy_path)!r} holds no *.safetensors weights"
 
 
-def _split_problems(file: RunFile, task: Task) -> Iterator[_Problem]:
+def _split_problems(file: RunFile, task: TaskFacts) -> Iterator[_Problem]:
     if file.evaluation.split not in task.splits:
         yield _Problem(
             "evaluation.split",
@@ -340,6 +357,10 @@ def _validate(data: dict[str, Any]) -> tuple[RunFile, list[str], frozenset[str]]
     sound = deepcopy(data)
     doubtful: set[str] = set()
     for (*groups, leaf), unknown in places:
+        if "task" in groups:  # what else is wrong with a task hangs on all of it
+            sound.pop("task", None)
+            doubtful.add("task")
+            continue
         place: Any = sound
         for group in groups:
             place = place[group]
@@ -358,6 +379,8 @@ def dump_run(loaded: LoadedRun) -> str:
     `spec` is the copy that stands beside it, `policy` and `output` are absolute.
     """
     settings = loaded.file.model_dump()
+    if isinstance(loaded.file.task, TaskSettings):
+        settings["task"] = with_absolute_paths(loaded.file.task, loaded.path.parent).model_dump()
     settings |= {"spec": "spec.trace", "policy": str(loaded.policy_path.resolve())}
     settings |= {"output": str(Path(loaded.file.output).resolve())}
     return yaml.safe_dump(settings, sort_keys=False)

@@ -3,7 +3,7 @@
 A block of ```bash or ```python runs in a folder of a newcomer, or where a `cd` of an earlier block led; `bash fails`
 must end with exit code 1. ```output is what the block before it printed, all of it: a line of … stands for any lines,
 and … within a line for any text.
-```trace and ```yaml blocks with a title are files, written as they are read.
+```trace, ```yaml and ```python blocks with a title are files, written as they are read.
 
 `python -m tests.pages` writes the output blocks of docs/tutorial.md anew, those without a …; review the diff.
 """
@@ -83,7 +83,7 @@ def run_page(page: str, folder: Path) -> Iterator[Shown]:
         match block.kind:
             case "output":
                 yield Shown(block=block, printed=printed)
-            case "trace" | "yaml" if block.title is not None:
+            case "trace" | "yaml" | "python" if block.title is not None:
                 (here / block.title).write_text(block.text, encoding="utf-8")
             case "bash" | "python":
                 printed, here = _run(block, here, environment)

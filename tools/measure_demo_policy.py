@@ -18,8 +18,9 @@ from statistics import fmean
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
+from megatron_bridge.annotation import AnnotatedSpan, Problem
+from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import AnnotatedSpan, Problem
 from megatron_bridge.tasks.ledger import SPLIT_OPS
 from megatron_bridge.tasks.ledger_steps import (
     StepType,
@@ -93,7 +94,7 @@ def accuracy(
     for low in range(0, len(problems), 512):
         batch = problems[low : low + 512]
         prompts = [
-            task.teacher_prompt(problem, sees="diagnosis", diagnosis=label)
+            task.teacher_prompt(problem, None if label is None else Diagnosis(label))
             for problem, label in zip(batch, labels[low : low + 512], strict=True)
         ]
         for problem, ids in zip(batch, sample(model, tokenizer, prompts), strict=True):
@@ -132,7 +133,7 @@ def measure_knowledge(
         annotation = task.annotate(problem, text, correct=correct)
         if not annotation.spans:
             continue
-        shown = task.teacher_prompt(problem, sees="diagnosis", diagnosis=annotation.diagnosis)
+        shown = task.teacher_prompt(problem, Diagnosis(annotation.diagnosis))
         student, teacher = token_log_probabilities(model, tokenizer, [problem.prompt, shown], [ids, ids])
         over, under = (teacher, student) if correct else (student, teacher)
         kl = (over.exp() * (over - under)).sum(-1)

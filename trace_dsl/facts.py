@@ -25,7 +25,8 @@ class RunFacts:
     total_steps: optimizer steps of the run; group_size: rollouts a prompt; annotator_labels: the span labels the
     annotator can emit; teacher_contexts: what the task can show a teacher (see `model.Sees`); vocab_size: the student's
     vocabulary; max_response_tokens: where a response is cut; stored_teachers: teachers whose log-probabilities
-    are read from a file of rollouts instead of being computed.
+    are read from a file of rollouts instead of being computed; context_fields: for each context whose template the run
+    file can change, the names that the template shows.
     """
 
     total_steps: int
@@ -36,6 +37,7 @@ class RunFacts:
     max_response_tokens: int
     temperature: float = 1.0
     stored_teachers: tuple[StoredTeacher, ...] = ()
+    context_fields: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def run_of_length(total_steps: int) -> RunFacts:

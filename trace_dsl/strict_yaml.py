@@ -8,13 +8,21 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+
+IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
+TYPE_LABEL = r"^[a-z][a-z0-9_]{0,39}$"
 
 
 class Strict(BaseModel):
     """Settings without surprises: unknown keys and values of another type are mistakes, nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_DEFAULT_PATTERN_HINT = "use letters, digits, '.', '_' and '-'"
+# What a pattern means, where it is no list of characters.
+_PATTERN_HINTS = {IMPORT_PATH: "write module:function", TYPE_LABEL: "one word of at most 40 characters (a-z, 0-9, _)"}
 
 
 class YamlError(ValueError):
@@ -93,7 +101,10 @@ def problems(
     meant_by: what an unknown setting of a group means, where its name tells.
     """
     for entry in error.errors():
-        yield entry["loc"], _message(entry, model, meant_by)
+        unknown = entry["loc"][-1:] if entry["type"] == "extra_forbidden" else ()
+        place, group = _walk(entry["loc"][: len(entry["loc"]) - len(unknown)], model)
+        meant = meant_by(str(unknown[0]), where(place)) if unknown else None
+        yield (*place, *unknown), _message(entry, group) if meant is None else f"unknown setting; {meant}"
 
 
 def where(loc: tuple[int | str, ...]) -> str:
@@ -101,35 +112,71 @@ def where(loc: tuple[int | str, ...]) -> str:
     return ".".join(map(str, loc))
 
 
-def _message(entry: Any, model: type[BaseModel], meant_by: Callable[[str, str], str | None]) -> str:
+def _message(entry: Any, group: type[BaseModel] | None) -> str:
+    """What is wrong, in our words; `group` is the model whose setting it is, where that is known."""
     if entry["type"] == "extra_forbidden":
-        meant = meant_by(str(entry["loc"][-1]), where(entry["loc"][:-1]))
-        if meant is not None:
-            return f"unknown setting; {meant}"
-        known = _known_keys(entry["loc"][:-1], model)
+        known = [] if group is None else list(group.model_fields)
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(sorted(known))}"
         return f"unknown setting; {hint}"
     if entry["type"] == "missing":
         return "missing, and it has no default"
+    if entry["type"] == "union_tag_not_found":
+        return f"{entry['ctx']['discriminator'].strip(chr(39))}: missing, and it has no default"
+    if entry["type"] == "union_tag_invalid":
+        tags = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
+        close = difflib.get_close_matches(entry["ctx"]["tag"], tags, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        kind = entry["ctx"]["discriminator"].strip("'")
+        return f"{kind}: {entry['ctx']['tag']!r} is not allowed: choose {', '.join(tags)}{hint}"
     if entry["type"] == "string_pattern_mismatch":
-        return f"{entry['input']!r} is not allowed: use letters, digits, '.', '_' and '-'"
-    if entry["type"] in ("model_type", "dict_type"):
+        hint = _PATTERN_HINTS.get(entry["ctx"]["pattern"], _DEFAULT_PATTERN_HINT)
+        return f"{entry['input']!r} is not allowed: {hint}"
+    if entry["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return f"{entry['input']!r} is not allowed: it is a group of settings"
     text = entry["msg"].removeprefix("Value error, ")
     return f"{entry['input']!r} is not allowed: {text[0].lower()}{text[1:]}"
 
 
-def _known_keys(group: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    for name in group:
-        field = model.model_fields.get(str(name))
-        inner = None if field is None else _model_in(field.annotation)
-        model = model if inner is None else inner
-    return list(model.model_fields)
+def _walk(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[tuple[int | str, ...], type[BaseModel] | None]:
+    """A place as a reader of the file sees it, and the model of the settings there.
+
+    Pydantic's place also names which alternative of a union it took, by its tag; that is left out.
+    """
+    place: list[int | str] = []
+    choices: tuple[type[BaseModel], ...] = (model,)
+    tags: frozenset[Any] = frozenset()
+    for name in loc:
+        if name in tags:
+            choices = tuple(m for m in choices if name in _kinds(m)) or choices
+            tags = frozenset()
+            continue
+        place.append(name)
+        field = next((m.model_fields[name] for m in choices if name in m.model_fields), None)
+        if field is not None:
+            choices = tuple(_models_in(field.annotation))
+            tags = frozenset(_tags_in(field.annotation)).union(*(_kinds(m) for m in choices if len(choices) > 1))
+    return tuple(place), choices[0] if choices else None
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings that an annotation such as `list[Case]` or `Case | None` is about."""
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What the field `kind` of a model may be: such fields tell the alternatives of a union apart."""
+    kind = model.model_fields.get("kind")
+    return () if kind is None else get_args(kind.annotation)
+
+
+def _tags_in(annotation: Any) -> Iterator[str]:
+    """The tags that an annotation gives to the alternatives of a union."""
+    for inner in get_args(annotation):
+        if isinstance(inner, Tag):
+            yield inner.tag
+        yield from _tags_in(inner)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings that an annotation such as `list[Case]`, `Case | None` or `A | B` is about."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+        yield annotation
+    else:
+        for inner in get_args(annotation):
+            yield from _models_in(inner)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megatron_bridge.losses.checks import check_call, teachers_read
 from megatron_bridge.losses.inputs import PolicyLogProbs, SweepInputs
-from megatron_bridge.losses.statistics import CHUNK_BYTES, default_chunk_rows
+from megatron_bridge.losses.statistics import default_chunk_rows
 from megatron_bridge.losses.student import Student
 from megatron_bridge.losses.teacher import TeacherRows
 from trace_dsl.lowering.fused import FusedRouting
@@ -71,7 +71,6 @@ def sweep_inputs(
             temperature=temperature,
             dtype=student.dtype,
         )
-    budget = CHUNK_BYTES.get(target_T.device.type, CHUNK_BYTES["cuda"])
     return SweepInputs(
         student=student,
         teachers=teachers,
@@ -82,6 +81,6 @@ def sweep_inputs(
         shard=shard,
         vocabulary=vocabulary,
         tp_group=tp_group if world > 1 else None,
-        chunk_rows=default_chunk_rows(target_T.numel(), shard, budget) if chunk_rows is None else chunk_rows,
+        chunk_rows=chunk_rows or default_chunk_rows(target_T.numel(), shard, target_T.device.type),
         evaluate_all=evaluate_all,
     )

@@ -10,14 +10,22 @@ statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from megatron_bridge.losses.kernels import WideTerm, logit_gradient_, mixture_statistics
-from megatron_bridge.losses.statistics import ChunkStatistics, local_statistics_, row_blocks
-from megatron_bridge.losses.support import Support, SupportChoice, candidates
+from megatron_bridge.losses.kernels import MIXTURE_COLUMNS, WideTerm, logit_gradient_, mixture_statistics
+from megatron_bridge.losses.logit_gradient import LogitGradient, TargetPart
+from megatron_bridge.losses.statistics import (
+    ChunkStatistics,
+    column_blocks,
+    exponentiate_,
+    local_statistics_,
+    row_blocks,
+)
+from megatron_bridge.losses.support import Support, SupportChoice, SupportTerm, candidates
+from megatron_bridge.losses.triton_choice import covers_kernels, covers_terms, runs_in_triton
 from trace_dsl.lowering.fused import DivergenceKernel
 
 
@@ -26,7 +34,8 @@ class ChunkLogits:
     """Logits of the student and, by name, of every teacher of the rows, [N, v] each.
 
     first_column: the token id of this rank's first column; owned: the rows (int64, at most N of them) whose target
-    is a column of this rank, and owned_column which one.
+    is a column of this rank, and owned_column which one; narrow: no kernel of these rows needs more than the target's
+    log-prob, so the first pass leaves exponentials; slopes_held: the teachers whose logits have become a kernel's g.
     """
 
     student_Nv: Tensor
@@ -34,6 +43,8 @@ class ChunkLogits:
     first_column: int
     owned: Tensor
     owned_column: Tensor
+    narrow: bool = False
+    slopes_held: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -65,16 +76,22 @@ class ChunkLogits:
         student_Nv, *teachers_Nv = (
             (logits_Nv - maxima_NK[:, k, None]).mul_(factor) for k, logits_Nv in enumerate(logits)
         )
-        scaled = replace(self, student_Nv=student_Nv, teachers_Nv=dict(zip(teachers, teachers_Nv, strict=True)))
-        return scaled, maxima_NK
+        teachers_of = dict(zip(teachers, teachers_Nv, strict=True))
+        return replace(self, student_Nv=student_Nv, teachers_Nv=teachers_of, slopes_held=set()), maxima_NK
 
-    def with_teachers(self, teachers: Sequence[str]) -> ChunkLogits:
-        """The same logits, of the named teachers alone."""
-        return replace(self, teachers_Nv={name: self.teachers_Nv[name] for name in teachers})
+    def with_teachers(self, teachers: Sequence[str], *, narrow: bool) -> ChunkLogits:
+        """The same logits, of the named teachers alone; `narrow` ones have none."""
+        assert not (narrow and teachers)
+        return replace(self, teachers_Nv={name: self.teachers_Nv[name] for name in teachers}, narrow=narrow)
 
     def _blocks(self) -> list[slice]:
         rows, columns = self.student_Nv.shape
         return list(row_blocks(rows, columns, self.student_Nv.device))
+
+    def _tiles(self) -> list[tuple[slice, slice]]:
+        """As `_blocks`, with rows too wide for one block cut as well."""
+        columns = self.student_Nv.shape[1]
+        return [(b, cut) for b in self._blocks() for cut in column_blocks(columns, self.student_Nv.device)]
 
     def _target_logits(self, logits_Nv: Tensor) -> Tensor:
         """[N]: the target's logit where it is a column of this rank, else 0."""
@@ -95,29 +112,54 @@ class ChunkLogits:
         """First pass: packed statistics of this rank's columns, [N, K]; rows become relative to their
         maximum."""
         target_logit_N = self._target_logits(self.student_Nv)
+        if runs_in_triton(self.student_Nv):
+            from megatron_bridge.losses import triton_statistics
+
+            return triton_statistics.local_statistics_(
+                self.student_Nv, list(self.teachers_Nv.values()), target_logit_N, exponentials=self.narrow
+            )
+        if self.narrow:
+            return exponentiate_(self.student_Nv, target_logit_N)
         packed = [
             local_statistics_(self.student_Nv[b], [u[b] for u in self.teachers_Nv.values()], target_logit_N[b])
             for b in self._blocks()
         ]
         return torch.cat(packed)
 
-    def mixture_statistics(self, kernels: Sequence[DivergenceKernel], statistics: ChunkStatistics) -> Tensor:
-        """Second pass, where kernels need the global softmax: [N, MIXTURE_COLUMNS * kernels] of this rank."""
-        packed = []
-        for b in self._blocks():
-            student_logp_Nv = self.student_Nv[b] - statistics.student.shift_N[b, None]
-            teacher_logp_Nv = {
-                name: logits_Nv[b] - teacher.softmax.shift_N[b, None]
-                for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
-            }
-            parts = [
-                mixture_statistics(
-                    kernel, student_logp_Nv=student_logp_Nv, teacher_logp_Nv=teacher_logp_Nv[kernel.teacher]
-                )
-                for kernel in kernels
-            ]
-            packed.append(torch.cat(parts, dim=1))
-        return torch.cat(packed)
+    def mixture_statistics(self, kernel: DivergenceKernel, statistics: ChunkStatistics, *, shared: bool) -> Tensor:
+        """Second pass, where a kernel needs the global softmax: [N, MIXTURE_COLUMNS] of this rank.
+
+        In torch, the logits of a teacher that is not `shared` with another kernel become this one's g, which the last
+        pass would compute again: `slopes_held` has its name.
+        """
+        teacher_Nv, shift_N = self._with_shifts(statistics)[kernel.teacher]
+        if runs_in_triton(self.student_Nv) and covers_kernels([kernel]):
+            from megatron_bridge.losses import triton_statistics
+
+            return triton_statistics.mixture_statistics(
+                [kernel],
+                student_Nv=self.student_Nv,
+                student_shift_N=statistics.student.shift_N.contiguous(),
+                teachers={kernel.teacher: (teacher_Nv, shift_N)},
+            )
+        held = not shared and kernel.pclip is None
+        total_NK = self.student_Nv.new_zeros(len(self.student_Nv), MIXTURE_COLUMNS)
+        for b, columns in self._tiles():
+            total_NK[b] += mixture_statistics(
+                kernel,
+                student_logp_Nv=self.student_Nv[b, columns] - statistics.student.shift_N[b, None],
+                teacher_logp_Nv=teacher_Nv[b, columns] - shift_N[b, None],
+                slope_out_Nv=teacher_Nv[b, columns] if held else None,
+            )
+        if held:
+            self.slopes_held.add(kernel.teacher)
+        return total_NK
+
+    def _with_shifts(self, statistics: ChunkStatistics) -> dict[str, tuple[Tensor, Tensor]]:
+        return {
+            name: (logits_Nv, teacher.softmax.shift_N.contiguous())
+            for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
+        }
 
     def support_log_probs(self, teacher: str, support: Support, statistics: ChunkStatistics) -> Tensor:
         """Second pass, where there is a top-k support: this rank's log-probs of both sides, [N, 2 (S + 1)]."""
@@ -131,19 +173,46 @@ class ChunkLogits:
             sides.append(torch.cat(parts))
         return torch.cat(sides, dim=1)
 
-    def gradient_(self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> Tensor:
+    def gradient_(
+        self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]
+    ) -> LogitGradient:
         """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
-        for b in self._blocks():
-            student_logp_Nv = self.student_Nv[b].sub_(statistics.student.shift_N[b, None])
-            teacher_logp_Nv = {
-                name: logits_Nv[b].sub_(teacher.softmax.shift_N[b, None])
-                for (name, logits_Nv), teacher in zip(self.teachers_Nv.items(), statistics.teachers, strict=True)
-            }
+        if self.narrow:
+            target = TargetPart(
+                scale_N=-target_slope_N * torch.exp(-statistics.student.shift_N),
+                row_n=self.owned,
+                column_n=self.owned_column,
+                slope_n=target_slope_N[self.owned],
+            )
+            return LogitGradient(body_Nv=self.student_Nv, target=target)
+        if runs_in_triton(self.student_Nv) and covers_terms(terms):
+            from megatron_bridge.losses import triton_gradient
+
+            triton_gradient.logit_gradient_(
+                self.student_Nv,
+                statistics.student.shift_N.contiguous(),
+                self._with_shifts(statistics),
+                target_slope_N=target_slope_N,
+                terms=terms,
+            )
+        else:
+            self._write_gradient_(statistics, target_slope_N, terms)
+        self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
+        return LogitGradient(body_Nv=self.student_Nv)
+
+    def _write_gradient_(self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> None:
+        sampled = target_slope_N.is_cuda or bool(target_slope_N.any())  # a GPU is not waited for
+        supports = any(isinstance(term, SupportTerm) for term in terms)  # their columns are the whole row's
+        teachers = self._with_shifts(statistics)
+        for b, columns in [(b, slice(None)) for b in self._blocks()] if supports else self._tiles():
+            student_logp_Nv = self.student_Nv[b, columns].sub_(statistics.student.shift_N[b, None])
+            teacher_logp_Nv = {}
+            for name, (logits_Nv, shift_N) in teachers.items():
+                part_Nv = logits_Nv[b, columns]
+                teacher_logp_Nv[name] = part_Nv if name in self.slopes_held else part_Nv.sub_(shift_N[b, None])
             logit_gradient_(
                 student_logp_Nv,
                 teacher_logp_Nv,
-                target_slope_N=target_slope_N[b],
+                target_slope_N=target_slope_N[b] if sampled else None,
                 terms=[term.at(b) for term in terms],
             )
-        self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
-        return self.student_Nv

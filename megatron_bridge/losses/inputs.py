@@ -6,12 +6,13 @@ Legend: T tokens, C channels, v columns of the vocabulary on this rank.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megatron_bridge.losses import gemm
 from megatron_bridge.losses.student import Student
 from megatron_bridge.losses.teacher import TeacherRows
 from trace_dsl.lowering.fused import FusedRouting
@@ -56,6 +57,7 @@ class SweepInputs:
     tp_group: dist.ProcessGroup | None
     chunk_rows: int
     evaluate_all: bool
+    buffers: gemm.Buffers = field(default_factory=gemm.Buffers)
 
     @property
     def rank(self) -> int:

@@ -29,7 +29,7 @@ Legend: N rows of a chunk, v columns of the vocabulary on this rank.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -44,21 +44,23 @@ MIXTURE_COLUMNS = 2  # value and E_student[g] of this rank's columns
 _EXP_LIMIT = 80.0  # exp(80) is finite in float32; beyond it, log(1 + s (e^x - 1)) = x + log s to the last bit
 
 
-def log_mixture_ratios(log_ratio: Tensor, teacher_share: float) -> tuple[Tensor, Tensor]:
+def log_mixture_ratios_(log_ratio: Tensor, teacher_share: float) -> tuple[Tensor, Tensor]:
     """(log(mix / student), log(mix / teacher)) with mix = share teacher + (1 - share) student; both 0 at
     log_ratio 0.
 
-    Written around the smaller share, so that nothing cancels however close to 0 or 1 the share is.
+    Written around the smaller share, so that nothing cancels however close to 0 or 1 the share is. Uses up `log_ratio`.
     """
     if teacher_share <= 0.5:
         over_student = _log_one_plus_share(log_ratio, teacher_share)
-        return over_student, over_student - log_ratio
+        return over_student, torch.sub(over_student, log_ratio, out=log_ratio)
     over_teacher = _log_one_plus_share(-log_ratio, 1.0 - teacher_share)
-    return over_teacher + log_ratio, over_teacher
+    return log_ratio.add_(over_teacher), over_teacher
 
 
 def _log_one_plus_share(x: Tensor, share: float) -> Tensor:
     """log(1 + share (e^x - 1)) for share <= 1/2, for any x: past _EXP_LIMIT the function is linear."""
+    if not x.is_cuda and x.numel() and x.amax() <= _EXP_LIMIT:  # three passes less; a GPU would have to be waited for
+        return x.expm1().mul_(share).log1p_()
     beyond = (x - _EXP_LIMIT).relu_()
     return x.clamp(max=_EXP_LIMIT).expm1_().mul_(share).log1p_().add_(beyond)
 
@@ -71,19 +73,21 @@ def mixture_share(kernel: DivergenceKernel) -> float:
 
 def mixture_slope(kernel: DivergenceKernel, log_ratio_Nv: Tensor) -> Tensor:
     """g of a jsd, skl or srkl kernel by the table above, [N, v]."""
-    over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
+    over_student_Nv, over_teacher_Nv = log_mixture_ratios_(log_ratio_Nv, mixture_share(kernel))
     return _mixture_slope(kernel, over_student_Nv, over_teacher_Nv)
 
 
-def _mixture_slope(kernel: DivergenceKernel, over_student_Nv: Tensor, over_teacher_Nv: Tensor) -> Tensor:
+def _mixture_slope(
+    kernel: DivergenceKernel, over_student_Nv: Tensor, over_teacher_Nv: Tensor, *, out_Nv: Tensor | None = None
+) -> Tensor:
     assert kernel.parameter is not None
     match kernel.kind:
         case DivergenceKind.JSD:
-            return over_student_Nv * (kernel.parameter - 1.0)
+            return torch.mul(over_student_Nv, kernel.parameter - 1.0, out=out_Nv)
         case DivergenceKind.SKL:
-            return (-over_teacher_Nv).expm1_().mul_(kernel.parameter - 1.0)
+            return torch.neg(over_teacher_Nv, out=out_Nv).expm1_().mul_(kernel.parameter - 1.0)
         case DivergenceKind.SRKL:
-            return (-over_student_Nv).expm1_().mul_(-kernel.parameter).sub_(over_student_Nv)
+            return torch.neg(over_student_Nv, out=out_Nv).expm1_().mul_(-kernel.parameter).sub_(over_student_Nv)
         case _:
             raise AssertionError(kernel.kind)
 
@@ -121,7 +125,7 @@ def divergence_terms(
     elif kernel.kind is DivergenceKind.RKL:
         term_Nv = slope_Nv = -student_Nv * log_ratio_Nv
     else:
-        over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
+        over_student_Nv, over_teacher_Nv = log_mixture_ratios_(log_ratio_Nv, mixture_share(kernel))
         slope_Nv = _mixture_slope(kernel, over_student_Nv, over_teacher_Nv) * student_Nv
         term_Nv = -student_Nv * over_student_Nv  # of KL(student || mix)
         if kernel.kind is not DivergenceKind.SRKL:
@@ -134,25 +138,28 @@ def divergence_terms(
     return term_Nv.clamp(max=kernel.pclip), slope_Nv
 
 
-def mixture_statistics(kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor) -> Tensor:
-    """This rank's columns' part of the value and of E_student[g], [N, 2], of a kernel that needs the global softmax."""
+def mixture_statistics(
+    kernel: DivergenceKernel, *, student_logp_Nv: Tensor, teacher_logp_Nv: Tensor, slope_out_Nv: Tensor | None = None
+) -> Tensor:
+    """This rank's columns' part of the value and of E_student[g], [N, 2], of a kernel that needs the global softmax.
+
+    Uses up the log-probs. Without a pointwise clip, g itself is left in `slope_out_Nv` where given.
+    """
     if kernel.pclip is not None:
         terms = divergence_terms(kernel, student_logp_Nv=student_logp_Nv, teacher_logp_Nv=teacher_logp_Nv)
         return torch.stack([part_Nv.sum(dim=1) for part_Nv in terms], dim=1)
-    log_ratio_Nv = teacher_logp_Nv - student_logp_Nv
-    over_student_Nv, over_teacher_Nv = log_mixture_ratios(log_ratio_Nv, mixture_share(kernel))
-    student_Nv = student_logp_Nv.exp()
-    kl_student_mix_N = -torch.linalg.vecdot(student_Nv, over_student_Nv)
-    if kernel.kind is DivergenceKind.SRKL:
-        value_N = kl_student_mix_N
-    else:
-        kl_teacher_mix_N = -torch.linalg.vecdot(teacher_logp_Nv.exp(), over_teacher_Nv)
-        if kernel.kind is DivergenceKind.SKL:
-            value_N = kl_teacher_mix_N
-        else:
+    over_student_Nv, over_teacher_Nv = log_mixture_ratios_(teacher_logp_Nv - student_logp_Nv, mixture_share(kernel))
+    student_Nv, teacher_Nv = student_logp_Nv.exp_(), teacher_logp_Nv.exp_()
+    slope_Nv = _mixture_slope(kernel, over_student_Nv, over_teacher_Nv, out_Nv=slope_out_Nv)
+    mean_slope_N = torch.linalg.vecdot(student_Nv, slope_Nv)
+    match kernel.kind:
+        case DivergenceKind.SRKL:
+            value_N = -torch.linalg.vecdot(student_Nv, over_student_Nv)
+        case DivergenceKind.SKL:
+            value_N = -torch.linalg.vecdot(teacher_Nv, over_teacher_Nv)
+        case _:  # (1 - b) KL(student || mix) is the mean slope
             assert kernel.parameter is not None
-            value_N = kernel.parameter * kl_teacher_mix_N + (1.0 - kernel.parameter) * kl_student_mix_N
-    mean_slope_N = torch.linalg.vecdot(student_Nv, _mixture_slope(kernel, over_student_Nv, over_teacher_Nv))
+            value_N = mean_slope_N - kernel.parameter * torch.linalg.vecdot(teacher_Nv, over_teacher_Nv)
     return torch.stack((value_N, mean_slope_N), dim=1)
 
 
@@ -175,14 +182,18 @@ class EntropyTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DivergenceTerm:
-    """weight times a divergence at every row; mean_slope_N = E_student[g], which fkl does not use."""
+    """weight times a divergence at every row; mean_slope_N = E_student[g], which fkl does not use.
+
+    slope_held: the teacher's log-probs have become g.
+    """
 
     kernel: DivergenceKernel
     weight_N: Tensor
     mean_slope_N: Tensor
+    slope_held: bool = False
 
     def at(self, rows: slice) -> DivergenceTerm:
-        return DivergenceTerm(kernel=self.kernel, weight_N=self.weight_N[rows], mean_slope_N=self.mean_slope_N[rows])
+        return replace(self, weight_N=self.weight_N[rows], mean_slope_N=self.mean_slope_N[rows])
 
     def logit_gradient(
         self, student_Nv: Tensor, student_logp_Nv: Tensor, teacher_logp_Nv: Mapping[str, Tensor]
@@ -193,6 +204,8 @@ class DivergenceTerm:
             return (student_Nv - logp_Nv.exp()).mul_(self.weight_N[:, None])
         if self.kernel.kind is DivergenceKind.RKL:
             slope_Nv = student_logp_Nv - logp_Nv
+        elif self.slope_held:
+            slope_Nv = logp_Nv
         else:
             slope_Nv = mixture_slope(self.kernel, logp_Nv - student_logp_Nv)
         return slope_Nv.sub_(self.mean_slope_N[:, None]).mul_(student_Nv).mul_(self.weight_N[:, None])
@@ -235,16 +248,20 @@ def logit_gradient_(
     student_logp_Nv: Tensor,
     teacher_logp_Nv: Mapping[str, Tensor],
     *,
-    target_slope_N: Tensor,
+    target_slope_N: Tensor | None,
     terms: Sequence[WideTerm],
 ) -> None:
     """Overwrite the student's log-probs with d loss / d logits, but for the target's own column.
 
     target_slope_N = d loss / d logp of the sampled token, whose gradient is target_slope (onehot - student);
-    the onehot is the caller's, who knows which rank owns it.
+    the onehot is the caller's, who knows which rank owns it. None: no row has one.
     """
     student_Nv = student_logp_Nv.exp()
     gradients = [term.logit_gradient(student_Nv, student_logp_Nv, teacher_logp_Nv) for term in terms]
-    torch.mul(student_Nv, -target_slope_N[:, None], out=student_logp_Nv)
+    if target_slope_N is not None or not gradients:
+        slope_N1 = 0.0 if target_slope_N is None else -target_slope_N[:, None]
+        torch.mul(student_Nv, slope_N1, out=student_logp_Nv)
+    else:
+        student_logp_Nv.copy_(gradients.pop(0))
     for gradient_Nv in gradients:
         student_logp_Nv += gradient_Nv

@@ -48,6 +48,7 @@ class _RoutedLinear(torch.autograd.Function):
         totals = sweep(inputs)
         student = inputs.student
         assert isinstance(student, LinearStudent)
+        student.finish()
         hidden_gradient, weight_gradient = student.hidden_gradient_TH, student.weight_gradient_vH
         if hidden_gradient is not None:
             hidden_gradient = _reduced(hidden_gradient, inputs, sequence_parallel).to(hidden_TH.dtype)
@@ -65,13 +66,14 @@ class _RoutedLinear(torch.autograd.Function):
         if loss_gradient is None:
             return (None,) * 5
         hidden_TH, weight_vH = ctx.saved_tensors
-        if hidden_TH is not None:
+        unit = not loss_gradient.is_cuda and loss_gradient == 1  # a GPU's number is not worth waiting for
+        if hidden_TH is not None and not unit:
             hidden_TH = hidden_TH * loss_gradient.to(hidden_TH.dtype)
         if weight_vH is None:
             return hidden_TH, None, None, None, None
         if ctx.fused_weight is not None:
             weight_vH = add_to_main_grad(ctx.fused_weight, weight_vH, loss_gradient)
-        else:
+        elif not unit:
             weight_vH = weight_vH * loss_gradient.to(weight_vH.dtype)
         return hidden_TH, weight_vH, None, None, None
 

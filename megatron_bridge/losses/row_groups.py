@@ -83,6 +83,12 @@ def rows_by_flags(takes_T: Tensor, flags: Sequence[Tensor]) -> Iterator[tuple[Te
             )
 
 
+def even_chunks(rows_N: Tensor, limit: int) -> tuple[Tensor, ...]:
+    """As few chunks of at most `limit` rows as there can be, of equal sizes but for the last."""
+    chunks = max(1, -(-len(rows_N) // limit))
+    return rows_N.split(max(1, -(-len(rows_N) // chunks)))
+
+
 def _is_wide(kernel: FusedKernel) -> bool:
     return isinstance(kernel, DivergenceKernel | EntropyKernel)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megatron_bridge.losses.inputs import PolicyLogProbs, SweepInputs
-from megatron_bridge.losses.row_groups import rows_by_flags
+from megatron_bridge.losses.row_groups import even_chunks, rows_by_flags
 from megatron_bridge.losses.views import open_chunk
 from trace_dsl.lowering.fused import FusedRouting, PolicyGradientKernel, is_sequence_level
 
@@ -42,7 +42,7 @@ def sequence_log_ratios(inputs: SweepInputs) -> dict[int, Tensor]:
     everything_T = torch.stack(list(tokens_of.values())).any(dim=0)
     for group_N, flags in rows_by_flags(everything_T, list(needed.values())):
         teachers = tuple(names[flag] for flag in flags)
-        for rows_N in group_N.split(inputs.chunk_rows):
+        for rows_N in even_chunks(group_N, inputs.chunk_rows):
             opened = open_chunk(inputs, rows_N, teachers)
             logp_T[rows_N] = opened.views[0].statistics.target_logp_N
             for name, anchor_N in opened.anchors.items():

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from megatron_bridge.losses.inputs import SweepInputs, SweepTotals
 from megatron_bridge.losses.kernels import WideTerm
-from megatron_bridge.losses.row_groups import RowGroup, group_rows
+from megatron_bridge.losses.logit_gradient import LogitGradient
+from megatron_bridge.losses.row_groups import RowGroup, even_chunks, group_rows
 from megatron_bridge.losses.sampled import (
     TargetTerm,
     clipped_importance,
@@ -39,8 +40,9 @@ def sweep(inputs: SweepInputs) -> SweepTotals:
     totals = SweepTotals.zeros(inputs)
     log_ratios = sequence_log_ratios(inputs)
     for group in group_rows(inputs.routing, evaluate_all=inputs.evaluate_all):
-        for rows_N in group.rows_N.split(inputs.chunk_rows):
+        for rows_N in even_chunks(group.rows_N, inputs.chunk_rows):
             _evaluate_chunk(inputs, group, rows_N, log_ratios, totals)
+    inputs.buffers.clear()
     return totals
 
 
@@ -63,16 +65,19 @@ def _evaluate_chunk(
         inputs.student.add_gradient_(rows_N, _gradient_(opened, target_slope_N, wide))
 
 
-def _gradient_(opened: OpenChunk, target_slope_N: Tensor, wide: list[WideChannel]) -> Tensor:
+def _gradient_(opened: OpenChunk, target_slope_N: Tensor, wide: list[WideChannel]) -> LogitGradient:
     """d loss / d logits of the call's temperature, [N, v]; uses up all views."""
     terms: list[list[WideTerm]] = [[entry.term for entry in wide if entry.view == n] for n in range(len(opened.views))]
     main, *others = opened.views
-    gradient_Nv = main.chunk.gradient_(main.statistics, target_slope_N=target_slope_N, terms=terms[0])
+    gradient = main.chunk.gradient_(main.statistics, target_slope_N=target_slope_N, terms=terms[0])
+    if not others:
+        return gradient
+    gradient_Nv = gradient.written_()
     for view, view_terms in zip(others, terms[1:], strict=True):
         nothing_N = torch.zeros_like(target_slope_N)
-        part_Nv = view.chunk.gradient_(view.statistics, target_slope_N=nothing_N, terms=view_terms)
-        gradient_Nv.add_(part_Nv, alpha=view.factor)
-    return gradient_Nv
+        part = view.chunk.gradient_(view.statistics, target_slope_N=nothing_N, terms=view_terms)
+        gradient_Nv.add_(part.written_(), alpha=view.factor)
+    return LogitGradient(body_Nv=gradient_Nv)
 
 
 def _add_target_terms(

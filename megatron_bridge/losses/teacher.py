@@ -41,8 +41,8 @@ class TeacherLogits:
 class TeacherRows(Protocol):
     """A teacher ready for a sweep."""
 
-    def at(self, rows_N: Tensor) -> Tensor:
-        """Logits of the given tokens over this rank's true columns at the call's temperature: a new tensor."""
+    def at(self, rows_N: Tensor, buffers: gemm.Buffers, name: str) -> Tensor:
+        """Logits of the given tokens over this rank's true columns at the call's temperature, in the named buffer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,9 +85,10 @@ class HiddenTeacherRows:
             dtype=dtype,
         )
 
-    def at(self, rows_N: Tensor) -> Tensor:
+    def at(self, rows_N: Tensor, buffers: gemm.Buffers, name: str) -> Tensor:
         hidden_NH = gemm.operand(self.hidden_RH[self.position_T[rows_N]], self.dtype)
-        return gemm.logits(hidden_NH, self.weight_vH, temperature=self.temperature, dtype=self.dtype)
+        out_Nv = buffers.take(name, len(rows_N), len(self.weight_vH), dtype=self.dtype, device=rows_N.device)
+        return gemm.logits(hidden_NH, self.weight_vH, temperature=self.temperature, dtype=self.dtype, out_Nv=out_Nv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,9 +128,9 @@ class GivenTeacherRows:
             dtype=dtype,
         )
 
-    def at(self, rows_N: Tensor) -> Tensor:
-        rows_N = self.position_T[rows_N]
-        return given_logits(self.logits_Rv, rows_N, self.columns, temperature=self.temperature, dtype=self.dtype)
+    def at(self, rows_N: Tensor, buffers: gemm.Buffers, name: str) -> Tensor:
+        out_Nv = buffers.take(name, len(rows_N), self.columns, dtype=self.dtype, device=rows_N.device)
+        return given_logits(self.logits_Rv, self.position_T[rows_N], temperature=self.temperature, out_Nv=out_Nv)
 
 
 def _positions(name: str, rows_T: Tensor, rows: int, routing: FusedRouting, what: str) -> Tensor:

@@ -24,7 +24,7 @@ from megatron_bridge.losses.statistics import (
     gather_statistics,
 )
 from megatron_bridge.losses.support import Support, SupportChoice
-from trace_dsl.lowering.fused import DivergenceKernel
+from trace_dsl.lowering.fused import DivergenceKernel, EntropyKernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,7 +51,7 @@ def open_chunk(inputs: SweepInputs, rows_N: Tensor, teachers: tuple[str, ...]) -
 
     Collectives: one all-gather.
     """
-    return _open(inputs, _logits(inputs, rows_N, teachers), {1.0: ()}, teachers, ())
+    return _open(inputs, _logits(inputs, rows_N, teachers), {1.0: ()}, teachers, (), narrow=not teachers)
 
 
 def open_group_chunk(inputs: SweepInputs, group: RowGroup, rows_N: Tensor) -> OpenChunk:
@@ -69,13 +69,18 @@ def open_group_chunk(inputs: SweepInputs, group: RowGroup, rows_N: Tensor) -> Op
             choices[SupportChoice.of(kernel, inputs.vocabulary)] = None
     anchors = dict.fromkeys(kernels[channel].anchor.teacher for channel in group.anchored)  # type: ignore[union-attr]
     chunk = _logits(inputs, rows_N, group.teachers)
-    return _open(inputs, chunk, by_factor, tuple(anchors), tuple(choices))
+    entropy = any(isinstance(kernels[channel], EntropyKernel) for channel in group.wide)
+    narrow = not (by_factor[1.0] or entropy or anchors)
+    return _open(inputs, chunk, by_factor, tuple(anchors), tuple(choices), narrow=narrow)
 
 
 def _logits(inputs: SweepInputs, rows_N: Tensor, teachers: tuple[str, ...]) -> ChunkLogits:
     return ChunkLogits.of(
-        inputs.student.logits(rows_N),
-        {name: inputs.teachers[name].at(rows_N) for name in teachers},
+        inputs.student.logits(rows_N, inputs.buffers),
+        {
+            name: inputs.teachers[name].at(rows_N, inputs.buffers, f"teacher {place}")
+            for place, name in enumerate(teachers)
+        },
         target_N=inputs.target_T[rows_N],
         first_column=inputs.first_column,
     )
@@ -87,6 +92,8 @@ def _open(
     by_factor: dict[float, tuple[int, ...]],
     anchors: tuple[str, ...],
     choices: tuple[SupportChoice, ...],
+    *,
+    narrow: bool,
 ) -> OpenChunk:
     kernels = inputs.routing.kernels
     extra = [*(chunk.teacher_target_logits(name) for name in anchors), *(chunk.candidates(c) for c in choices)]
@@ -95,7 +102,8 @@ def _open(
         for factor, channels in by_factor.items()
     }
     scaled = [chunk.scaled(factor, names) for factor, names in teachers_of.items() if factor != 1.0]
-    main = chunk.with_teachers([name for name in chunk.teachers_Nv if name in {*teachers_of[1.0], *anchors}])
+    read = {*teachers_of[1.0], *anchors}
+    main = chunk.with_teachers([name for name in chunk.teachers_Nv if name in read], narrow=narrow)
     chunks, local = [main], [main.local_statistics()]
     for view, maxima_NK in scaled:
         statistics_NK = view.local_statistics()

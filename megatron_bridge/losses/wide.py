@@ -70,7 +70,7 @@ def wide_channels(inputs: SweepInputs, group: RowGroup, opened: OpenChunk, rows_
         weight_N = weight_CT[channel, rows_N].to(part_rNK.dtype)
         kernel = kernels[channel]
         assert isinstance(kernel, DivergenceKernel)
-        value_N, term = _from_gathered(inputs, opened, kernel, part_rNK, weight_N)
+        value_N, term = _from_gathered(inputs, opened, opened.views[number], kernel, part_rNK, weight_N)
         found.append(WideChannel(channel=channel, view=number, value_N=value_N, term=term))
     return found
 
@@ -78,7 +78,8 @@ def wide_channels(inputs: SweepInputs, group: RowGroup, opened: OpenChunk, rows_
 def _local_part(inputs: SweepInputs, opened: OpenChunk, view: View, kernel: DivergenceKernel) -> Tensor:
     """What this rank sends for a kernel of the second gather."""
     if kernel.top_k is None:
-        return view.chunk.mixture_statistics((kernel,), view.statistics)
+        users = [inputs.routing.kernels[channel].teacher for channel in view.channels]  # type: ignore[union-attr]
+        return view.chunk.mixture_statistics(kernel, view.statistics, shared=users.count(kernel.teacher) > 1)
     support = opened.supports[SupportChoice.of(kernel, inputs.vocabulary)]
     return view.chunk.support_log_probs(kernel.teacher, support, view.statistics)
 
@@ -91,7 +92,7 @@ def _gathered(second: list[tuple[int, int, Tensor]], tp_group: dist.ProcessGroup
 
 
 def _from_gathered(
-    inputs: SweepInputs, opened: OpenChunk, kernel: DivergenceKernel, part_rNK: Tensor, weight_N: Tensor
+    inputs: SweepInputs, opened: OpenChunk, view: View, kernel: DivergenceKernel, part_rNK: Tensor, weight_N: Tensor
 ) -> tuple[Tensor, WideTerm]:
     if kernel.top_k is not None:
         student_logp_NK, teacher_logp_NK = (class_log_probs(side_rNK) for side_rNK in part_rNK.chunk(2, dim=2))
@@ -104,5 +105,7 @@ def _from_gathered(
         )
     assert part_rNK.shape[2] == MIXTURE_COLUMNS
     value_N, mean_slope_N = part_rNK.sum(dim=0).unbind(dim=1)
-    kind = ClippedTerm if kernel.pclip is not None else DivergenceTerm
-    return value_N, kind(kernel=kernel, weight_N=weight_N, mean_slope_N=mean_slope_N)
+    if kernel.pclip is not None:
+        return value_N, ClippedTerm(kernel=kernel, weight_N=weight_N, mean_slope_N=mean_slope_N)
+    held = kernel.teacher in view.chunk.slopes_held
+    return value_N, DivergenceTerm(kernel=kernel, weight_N=weight_N, mean_slope_N=mean_slope_N, slope_held=held)

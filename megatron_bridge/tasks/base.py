@@ -1,40 +1,30 @@
 """What a task gives the trainer: problems, a verifier, an annotator and the teacher's prompt.
 
 A task is plain Python over text; it knows nothing of tokens, tensors or specs. Every method is a pure function of its
-arguments, so that a resumed run sees the same data.
+arguments, so that a resumed run sees the same data; verifiers and annotators that are processes or servers are as
+repeatable as those are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from megatron_bridge.annotation import Annotator, Policy, Problem
+from megatron_bridge.contexts import Context
+from megatron_bridge.verify.grade import Grade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One problem: `prompt` is the text the policy continues, `data` is the task's own description of it."""
+class PromptFormat:
+    """How a prompt is written: with the tokenizer's chat template, as a user's message behind a `system` message, in
+    `thinking` mode or not; or (`chat` False) as it stands.
+    """
 
-    prompt: str
-    data: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnotatedSpan:
-    """A labelled character interval [start, end) of a response; `kind` is the step or error type."""
-
-    label: str
-    kind: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Annotation:
-    """What the annotator says of one response: its spans, and the one type label a teacher may be shown."""
-
-    spans: tuple[AnnotatedSpan, ...] = ()
-    diagnosis: str | None = None
+    chat: bool = False
+    system: str | None = None
+    thinking: bool = False
 
 
 class Task(Protocol):
@@ -45,12 +35,12 @@ class Task(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The span labels that `annotate` can give, for example ("key", "error")."""
+        """The span labels that the annotator can give, for example ("key", "error")."""
         ...
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """What `teacher_prompt` can show: a subset of diagnosis, solution (`nothing` is always possible)."""
+        """What a teacher can be shown: some of diagnosis, solution, sibling, feedback (`nothing` always can)."""
         ...
 
     @property
@@ -58,18 +48,46 @@ class Task(Protocol):
         """The splits that `problems` has: "train" and held-out ones."""
         ...
 
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """How a prompt becomes tokens, the student's and every teacher's alike."""
+        ...
+
+    @property
+    def max_failures(self) -> tuple[float, float]:
+        """The share of an iteration's responses on which the verifier, and the annotator, may fail."""
+        ...
+
+    @property
+    def digest(self) -> str | None:
+        """Of the data behind the problems; None where a program draws them."""
+        ...
+
+    def start(self, *, held_out: str, problems: int) -> None:
+        """Read the data and start what judges, before a run does; `problems` of split `held_out` will be asked for.
+
+        Raises TraceError.
+        """
+        ...
+
     def problems(self, *, split: str, seed: int, start: int, count: int) -> Sequence[Problem]:
         """Problems start .. start+count-1 of a split ("train", "eval", "ood"); each depends on (split, seed, index)."""
         ...
 
-    def verify(self, problem: Problem, response: str) -> float:
-        """The outcome reward: 1.0 for a correct response, 0.0 otherwise."""
+    def grade(self, items: Sequence[tuple[Problem, str]]) -> list[Grade]:
+        """The grade of each response that ended by itself."""
         ...
 
-    def annotate(self, problem: Problem, response: str, *, correct: bool) -> Annotation:
-        """Spans of one response. `response` is its text without the stop token; it may be empty or cut."""
+    def annotator(self, policy: Policy) -> Annotator:
+        """The task's annotator; `policy` is whom one asks that asks the policy itself."""
         ...
 
-    def teacher_prompt(self, problem: Problem, *, sees: str, diagnosis: str | None) -> str:
-        """The prompt a privileged teacher is given in place of `problem.prompt`; never any response text."""
+    def teacher_prompt(self, problem: Problem, context: Context | None) -> str:
+        """The prompt a privileged teacher is given in place of `problem.prompt`: a function of problem and context
+        alone.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the processes it started."""
         ...

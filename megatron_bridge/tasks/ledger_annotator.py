@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from megatron_bridge.tasks.base import AnnotatedSpan, Annotation
+from megatron_bridge.annotation import AnnotatedSpan, Annotation
 from megatron_bridge.tasks.ledger_steps import Ledger, Line, answer, right_response
 
 SPAN_SHARE = 0.25  # of the characters of a response

@@ -1,31 +1,44 @@
 """One iteration of rollouts: sample groups, verify, annotate, align; then the batch that `lower` reads.
 
 The data-parallel ranks sample their own prompts and then share the results, so every rank knows the whole global
-batch:
-that is what makes denominators global whatever the layout.
+batch: that is what makes denominators global whatever the layout. What a verifier or a server says is asked for by one
+rank of a copy of the model and told to the others: they must not train on different answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, assert_never
 
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state
 from transformers import PreTrainedTokenizerBase
 
+from megatron_bridge.annotate.run import check_annotations
+from megatron_bridge.annotation import Annotation, Annotator, Problem, Written
+from megatron_bridge.contexts import Context, Diagnosis, Feedback, Sibling, Solution
+from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import AlignedText, align, token_spans
 from megatron_bridge.rollout.engine import Finish, RolloutEngine, SamplingParams
-from megatron_bridge.tasks.base import Annotation, Problem, Task
+from megatron_bridge.tasks.base import Task
+from megatron_bridge.verify.grade import Grade, check_failures
+from trace_dsl.errors import TraceError
 from trace_dsl.lowering import RolloutBatch
 from trace_dsl.model import Sees
 from trace_dsl.terms import Signal
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One sampled response with its verdict. `group` is the global number of its prompt."""
+    """One sampled response with its verdict. `group` is the global number of its prompt.
+
+    reason, verifier_failure: what the verifier said, or why it could not; sibling: another response of the group that
+    is correct; feedback: what a teacher may be told of the verdict; withheld: contexts that do not fit the model's.
+    """
 
     group: int
     problem: Problem
@@ -36,22 +49,40 @@ class Rollout:
     aligned: AlignedText
     reward: float
     annotation: Annotation
+    reason: str = ""
+    verifier_failure: str | None = None
+    sibling: str | None = None
+    feedback: str | None = None
+    withheld: frozenset[Sees] = frozenset()
 
     @property
     def correct(self) -> bool:
         return self.reward >= 1.0
 
-    def has(self, sees: Sees) -> bool:
-        """Whether there is such a context to show a teacher."""
+    def context(self, sees: Sees) -> Context | None:
+        """What a teacher that sees this is shown of it, None where there is nothing to show."""
+        if sees in self.withheld:
+            return None
         match sees:
-            case Sees.NOTHING | Sees.SOLUTION:
-                return True
+            case Sees.NOTHING | Sees.MISMATCHED:
+                return (
+                    None  # no task gives a mismatched prompt; teacher-context-missing refuses a spec that asks for it
+                )
             case Sees.DIAGNOSIS:
-                return self.annotation.diagnosis is not None
-            case Sees.SIBLING | Sees.FEEDBACK | Sees.MISMATCHED:
-                return False  # no task gives these yet; teacher-context-missing refuses a spec that asks for them
+                kind = self.annotation.diagnosis
+                return None if kind is None else Diagnosis(kind)
+            case Sees.SOLUTION:
+                return None if self.problem.solution is None else Solution(self.problem.solution)
+            case Sees.SIBLING:
+                return None if self.sibling is None else Sibling(self.sibling)
+            case Sees.FEEDBACK:
+                return None if self.feedback is None else Feedback(self.feedback)
             case _:
                 assert_never(sees)
+
+    def has(self, sees: Sees) -> bool:
+        """Whether there is such a context to show a teacher."""
+        return sees is Sees.NOTHING or self.context(sees) is not None
 
 
 def share(count: int, rank: int, ranks: int) -> range:
@@ -69,18 +100,19 @@ def sample_rollouts(
     *,
     n: int,
     params: SamplingParams,
-    annotate: bool = True,
+    annotator: Annotator | None = None,
 ) -> list[Rollout]:
-    """Sample `n` responses to each problem; verify and annotate them. Rollouts of one problem stand together."""
-    prompts = [tuple(tokenizer.encode(p.prompt, add_special_tokens=False)) for p in problems]
+    """Sample `n` responses to each problem; verify them, and annotate them where there is an annotator.
+
+    Rollouts of one problem stand together. Collectives: those of the engine, and broadcasts of verdicts and annotations
+    (tp x pp). Raises TraceError, on every rank of such a group.
+    """
+    prompts = [encode_prompt(tokenizer, task.prompt_format, p.prompt) for p in problems]
     answers = engine.generate(prompts, n, params, keys=keys)
     rollouts = []
     for problem, key, prompt_ids, samples in zip(problems, keys, prompts, answers, strict=True):
         for sample in samples:
             written = sample.token_ids[:-1] if sample.finish == "stop" else sample.token_ids
-            aligned = align(tokenizer, written)
-            # a response that was cut has no final answer, whatever its last line looks like
-            reward = task.verify(problem, aligned.text) if sample.finish == "stop" else 0.0
             rollouts.append(
                 Rollout(
                     group=key,
@@ -89,23 +121,133 @@ def sample_rollouts(
                     token_ids=sample.token_ids,
                     logprobs=sample.logprobs,
                     finish=sample.finish,
-                    aligned=aligned,
-                    reward=reward,
-                    annotation=task.annotate(problem, aligned.text, correct=reward >= 1.0)
-                    if annotate
-                    else Annotation(),
+                    aligned=align(tokenizer, written),
+                    reward=0.0,
+                    annotation=Annotation(),
                 )
             )
-    return rollouts
+    return judge_rollouts(task, rollouts, annotator)
 
 
-def gather_rollouts(mine: list[Rollout], group: dist.ProcessGroup) -> list[Rollout]:
-    """The rollouts of all data-parallel ranks, in rank order. One all-gather of objects when there are several."""
+def judge_rollouts(task: Task, rollouts: list[Rollout], annotator: Annotator | None) -> list[Rollout]:
+    """The rollouts with their verdicts, and with annotations where there is an annotator; groups stand together."""
+    rollouts = _graded(task, rollouts)
+    return rollouts if annotator is None else _annotated(annotator, rollouts)
+
+
+def _graded(task: Task, rollouts: list[Rollout]) -> list[Rollout]:
+    """The rollouts with their verdicts, and what these give a teacher to see."""
+    # a response that was cut has no final answer, whatever its last line looks like
+    ended = [n for n, rollout in enumerate(rollouts) if rollout.finish == "stop"]
+    grades = [Grade(reward=0.0, reason="the response was cut")] * len(rollouts)
+    found = told_by_first(lambda: task.grade([(rollouts[n].problem, rollouts[n].aligned.text) for n in ended]))
+    for n, grade in zip(ended, found, strict=True):
+        grades[n] = grade
+    graded = [
+        replace(
+            rollout,
+            reward=grade.reward,
+            reason=grade.reason,
+            verifier_failure=grade.failure,
+            feedback=grade.reason or None if grade.failure is None and "feedback" in task.contexts else None,
+        )
+        for rollout, grade in zip(rollouts, grades, strict=True)
+    ]
+    return _with_siblings(graded) if "sibling" in task.contexts else graded
+
+
+def _with_siblings(rollouts: list[Rollout]) -> list[Rollout]:
+    """Each rollout with the next correct one of its group, in a circle; none for the only correct one."""
+    members: dict[int, list[int]] = {}
+    for n, rollout in enumerate(rollouts):
+        members.setdefault(rollout.group, []).append(n)
+    result = list(rollouts)
+    for numbers in members.values():
+        for place, n in enumerate(numbers):
+            others = (rollouts[m] for m in (*numbers[place + 1 :], *numbers[:place]))
+            sibling = next((other.aligned.text for other in others if other.correct), None)
+            result[n] = replace(rollouts[n], sibling=sibling)
+    return result
+
+
+def _annotated(annotator: Annotator, rollouts: list[Rollout]) -> list[Rollout]:
+    written = [Written(problem=r.problem, response=r.aligned.text, correct=r.correct) for r in rollouts]
+    if annotator.asks_policy:
+        annotations = annotator.annotate(written)
+    else:
+        annotations = told_by_first(lambda: annotator.annotate(written))
+    return [replace(r, annotation=annotation) for r, annotation in zip(rollouts, annotations, strict=True)]
+
+
+def told_by_first(compute: Callable[[], T]) -> T:
+    """What `compute` gives on the first rank of those that hold one copy of the model (tp x pp), on every rank of them;
+    its TraceError too.
+
+    Collective: a broadcast of an object over tp x pp.
+    """
+    group = parallel_state.get_model_parallel_group()
     if dist.get_world_size(group) == 1:
-        return mine
-    parts: list[list[Rollout]] = [[] for _ in range(dist.get_world_size(group))]
+        return compute()
+    told: list[tuple[T | None, TraceError | None]] = [(None, None)]
+    if dist.get_rank(group) == 0:
+        try:
+            told = [(compute(), None)]
+        except TraceError as error:
+            told = [(None, error)]
+    dist.broadcast_object_list(told, group=group, group_src=0)
+    value, failure = told[0]
+    if failure is not None:
+        raise failure
+    return value
+
+
+def withhold(
+    rollouts: Sequence[Rollout],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    shown: Sequence[Sees],
+    max_context: int,
+) -> list[Rollout]:
+    """The rollouts without the contexts among `shown` whose prompt and response would not fit `max_context` tokens."""
+    result = []
+    for rollout in rollouts:
+        too_long = set()
+        for sees in shown:
+            context = rollout.context(sees)
+            if context is not None:
+                prompt = encode_prompt(tokenizer, task.prompt_format, task.teacher_prompt(rollout.problem, context))
+                if len(prompt) + len(rollout.token_ids) > max_context:
+                    too_long.add(sees)
+        result.append(replace(rollout, withheld=frozenset(too_long)) if too_long else rollout)
+    return result
+
+
+def gather_rollouts(sample: Callable[[], list[Rollout]], group: dist.ProcessGroup) -> list[Rollout]:
+    """What `sample` gives on all ranks of `group`, in rank order; a TraceError of one is raised on every rank.
+
+    One all-gather of objects when there are several.
+    """
+    if dist.get_world_size(group) == 1:
+        return sample()
+    mine: list[Rollout] | TraceError
+    try:
+        mine = sample()
+    except TraceError as error:
+        mine = error
+    parts: list[list[Rollout] | TraceError] = [mine] * dist.get_world_size(group)
     dist.all_gather_object(parts, mine, group=group)
+    for part in parts:
+        if isinstance(part, TraceError):
+            raise part
     return [rollout for part in parts for rollout in part]
+
+
+def check_judges(task: Task, rollouts: Sequence[Rollout]) -> None:
+    """Raises TraceError when verifier or annotator failed on more of the rollouts than the run allows."""
+    verifier_limit, annotator_limit = task.max_failures
+    grades = [Grade(reward=r.reward, reason=r.reason, failure=r.verifier_failure) for r in rollouts]
+    check_failures(grades, limit=verifier_limit)
+    check_annotations([r.annotation for r in rollouts], limit=annotator_limit)
 
 
 def to_batch(rollouts: Sequence[Rollout], measured: tuple[tuple[Signal, torch.Tensor], ...] = ()) -> RolloutBatch:
@@ -122,7 +264,7 @@ def to_batch(rollouts: Sequence[Rollout], measured: tuple[tuple[Signal, torch.Te
         spans=tuple(spans),
         contexts=tuple(
             (sees.value, torch.tensor([r.has(sees) for r in rollouts], dtype=torch.bool))
-            for sees in (Sees.DIAGNOSIS, Sees.SOLUTION)
+            for sees in (Sees.DIAGNOSIS, Sees.SOLUTION, Sees.SIBLING, Sees.FEEDBACK)
         ),
         measured=measured,
     )

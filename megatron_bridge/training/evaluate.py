@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
 from megatron_bridge.run_file import RunFile
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.collect import gather_rollouts, sample_rollouts, share
+from megatron_bridge.training.collect import check_judges, gather_rollouts, sample_rollouts, share
 
 SHOWN = 4
 
@@ -51,8 +51,9 @@ def evaluate(
         seed=settings.seed,
     )
     rollouts = gather_rollouts(
-        sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params, annotate=False), dp_group
+        lambda: sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params), dp_group
     )
+    check_judges(task, rollouts)
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     return Evaluation(
         accuracy=float((rewards >= 1.0).double().mean()),

@@ -21,7 +21,7 @@ from megatron_bridge.device import megatron_runtime
 from megatron_bridge.parallel import start_parallel, stop_parallel
 from megatron_bridge.run_directory import RunDirectory, find_run_directory, only_process, prepare_run_directory
 from megatron_bridge.run_file import LoadedRun
-from megatron_bridge.tasks import get_task
+from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.loop import Loop, Outcome
 from megatron_bridge.training.records import Records, read_metrics
@@ -40,17 +40,19 @@ def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> 
         directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
         start_parallel(loaded.file.layout.layout, loaded.file.seed)
         try:
-            with megatron_runtime():
-                return _run(loaded, plan, directory, interrupt, resume=resume)
+            with megatron_runtime(), contextlib.closing(loaded.open_task()) as task:
+                return _run(loaded, plan, directory, task, interrupt, resume=resume)
         finally:
             stop_parallel()
 
 
-def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Interrupt, *, resume: bool) -> int:
+def _run(
+    loaded: LoadedRun, plan: Plan, directory: RunDirectory, task: Task, interrupt: Interrupt, *, resume: bool
+) -> int:
     first = dist.get_rank() == 0
     tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
     stop = stop_tokens(loaded.policy_path, tokenizer)
-    loop = Loop(loaded, plan, directory, get_task(loaded.file.task), tokenizer, stop, interrupt)
+    loop = Loop(loaded, plan, directory, task, tokenizer, stop, interrupt)
     if loop.step == loaded.file.steps and directory.summary.is_file():
         if first:
             print(f"{directory.path} is finished: {loop.step} steps done. {_results(directory)}", file=sys.stderr)
@@ -124,7 +126,7 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "held_out_problems": outcome.after.problems,
         "steps": outcome.step,
         "seconds": sum(m["perf/sample_seconds"] + m["perf/train_seconds"] for m in metrics),
-        "task": loaded.file.task,
+        "task": loaded.task_name,
         "seed": loaded.file.seed,
         "temperature": loaded.file.rollout.temperature,
         "evaluation_split": loaded.file.evaluation.split,

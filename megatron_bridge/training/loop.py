@@ -24,12 +24,23 @@ from megatron_bridge.rollout.engine import SamplingParams
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.collect import Rollout, gather_rollouts, sample_rollouts, share, to_batch
+from megatron_bridge.training.collect import (
+    Rollout,
+    check_judges,
+    gather_rollouts,
+    sample_rollouts,
+    share,
+    to_batch,
+    told_by_first,
+    withhold,
+)
+from megatron_bridge.training.data_position import DataPosition
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import step_metrics
 from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
+from megatron_bridge.training.policy_answers import PolicyAnswers
 from megatron_bridge.training.records import Records
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
@@ -83,6 +94,18 @@ class Loop:
             max_context=loaded.shape.max_position,
             max_batch=self._run.rollout.max_batch,
         )
+        self._annotator = task.annotator(
+            PolicyAnswers(
+                self._engine,
+                tokenizer,
+                stop_token_ids=stop_tokens,
+                seed=self._run.seed,
+                max_context=loaded.shape.max_position,
+            )
+        )
+        told_by_first(self._annotator.start)
+        self._shown = tuple(dict.fromkeys(t.teacher.sees for t in plan.teachers))
+        self._position = DataPosition(digest=task.digest)
         self._step = 0
         self._trained_tokens = 0
         self._latches: dict[str, bool] = {}
@@ -124,8 +147,7 @@ class Loop:
         """The global batch of one iteration; this rank samples its share of the prompts."""
         run = self._run
         mine = share(run.rollout.prompts, self._sampling_group.rank(), self._sampling_group.size())
-        first = iteration * run.rollout.prompts + mine.start
-        problems = self._task.problems(split="train", seed=run.seed, start=first, count=len(mine))
+        first = self._position.first(iteration, run.rollout.prompts) + mine.start
         self._engine.weight_version = self._step
         params = SamplingParams(
             temperature=run.rollout.temperature,
@@ -133,16 +155,24 @@ class Loop:
             stop_token_ids=self._stop_tokens,
             seed=run.seed,
         )
-        rollouts = sample_rollouts(
-            self._engine,
-            self._task,
-            self._tokenizer,
-            problems,
-            range(first, first + len(mine)),
-            n=run.rollout.group_size,
-            params=params,
-        )
-        return gather_rollouts(rollouts, self._sampling_group)
+
+        def sample() -> list[Rollout]:
+            problems = self._task.problems(split="train", seed=run.seed, start=first, count=len(mine))
+            rollouts = sample_rollouts(
+                self._engine,
+                self._task,
+                self._tokenizer,
+                problems,
+                range(first, first + len(mine)),
+                n=run.rollout.group_size,
+                params=params,
+                annotator=self._annotator,
+            )
+            return withhold(rollouts, self._task, self._tokenizer, self._shown, self._loaded.shape.max_position)
+
+        rollouts = gather_rollouts(sample, self._sampling_group)
+        check_judges(self._task, rollouts)
+        return rollouts
 
     def _proximal_logp(self, parts: Sequence[Sequence[Rollout]]) -> list[Tensor | None]:
         """For each mini-batch of an iteration the policy's log-probs before its updates, None when no loss reads
@@ -298,6 +328,7 @@ class Loop:
             extra={
                 "trained_tokens": self._trained_tokens,
                 "latches": self._latches,
+                "data": self._position.state(self._step // self._run.minibatches, self._run.rollout.prompts),
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
@@ -322,6 +353,9 @@ class Loop:
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]
         self._latches = restored.extra["latches"]
+        self._position = self._position.restored(
+            restored.extra["data"], self._step // self._run.minibatches, self._run.rollout.prompts
+        )
         self._usage = {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from megatron_bridge.training.collect import Rollout
+from megatron_bridge.training.judges import judge_metrics
 from megatron_bridge.training.optimize import StepResult
 from trace_dsl.lowering import Lowered
 from trace_dsl.lowering.fused import DivergenceKernel
@@ -70,6 +71,7 @@ def step_metrics(
         "rollout/mean_tokens": tokens / len(rollouts),
         "rollout/cut_fraction": sum(r.finish == "length" for r in rollouts) / len(rollouts),
         "rollout/annotated_fraction": sum(bool(r.annotation.spans) for r in rollouts) / len(rollouts),
+        **judge_metrics(rollouts),
         "rollout/equal_reward_groups": sum(len(rewards) == 1 for rewards in groups.values()) / len(groups),
         "policy/entropy": result.entropy,
         "policy/logp_change": result.logp_gap,

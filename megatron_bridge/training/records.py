@@ -92,7 +92,10 @@ class Records:
                         "finish": rollout.finish,
                         "reward": rollout.reward,
                         "advantage": advantage,
+                        "reason": rollout.reason,
                         "diagnosis": rollout.annotation.diagnosis,
+                        "annotation_missing": rollout.annotation.missing,
+                        "annotation_note": rollout.annotation.note,
                         "spans": [
                             {"label": s.label, "kind": s.kind, "start": s.start, "end": s.end}
                             for s in rollout.annotation.spans

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.losses import TeacherHidden
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
+from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, pack
@@ -143,9 +144,10 @@ class SelfTeacherModel:
         rows = row_R.unique().tolist()
         members = [micro_batch.rollouts[row] for row in rows]
         prompts = [
-            self._tokenizer.encode(
-                self._task.teacher_prompt(m.problem, sees=self.teacher.sees.value, diagnosis=m.annotation.diagnosis),
-                add_special_tokens=False,
+            encode_prompt(
+                self._tokenizer,
+                self._task.prompt_format,
+                self._task.teacher_prompt(m.problem, m.context(self.teacher.sees)),
             )
             for m in members
         ]

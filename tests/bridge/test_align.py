@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from megatron_bridge.annotation import AnnotatedSpan
 from megatron_bridge.rollout.align import align, token_spans
-from megatron_bridge.tasks.base import AnnotatedSpan
 from trace_dsl.lowering import TokenSpan
 
 CORPUS = ["the sum of 12 and 7 is 19, so x = 19\n", "let y = \\frac{1}{2}; 漢字 and 😀 emoji ", "carry the one\n"] * 30

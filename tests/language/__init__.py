@@ -25,6 +25,7 @@ def facts(
     labels: tuple[str, ...] = ("key", "error"),
     contexts: tuple[str, ...] = ("diagnosis",),
     stored: tuple[StoredTeacher, ...] = (),
+    context_fields: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> RunFacts:
     """Facts of a run in which TRACE has no findings."""
     return RunFacts(
@@ -35,6 +36,7 @@ def facts(
         vocab_size=64,
         max_response_tokens=128,
         stored_teachers=stored,
+        context_fields=context_fields,
     )
 
 

@@ -156,7 +156,12 @@ def test_a_suppression_covers_the_lines_of_its_finding_only() -> None:
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### ([a-z0-9-]+)\n(.*?)(?=^##|\Z)", PAGE, flags=re.M | re.S))
-PAGE_RUN = facts(total_steps=100, group_size=1, stored=(StoredTeacher(rollouts="old", teacher="big", top_k=0),))
+PAGE_RUN = facts(
+    total_steps=100,
+    group_size=1,
+    stored=(StoredTeacher(rollouts="old", teacher="big", top_k=0),),
+    context_fields=(("feedback", ("prompt", "feedback", "span")),),
+)
 
 
 def example(rule: str, kind: str) -> str:

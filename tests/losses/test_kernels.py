@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
-from megatron_bridge.losses.kernels import log_mixture_ratios
+from megatron_bridge.losses.kernels import log_mixture_ratios_
 from megatron_bridge.losses.sampled import policy_gradient
 from megatron_bridge.losses.statistics import default_chunk_rows
 from tests.losses.cases import FKL, RKL
@@ -113,7 +113,7 @@ def test_log_mixture_is_accurate_at_every_distance(share: float) -> None:
     """Log-ratios from 1e-6 to 200 of either sign: no overflow, no cancellation, exactly zero at zero."""
     magnitude = torch.logspace(-6, math.log10(200), 40)
     log_ratio = torch.cat((-magnitude, torch.zeros(1), magnitude))
-    over_student, over_teacher = log_mixture_ratios(log_ratio, share)
+    over_student, over_teacher = log_mixture_ratios_(log_ratio.clone(), share)
     exact = log_ratio.double()
     expected = torch.logaddexp(exact + math.log(share), torch.full_like(exact, math.log1p(-share)))
     # near zero the definition itself cancels: there it is share x + share (1 - share) x^2 / 2 + O(x^3)
@@ -263,8 +263,11 @@ def test_refusals() -> None:
 
 
 def test_default_chunk_rows() -> None:
-    """Within the budget, at most 4096, evenly cut, never zero."""
-    assert default_chunk_rows(8192, 151936, 2 << 30) == 2731
-    assert default_chunk_rows(100_000, 1000, 2 << 30) == 4000
-    assert default_chunk_rows(5, 1 << 30, 1) == 1
-    assert default_chunk_rows(0, 1000, 64 << 20) == 1
+    """Within the device's bytes and rows, evenly cut, never zero."""
+    assert default_chunk_rows(8192, 151936, "cuda") == 2731
+    assert default_chunk_rows(100_000, 1000, "cuda") == 4000
+    assert default_chunk_rows(2048, 32768, "cpu") == 256
+    assert default_chunk_rows(2048, 8192, "cpu") == 1024
+    assert default_chunk_rows(512, 151936, "cpu") == 103
+    assert default_chunk_rows(5, 1 << 40, "cpu") == 1
+    assert default_chunk_rows(0, 1000, "cpu") == 1

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
+from megatron_bridge.annotation import AnnotatedSpan
+from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import AnnotatedSpan
 from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
 from megatron_bridge.tasks.ledger_steps import END_TOKEN, LABEL_TOKENS, WORDS, answer, right_response
 from tools.measure_demo_policy import accuracy, marked_tokens, token_log_probabilities
@@ -119,7 +120,7 @@ def test_a_label_makes_right_lines_likelier(model: Qwen3ForCausalLM, tokenizer: 
         if not annotation.spans:
             continue
         tokens = tokenizer.encode(text)
-        shown = TASK.teacher_prompt(problem, sees="diagnosis", diagnosis=annotation.diagnosis)
+        shown = TASK.teacher_prompt(problem, Diagnosis(annotation.diagnosis))
         plain, labelled = (
             logp.gather(1, torch.tensor(tokens)[:, None])[:, 0]
             for logp in token_log_probabilities(model, tokenizer, [problem.prompt, shown], [tokens, tokens])

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from megatron_bridge.annotation import AnnotatedSpan, Annotation, Problem
+from megatron_bridge.contexts import Diagnosis, Solution
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import AnnotatedSpan, Annotation, Problem
 from megatron_bridge.tasks.ledger import is_held_out
 from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
 from megatron_bridge.tasks.ledger_steps import (
@@ -352,23 +353,22 @@ def test_the_corpus_is_almost_right_behind_a_label() -> None:
 def test_the_teacher_is_shown_a_label_and_never_the_response() -> None:
     for problem in TASK.problems(split="eval", seed=0, start=0, count=50):
         for kind in StepType:
-            shown = TASK.teacher_prompt(problem, sees="diagnosis", diagnosis=kind)
+            shown = TASK.teacher_prompt(problem, Diagnosis(kind))
             assert shown == f"<{kind}>{problem.prompt}"
             assert not any(line.text in shown for line in right_response(problem.data))
-        assert TASK.teacher_prompt(problem, sees="nothing", diagnosis="carry") == problem.prompt
-        assert TASK.teacher_prompt(problem, sees="diagnosis", diagnosis=None) == problem.prompt
+        assert TASK.teacher_prompt(problem, None) == problem.prompt
 
 
 def test_what_a_caller_gets_wrong_is_named() -> None:
-    with pytest.raises(ValueError, match=r"cannot show a teacher 'solution': allowed are 'diagnosis' and"):
-        TASK.teacher_prompt(PROBLEM, sees="solution", diagnosis=None)
+    with pytest.raises(ValueError, match=r"cannot show a teacher the solution: allowed are 'diagnosis' and"):
+        TASK.teacher_prompt(PROBLEM, Solution("29"))
     with pytest.raises(ValueError, match=r"unknown diagnosis 'off_by_one': allowed are 'carry', 'borrow'"):
-        TASK.teacher_prompt(PROBLEM, sees="diagnosis", diagnosis="off_by_one")
+        TASK.teacher_prompt(PROBLEM, Diagnosis("off_by_one"))
     with pytest.raises(ValueError, match=r"unknown split 'test': allowed are 'train', 'eval', 'ood'"):
         TASK.problems(split="test", seed=0, start=0, count=1)
     with pytest.raises(ValueError, match=r"start=-1, count=2: both must be at least 0"):
         TASK.problems(split="eval", seed=0, start=-1, count=2)
     with pytest.raises(ValueError, match=r"unknown task 'leger': allowed are 'ledger'; did you mean 'ledger'\?"):
         get_task("leger")
-    with pytest.raises(ValueError, match=r"unknown task 'math500': allowed are 'ledger'$"):
+    with pytest.raises(ValueError, match=r"unknown task 'math500': allowed are 'ledger' \(a mapping"):
         get_task("math500")

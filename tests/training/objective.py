@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
+from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.collect import Rollout
 
@@ -38,7 +39,7 @@ def reference_gradients(
         advantage = _advantage(rollout, rollouts)
         taught, marked = _span_tokens(rollout, "error"), _span_tokens(rollout, "key")
         if taught and weight > 0:
-            prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=rollout.annotation.diagnosis)
+            prompt = task.teacher_prompt(rollout.problem, Diagnosis(rollout.annotation.diagnosis))
             with torch.no_grad():
                 teacher_tv = response_logp(model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
         loss = torch.zeros((), dtype=torch.float64)

@@ -15,6 +15,8 @@ from megatron.core import parallel_state
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from megatron_bridge.annotation import Annotation
+from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf, save_hf
@@ -25,7 +27,6 @@ from megatron_bridge.rollout.align import AlignedText
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import SamplingParams
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.base import Annotation
 from megatron_bridge.training.collect import Rollout, sample_rollouts, to_batch
 from megatron_bridge.training.job import stop_tokens
 from megatron_bridge.training.microbatch import Share, cut
@@ -59,6 +60,7 @@ def rollouts_of(policy: Path) -> list[Rollout]:
             task.problems(split="train", seed=3, start=0, count=PROMPTS),
             range(PROMPTS),
             n=GROUP,
+            annotator=task.annotator(None),
             params=SamplingParams(
                 temperature=1.0, max_new_tokens=96, stop_token_ids=stop_tokens(policy, tokenizer), seed=3
             ),
@@ -195,7 +197,7 @@ def test_measured_signals_equal_float64_reference(batch, tp, dp) -> None:
     expected: dict[str, list[float]] = {name: [] for name in ("logp", "entropy", "teacher_logp", "teacher_entropy")}
     for rollout in batch:
         diagnosis = rollout.annotation.diagnosis
-        prompt = task.teacher_prompt(rollout.problem, sees="diagnosis", diagnosis=diagnosis)
+        prompt = task.teacher_prompt(rollout.problem, Diagnosis(diagnosis) if diagnosis is not None else None)
         private = tokenizer.encode(prompt, add_special_tokens=False)
         for prefix, prompt_ids in (("", rollout.prompt_ids), ("teacher_", private)):
             if not rollout.token_ids:

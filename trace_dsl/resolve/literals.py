@@ -38,7 +38,8 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str, *, arg
         context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is one word", fix=f"write one word: {one}")
         return None
     if isinstance(node, Text) and written in allowed:
-        message, fix = f"{what} is a word without quotes", Suggestion(near=written, words=f"drop the quotes: {written}")
+        message = f"the {what} is a word without quotes"
+        fix = Suggestion(near=written, words=f"drop the quotes: {written}")
     elif written is not None and not isinstance(node, Number):
         message, fix = f"`{written}` is no {what}; allowed: {', '.join(allowed)}", did_you_mean(written, allowed)
     else:

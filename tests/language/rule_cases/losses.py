@@ -40,6 +40,18 @@ LOSSES = (
         run=facts(),
     ),
     Case(
+        rule="span-text-leak",
+        fires=(
+            "teacher = self(sync=9, sees=diagnosis)\nrest: fkl()",
+            "rollouts r = policy(sees=diagnosis)\nrest: none",
+        ),
+        misses=("teacher = self(sync=9, sees=solution)\nrest: fkl()", "teacher = self(sync=9)\nrest: fkl()"),
+        run=facts(
+            contexts=("diagnosis", "solution"),
+            context_fields=(("diagnosis", ("diagnosis", "span", "prompt")), ("solution", ("prompt", "solution"))),
+        ),
+    ),
+    Case(
         rule="topk-without-tail",
         fires=("rest: fkl(topk=9)",),
         misses=("rest: fkl(topk=9, tail=drop)", "rest: fkl()"),

@@ -1,0 +1,163 @@
+"""A task that a run file describes: problems from files or a generator, a verifier, an annotator, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from megatron_bridge.annotate.run import open_annotator
+from megatron_bridge.annotate.settings import NoAnnotator, OpenAISettings
+from megatron_bridge.annotation import Annotator, Policy, Problem
+from megatron_bridge.contexts import Context, ContextError, Diagnosis, render
+from megatron_bridge.data import DataError, Order, Rows, open_rows
+from megatron_bridge.data.gym import gym_dataset, split_seed
+from megatron_bridge.data.settings import FilesSettings, GymSettings
+from megatron_bridge.tasks.base import PromptFormat
+from megatron_bridge.tasks.settings import (
+    TaskSettings,
+    context_templates,
+    contexts_of,
+    diagnoses,
+    span_labels,
+    splits_of,
+)
+from megatron_bridge.templates import parse_template
+from megatron_bridge.verify.grade import Grade
+from megatron_bridge.verify.run import open_verifier
+
+
+class DataTask:
+    """See `megatron_bridge.tasks.base.Task` for what each member promises."""
+
+    def __init__(self, settings: TaskSettings, *, folder: Path, cache: Path) -> None:
+        """`folder` is the run file's; `cache` is where a server's annotations are kept if no setting says so."""
+        self._settings, self._folder = settings, folder
+        self._cache = cache
+        if isinstance(settings.annotator, OpenAISettings) and settings.annotator.cache is not None:
+            self._cache = folder / settings.annotator.cache
+        self._template = parse_template(settings.prompt.template)
+        self._contexts = context_templates(settings)
+        self._rows = lru_cache(maxsize=None)(self._open_rows)
+        self._annotators: list[Annotator] = []
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return span_labels(self._settings)
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return contexts_of(self._settings)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return splits_of(self._settings)
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        prompt = self._settings.prompt
+        return PromptFormat(chat=prompt.chat, system=prompt.system, thinking=prompt.thinking)
+
+    @property
+    def max_failures(self) -> tuple[float, float]:
+        annotator = self._settings.annotator
+        return self._settings.verifier.max_failures, 1.0 if isinstance(
+            annotator, NoAnnotator
+        ) else annotator.max_failures
+
+    @property
+    def digest(self) -> str | None:
+        return self._rows("train").digest if isinstance(self._settings.data, FilesSettings) else None
+
+    def start(self, *, held_out: str, problems: int) -> None:
+        """See `Task.start`."""
+        match self._settings.data:
+            case FilesSettings():
+                self.problems(split="train", seed=0, start=0, count=1)
+                rows = len(self._rows(held_out))
+                if problems > rows:
+                    raise DataError(
+                        f"evaluation.problems: {problems}, but the split {held_out!r} has {rows} rows; set it to {rows}"
+                    )
+            case GymSettings():
+                self.problems(split=held_out, seed=0, start=0, count=1)
+        self._verifier.start()
+        self.annotator(_NobodyYet()).start()
+
+    def problems(self, *, split: str, seed: int, start: int, count: int) -> Sequence[Problem]:
+        """Positions start .. start+count-1 of a split; "train" goes on into further epochs, in an order of each.
+
+        Raises ValueError for another split, DataError for a row that cannot be read.
+        """
+        if split not in self.splits:
+            raise ValueError(f"unknown split {split!r}: allowed are {', '.join(map(repr, self.splits))}")
+        positions = range(start, start + count)
+        match self._settings.data:
+            case GymSettings(dataset=name, config=config):
+                drawn = split_seed(split, seed)
+                dataset = gym_dataset(name, drawn, config)
+                entries = [(dataset[index], index) for index in positions]
+                return [
+                    self._problem({"question": e["question"], "answer": e["answer"], "seed": drawn, "index": index})
+                    for e, index in entries
+                ]
+            case FilesSettings(shuffle=shuffle):
+                rows = self._rows(split)
+                order = Order(rows.blocks, seed=seed if shuffle and split == "train" else None)
+                return [self._problem(rows.row(order.row(position))) for position in positions]
+
+    def grade(self, items: Sequence[tuple[Problem, str]]) -> list[Grade]:
+        """See `Task.grade`."""
+        return self._verifier.grade([(problem.data, response) for problem, response in items])
+
+    def annotator(self, policy: Policy) -> Annotator:
+        """See `Task.annotator`."""
+        opened = open_annotator(self._settings.annotator, folder=self._folder, cache=self._cache, policy=policy)
+        self._annotators.append(opened)
+        return opened
+
+    def teacher_prompt(self, problem: Problem, context: Context | None) -> str:
+        """See `Task.teacher_prompt`. Raises ContextError for a diagnosis that the annotator's settings do not list."""
+        if isinstance(context, Diagnosis) and context.kind not in diagnoses(self._settings):
+            raise ContextError(
+                f"unknown diagnosis {context.kind!r}: allowed are {', '.join(map(repr, diagnoses(self._settings)))}"
+            )
+        return render(self._contexts, problem.prompt, context)
+
+    def close(self) -> None:
+        """See `Task.close`."""
+        self._verifier.close()
+        for annotator in self._annotators:
+            annotator.close()
+
+    @cached_property
+    def _verifier(self):
+        data = self._settings.data
+        gym = {"dataset": data.dataset, "config": data.config} if isinstance(data, GymSettings) else None
+        return open_verifier(self._settings.verifier, folder=self._folder, gym=gym)
+
+    def _open_rows(self, split: str) -> Rows:
+        assert isinstance(self._settings.data, FilesSettings)
+        files = self._settings.data.splits[split]
+        return open_rows([self._folder / file for file in files], self._settings.data.columns)
+
+    def _problem(self, row: dict[str, Any]) -> Problem:
+        solution = self._settings.solution
+        for name in (*self._template.names, *(() if solution is None else (solution,))):
+            if name not in row:
+                raise DataError(f"a row of task {self.name!r} has no column {name!r}; it has {', '.join(sorted(row))}")
+        return Problem(
+            prompt=self._template.fill(row), data=row, solution=None if solution is None else str(row[solution])
+        )
+
+
+class _NobodyYet:
+    """In place of a policy while the settings are tried out; it is not asked."""
+
+    def answer(self, messages, *, max_tokens: int, temperature: float):
+        raise AssertionError("a task asks nothing while it starts")

@@ -1,0 +1,60 @@
+"""The policy in training, asked as an annotator of its own responses."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from megatron_bridge.annotation import Message, Missing, Reply, Usage
+from megatron_bridge.prompts import encode_prompt
+from megatron_bridge.rollout.align import decode
+from megatron_bridge.rollout.engine import RolloutEngine, Sample, SamplingParams
+from megatron_bridge.tasks.base import PromptFormat
+
+
+class PolicyAnswers:
+    """A `megatron_bridge.annotation.Policy` over a rollout engine. Every rank with a part of the model calls it."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop_token_ids: tuple[int, ...],
+        seed: int,
+        max_context: int,
+    ) -> None:
+        self._engine, self._tokenizer = engine, tokenizer
+        self._stop, self._seed, self._max_context = stop_token_ids, seed, max_context
+
+    def answer(self, messages: Sequence[Message], *, max_tokens: int, temperature: float) -> list[Reply]:
+        """One reply to each message; a question that leaves no room for an answer is too long."""
+        prompts = [self._encode(message) for message in messages]
+        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) < self._max_context]
+        replies = [Reply(missing=Missing.TOO_LONG, note="the question fills the policy's context")] * len(messages)
+        if not fitting:
+            return replies
+        params = SamplingParams(
+            temperature=temperature, max_new_tokens=max_tokens, stop_token_ids=self._stop, seed=self._seed
+        )
+        keys = [zlib.crc32(repr(prompts[n]).encode()) for n in fitting]
+        answers = self._engine.generate([prompts[n] for n in fitting], 1, params, keys=keys)
+        for n, (sample,) in zip(fitting, answers, strict=True):
+            replies[n] = self._reply(sample, len(prompts[n]))
+        return replies
+
+    def _encode(self, message: Message) -> tuple[int, ...]:
+        if self._tokenizer.chat_template is not None:
+            return encode_prompt(self._tokenizer, PromptFormat(chat=True, system=message.system), message.user)
+        return encode_prompt(self._tokenizer, PromptFormat(), f"{message.system}\n\n{message.user}\n")
+
+    def _reply(self, sample: Sample, prompt_tokens: int) -> Reply:
+        usage = Usage(requests=1, prompt_tokens=prompt_tokens, completion_tokens=len(sample.token_ids))
+        if sample.finish == "length":
+            return Reply(missing=Missing.CUT, note="the answer was cut at task.annotator.max_tokens", usage=usage)
+        text = decode(self._tokenizer, sample.token_ids[:-1])
+        if not text.strip():
+            return Reply(missing=Missing.EMPTY, note="its answer is empty", usage=usage)
+        return Reply(text=text, usage=usage)
