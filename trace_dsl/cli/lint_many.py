@@ -51,9 +51,13 @@ def lint_paths(paths: Sequence[str], linter: Linter) -> Iterable[LintResult | Sp
     from concurrent.futures.process import BrokenProcessPool
 
     pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    done = False
     try:
-        return list(pool.map(linter, paths, chunksize=_CHUNK))
+        answers = list(pool.map(linter, paths, chunksize=_CHUNK))
+        done = True
+        return answers
     except BrokenProcessPool as error:
         raise TraceError("a process that was linting has been killed; lint fewer specs at a time") from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # A pool that nobody waits for may still be closing its pipes when the interpreter wants to wake it at its end.
+        pool.shutdown(wait=done, cancel_futures=True)
