@@ -15,13 +15,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
+from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
 from megatron_bridge.tasks import get_task
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
-
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class LayoutSettings(Strict):
@@ -34,16 +32,6 @@ class LayoutSettings(Strict):
     @property
     def layout(self) -> Layout:
         return Layout(tp=self.tp, pp=self.pp, dp=self.dp)
-
-
-class RolloutSettings(Strict):
-    """prompts: problems an iteration, over all ranks; group_size: responses to each; temperature: of sampling."""
-
-    prompts: Positive = 32
-    group_size: Positive = 8
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    max_response_tokens: Positive = 256
-    max_batch: Positive = 256
 
 
 class OptimizerSettings(Strict):
@@ -128,6 +116,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
             shape = read_shape(policy_path)
         except ValueError as error:
             problems.append(f"{path}: policy: {error}")
+    problems += [f"{path}: {text}" for text in rollout_problems(file.rollout, dp=file.layout.dp)]
     task = None
     try:
         task = get_task(file.task)

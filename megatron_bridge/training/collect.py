@@ -16,7 +16,7 @@ import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.rollout.align import AlignedText, align, token_spans
-from megatron_bridge.rollout.engine import Finish, RolloutEngine, SamplingParams
+from megatron_bridge.rollout.engine import Finish, Pending, RolloutEngine, SamplingParams
 from megatron_bridge.tasks.base import Annotation, Problem, Task
 from trace_dsl.lowering import RolloutBatch
 from trace_dsl.model import Sees
@@ -25,13 +25,17 @@ from trace_dsl.terms import Signal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One sampled response with its verdict. `group` is the global number of its prompt."""
+    """One sampled response with its verdict. `group` is the global number of its prompt.
+
+    weight_versions: for each token, the optimizer steps behind the weights that drew it.
+    """
 
     group: int
     problem: Problem
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    weight_versions: tuple[int, ...]
     finish: Finish
     aligned: AlignedText
     reward: float
@@ -60,22 +64,42 @@ def share(count: int, rank: int, ranks: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
-def sample_rollouts(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRollouts:
+    """Responses that an engine was asked for."""
+
+    problems: Sequence[Problem]
+    keys: Sequence[int]
+    prompts: Sequence[tuple[int, ...]]
+    pending: Pending
+
+
+def begin_rollouts(
     engine: RolloutEngine,
-    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     keys: Sequence[int],
     *,
     n: int,
     params: SamplingParams,
-    annotate: bool = True,
-) -> list[Rollout]:
-    """Sample `n` responses to each problem; verify and annotate them. Rollouts of one problem stand together."""
+) -> PendingRollouts:
+    """Ask for `n` responses to each problem."""
     prompts = [tuple(tokenizer.encode(p.prompt, add_special_tokens=False)) for p in problems]
-    answers = engine.generate(prompts, n, params, keys=keys)
+    return PendingRollouts(
+        problems=problems, keys=keys, prompts=prompts, pending=engine.start(prompts, n, params, keys=keys)
+    )
+
+
+def finish_rollouts(
+    asked: PendingRollouts, task: Task, tokenizer: PreTrainedTokenizerBase, *, annotate: bool = True
+) -> tuple[list[Rollout], float]:
+    """Wait for the responses, verify and annotate them; also the seconds that drawing them took.
+
+    Rollouts of one problem stand together. Collective where the engine's waiting is.
+    """
+    drawn = asked.pending.result()
     rollouts = []
-    for problem, key, prompt_ids, samples in zip(problems, keys, prompts, answers, strict=True):
+    for problem, key, prompt_ids, samples in zip(asked.problems, asked.keys, asked.prompts, drawn.samples, strict=True):
         for sample in samples:
             written = sample.token_ids[:-1] if sample.finish == "stop" else sample.token_ids
             aligned = align(tokenizer, written)
@@ -88,6 +112,7 @@ def sample_rollouts(
                     prompt_ids=prompt_ids,
                     token_ids=sample.token_ids,
                     logprobs=sample.logprobs,
+                    weight_versions=sample.weight_versions,
                     finish=sample.finish,
                     aligned=aligned,
                     reward=reward,
@@ -96,7 +121,7 @@ def sample_rollouts(
                     else Annotation(),
                 )
             )
-    return rollouts
+    return rollouts, drawn.seconds
 
 
 def gather_rollouts(mine: list[Rollout], group: dist.ProcessGroup) -> list[Rollout]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
 from megatron_bridge.run_file import RunFile
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.collect import gather_rollouts, sample_rollouts, share
+from megatron_bridge.training.collect import begin_rollouts, finish_rollouts, gather_rollouts, share
 
 SHOWN = 4
 
@@ -50,9 +50,8 @@ def evaluate(
         stop_token_ids=stop,
         seed=settings.seed,
     )
-    rollouts = gather_rollouts(
-        sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params, annotate=False), dp_group
-    )
+    asked = begin_rollouts(engine, tokenizer, problems, mine, n=1, params=params)
+    rollouts = gather_rollouts(finish_rollouts(asked, task, tokenizer, annotate=False)[0], dp_group)
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     return Evaluation(
         accuracy=float((rewards >= 1.0).double().mean()),

@@ -74,6 +74,8 @@ def _run(loaded: LoadedRun, plan: Plan, directory: RunDirectory, interrupt: Inte
         if first:
             print(f"error: {error}\n{_last_checkpoint(directory)}", file=sys.stderr, flush=True)
         return EXIT_FAILED
+    finally:
+        loop.close()
     if first:
         if outcome.finished:
             _write_summary(loaded, plan, directory, outcome)
@@ -127,6 +129,7 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "task": loaded.file.task,
         "seed": loaded.file.seed,
         "temperature": loaded.file.rollout.temperature,
+        "rollout_engine": loaded.file.rollout.engine,
         "evaluation_split": loaded.file.evaluation.split,
         "policy": str(loaded.policy_path),
         "model": str(directory.model),

@@ -36,7 +36,8 @@ class StepResult:
     """loss: the global objective; loss_C: its part from each channel; both summed over data-parallel ranks.
 
     logp_gap: mean |log-prob now - log-prob when sampled| over routed tokens; entropy, nats a token; clip_fraction of
-    routed policy-gradient tokens; grad_norm before clipping; lr that the step used.
+    routed policy-gradient tokens; grad_norm before clipping; lr that the step used; mismatch, mismatch_max: mean and
+    largest |trainer's - engine's log-prob| over routed tokens that the weights of this step drew, None without any.
     """
 
     loss: float
@@ -46,6 +47,8 @@ class StepResult:
     clip_fraction: float
     grad_norm: float
     lr: float
+    mismatch: float | None
+    mismatch_max: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -167,9 +170,11 @@ def train_step(
     trainer.model.zero_grad_buffer()
     trainer.optimizer.zero_grad()
     parts = accumulate_gradients(trainer.model, micro_batches, teachers, temperature=temperature, vocab_size=vocab_size)
-    sums = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+    sums = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0] if name != "mismatch_max"}
     for total in sums.values():
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
+    mismatch_max = torch.stack([part["mismatch_max"] for part in parts]).max()
+    dist.all_reduce(mismatch_max, op=dist.ReduceOp.MAX, group=parallel_state.get_data_parallel_group())
     loss = float(sums["loss_C"].sum())
     if not torch.isfinite(sums["loss_C"]).all():
         raise FloatingPointError(f"the loss of step {step} is {loss}")
@@ -185,18 +190,24 @@ def train_step(
         clip_fraction=float(sums["clipped"]) / evaluated,
         grad_norm=float(grad_norm),
         lr=float(lr),
+        mismatch=float(sums["mismatch"] / sums["fresh"]) if sums["fresh"] else None,
+        mismatch_max=float(mismatch_max) if sums["fresh"] else None,
     )
 
 
 def _sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
-    """Sums over one micro-batch, float64, that add up over micro-batches and data-parallel ranks."""
+    """Sums over one micro-batch, float64, that add up over micro-batches and data-parallel ranks, and one maximum."""
     stats = result.stats
     routed_T = (batch.routing.weight_CT != 0).any(0)
     change_T = (stats.logp_T - batch.old_logp_T).abs()
+    mismatch_t = change_T[routed_T & batch.fresh_T].double()
     return {
         "loss_C": result.loss_C.double(),
         "evaluated": routed_T.double().sum(),
         "logp_gap": change_T[routed_T].double().sum(),
         "entropy": stats.entropy_T[routed_T].double().sum(),
         "clipped": stats.clipped_T[routed_T].double().sum(),
+        "fresh": torch.tensor(float(len(mismatch_t)), dtype=torch.float64, device=mismatch_t.device),
+        "mismatch": mismatch_t.sum(),
+        "mismatch_max": mismatch_t.max() if len(mismatch_t) else mismatch_t.sum(),
     }

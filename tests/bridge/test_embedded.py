@@ -49,7 +49,7 @@ def _everything(directory: str) -> dict:
 def _one_layout(model) -> dict:
     engine, found = _engine(model), {}
     found["again"] = engine.generate(PROMPTS, N, PARAMS, keys=KEYS)
-    engine.weight_version = 8
+    engine.sync(8)
     found["pieces"] = {
         size: _engine(model, max_batch=size).generate(PROMPTS, N, PARAMS, keys=KEYS) for size in (1, 2, 5, 20)
     }
@@ -218,8 +218,9 @@ def test_padded_columns_are_never_sampled(found):
 
 
 def test_weight_version_is_the_trainers(found):
-    assert found["again"][0][0].weight_version == 0
-    assert found["alone"][0][0].weight_version == 8
+    for name, version in (("again", 0), ("alone", 8)):
+        for sample in itertools.chain(*found[name]):
+            assert sample.weight_versions == (version,) * len(sample.token_ids)
 
 
 def test_the_models_mode_is_restored(found):
