@@ -31,7 +31,7 @@ N = 8
 @contextlib.contextmanager
 def served(model: torch.nn.Module, folder: Path, urls: Sequence[str], **settings: Any) -> Iterator[ServedEngine]:
     """An engine whose time-outs are short enough for a test."""
-    quick = {"health_timeout": 8.0, "server_timeout": 120.0, "urls": list(urls)}
+    quick = {"health_timeout": 20.0, "server_timeout": 120.0, "urls": list(urls)}
     engine = ServedEngine(
         model,
         shape=read_shape(POLICY),

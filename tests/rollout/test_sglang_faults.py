@@ -50,7 +50,7 @@ def test_requests_without_an_answer_are_given_up_and_asked_again(model, server, 
 
 
 def test_a_hung_server_is_noticed_and_used_again_when_it_wakes(model, server, tmp_path):
-    with served(model, tmp_path, [server.url], health_timeout=3.0) as engine:
+    with served(model, tmp_path, [server.url], health_timeout=6.0) as engine:
         engine.sync(0)
         pending = engine.start(PROMPTS, N, LONG, keys=KEYS)
         until_busy(engine, 30)
