@@ -170,7 +170,13 @@ class Client:
         """One request for the rest of a sample, and the step of the weights that drew it; None for other weights."""
         await self._open.wait()
         target = await self._target()
-        if not self._open.is_set():
+        try:
+            return await self._ask(target, request, drawing)
+        finally:
+            self.pool.release(target)
+
+    async def _ask(self, target: Server, request: Request, drawing: _Drawing) -> tuple[Answer | None, int]:
+        if not self._open.is_set():  # closed while a target was waited for
             return Answer(token_ids=(), logprobs=(), versions=(), finish="abort"), self.version
         version = self.version
         budget = request.budget - len(drawing.token_ids)
@@ -188,7 +194,7 @@ class Client:
 
     async def _target(self) -> Server:
         try:
-            return await asyncio.wait_for(self.pool.least_busy(), self._settings.server_timeout)
+            return await asyncio.wait_for(self.pool.claim(), self._settings.server_timeout)
         except TimeoutError:
             states = ", ".join(f"{server.url} is {server.state.value}" for server in self.pool.everything)
             raise RolloutError(

@@ -59,6 +59,7 @@ class ServedEngine:
         self._background: Background | None = None
         self._client: Client | None = None
         self._watch: Watch | None = None
+        self._watching: Future[None] | None = None
         self._sender: WeightSender | None = None
         self._step = -1
         self._run = ""
@@ -146,7 +147,7 @@ class ServedEngine:
             try:
                 self._background.run(self._watch.start())
                 self._max_context = min(self._max_context, self._client.longest_input + 1)
-                self._background.submit(self._watch.watch())
+                self._watching = self._background.submit(self._watch.watch())
             except RolloutError as error:
                 problem = str(error)
         self._sender = WeightSender(
@@ -196,24 +197,36 @@ class ServedEngine:
         deadline = time.monotonic() + self._settings.server_timeout
         version = version_name(self._run, step)
         while True:
-            servers = self._sender.send(self._model, version)
-            box: list[Any] = [None, [], False]
-            if self._first:
-                box = [*self._probed(servers, probe, expected), time.monotonic() > deadline]
-            dist.broadcast_object_list(box, src=0)
-            problem, current, late = box
-            self._raise_together(problem)
+            current: list[str] = []
+            if self._someone_answers():
+                servers = self._sender.send(self._model, version)
+                box: list[Any] = [None, []]
+                if self._first:
+                    box = list(self._probed(servers, probe, expected))
+                dist.broadcast_object_list(box, src=0)
+                problem, current = box
+                self._raise_first([problem])
             if current:
                 break
-            if late:
-                reason = self._client.problem if self._client is not None else ""
-                self._raise_together(f"no server took the weights of step {step}: {reason}" if self._first else None)
-            self._check_lives()
+            self._raise_together(self._no_server(step) if time.monotonic() > deadline else self._given_up())
             time.sleep(_AGAIN_AFTER)
         self._step = step
         if self._client is not None and self._background is not None:
             self._background.run(self._client.go_on(step, current))
         self._sync_seconds += time.perf_counter() - began
+
+    def _someone_answers(self) -> bool:
+        """Whether rank 0 knows a server to send weights to. Collective."""
+        box = [self._client is not None and any(s.state is not State.DOWN for s in self._client.pool.servers)]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def _no_server(self, step: int) -> str:
+        reason = "none answers" if self._client is None else self._client.problem or "none answers"
+        return (
+            f"no server took the weights of step {step} in {self._settings.server_timeout:g} s "
+            f"(rollout.server_timeout): {reason}"
+        )
 
     def _probed(
         self, servers: Sequence[Server], probe: list[list[int]], expected: list[list[float]]
@@ -271,8 +284,8 @@ class ServedEngine:
             return None, True, False
         until = time.monotonic() + _TOGETHER_EVERY
         while time.monotonic() < until:
-            if self._watch.fatal is not None:
-                return str(self._watch.fatal), False, False
+            if gone := self._given_up():
+                return gone, False, False
             if self._client.pool.wants_weights:
                 return None, False, True
             try:
@@ -284,10 +297,13 @@ class ServedEngine:
                 return str(error), False, False
         return None, False, False
 
-    def _check_lives(self) -> None:
-        """Raise on every rank where the servers are gone for good."""
-        fatal = None if self._watch is None else self._watch.fatal
-        self._raise_together(None if fatal is None else str(fatal))
+    def _given_up(self) -> str | None:
+        """Why the servers are gone for good, where they are."""
+        if self._watch is not None and self._watch.fatal is not None:
+            return str(self._watch.fatal)
+        if self._watching is not None and self._watching.done():
+            return str(self._watching.exception())
+        return None
 
     def _raise_together(self, problem: str | None) -> None:
         problems: list[str | None] = [None] * dist.get_world_size()

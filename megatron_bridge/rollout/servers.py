@@ -21,7 +21,8 @@ class State(Enum):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Server:
-    """One server or router. `posts` are the requests in flight; `answered` when it answered last; `lives`
+    """One server or router. `posts` are the requests in flight; `claimed` counts who is about to send one
+    or waits for it; `answered` when it answered last; `lives`
     counts how often it was found after it had been away."""
 
     url: str
@@ -29,6 +30,7 @@ class Server:
     ranks: int = 1
     session: bool = False
     posts: set[asyncio.Task[bytes]] = field(default_factory=set)
+    claimed: int = 0
     answered: float = 0.0
     lives: int = 0
 
@@ -72,11 +74,17 @@ class Pool:
         async with self._changed:
             self._changed.notify_all()
 
-    async def least_busy(self) -> Server:
-        """The target with the fewest requests in flight; waits until one can be used."""
+    async def claim(self) -> Server:
+        """The least busy target; waits until one can be used. Give it back with `release`."""
         async with self._changed:
             await self._changed.wait_for(self._usable)
-        return min(self._usable(), key=lambda target: len(target.posts))
+            target = min(self._usable(), key=lambda target: target.claimed)
+            target.claimed += 1  # before anyone else chooses
+            return target
+
+    def release(self, target: Server) -> None:
+        """The end of a claim."""
+        target.claimed -= 1
 
     def _usable(self) -> list[Server]:
         if self.router is not None and not any(server.state is State.UP for server in self.servers):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import Backend, PrefixStore, _new_process_group_helper, _world, rendezvous
+from torch.distributed.distributed_c10d import Backend, PrefixStore, _new_process_group_helper, _world
 
 from megatron_bridge.device import backend, training_device
 from megatron_bridge.model.hf import collect_hf, save_hf
@@ -150,10 +150,9 @@ class WeightSender:
         """Open the sessions that newer servers want; one that an earlier failure left open is closed first."""
         plain = [server for server in servers if not server.session]
         opening = [server for server in servers if server.session]
-        with contextlib.suppress(RolloutError):
-            for _, call in self._asked(opening, "/end_weight_update", {}):
-                with contextlib.suppress(RolloutError):
-                    call.result()
+        for _, call in self._asked(opening, "/end_weight_update", {}):
+            with contextlib.suppress(RolloutError):
+                call.result()
         return plain + self._all(opening, "/begin_weight_update", {})
 
     def _ended(self, servers: Sequence[Server]) -> list[Server]:
@@ -241,8 +240,8 @@ class _Group:
     def __init__(self, name: str, members: tuple[tuple[str, int], ...], address: str, port: int, world: int) -> None:
         self.name, self.members = name, members
         wait = timedelta(seconds=_GROUP_SECONDS)
-        store, _, _ = next(rendezvous(f"tcp://{address}:{port}", 0, world, timeout=wait))
-        store.set_timeout(wait)
+        # made by hand: torch's rendezvous would join torchrun's own store
+        store = dist.TCPStore(address, port, world, is_master=True, timeout=wait, wait_for_workers=False)
         # torch has no public way to make a group with processes outside of its world; SGLang makes its side like this
         self._group, _ = _new_process_group_helper(
             world, 0, [], Backend(backend()), PrefixStore(name, store), group_name=name, timeout=wait
