@@ -21,13 +21,14 @@ def start_parallel(layout: Layout, seed: int) -> None:
 
     torch.distributed is started from torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) unless
     it already runs; without them this process is a world of one. Collectives: those that make the groups.
-    Raises LayoutError where the number of ranks is not tp x pp x dp, before any group is made.
+    Raises LayoutError where the number of ranks is not tp x pp x cp x dp, before any group is made.
     """
     started = dist.is_initialized()
     world = dist.get_world_size() if started else int(os.environ.get("WORLD_SIZE", "1"))
     if world != layout.world:
         raise LayoutError(
-            f"{world} ranks are not tp {layout.tp} x pp {layout.pp} x dp {layout.dp} = {layout.world}: "
+            f"{world} ranks are not tp {layout.tp} x pp {layout.pp} x cp {layout.cp} x dp {layout.dp} = "
+            f"{layout.world}: "
             f"start {layout.world} processes (torchrun --nproc-per-node {layout.world}), or change the layout"
         )
     device = training_device()
@@ -40,7 +41,9 @@ def start_parallel(layout: Layout, seed: int) -> None:
             dist.init_process_group(backend(), store=dist.HashStore(), rank=0, world_size=1)
     with megatron_runtime():
         parallel_state.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tp, pipeline_model_parallel_size=layout.pp
+            tensor_model_parallel_size=layout.tp,
+            pipeline_model_parallel_size=layout.pp,
+            context_parallel_size=layout.cp,
         )
         torch.manual_seed(seed)
         # The inference tracker draws nothing and saves no state: training uses no dropout.

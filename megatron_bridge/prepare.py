@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from megatron_bridge.run_file import LoadedRun, load_run
 from trace_dsl import lint_file
-from trace_dsl.errors import SpecError
-from trace_dsl.model import Diagnostic, Severity
+from trace_dsl.checks.reading import channels_of
+from trace_dsl.errors import RunFileError, SpecError
+from trace_dsl.model import Diagnostic, PolicyGradient, RatioLevel, Severity, Spec
 from trace_dsl.plan import Plan, compile_plan
 from trace_dsl.plan.support import unsupported
 from trace_dsl.report import render
@@ -27,4 +28,18 @@ def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, P
     errors = [d for d in diagnostics if d.severity is Severity.ERROR]
     if errors or result.spec is None:
         raise SpecError(f"{loaded.spec_path} cannot be used in this run:\n{render(errors, loaded.spec_path)}")
+    if problems := list(_cut_responses(loaded, result.spec)):
+        raise RunFileError("\n".join(problems))
     return loaded, compile_plan(result.spec, loaded.facts), diagnostics
+
+
+def _cut_responses(loaded: LoadedRun, spec: Spec) -> Iterator[str]:
+    """Losses that need a response in one piece, under a layout that cuts it."""
+    cp = loaded.file.layout.cp
+    for _, channel in channels_of(spec):
+        kernel = channel.kernel
+        if cp > 1 and isinstance(kernel, PolicyGradient) and kernel.level is RatioLevel.SEQUENCE:
+            yield (
+                f"{loaded.path}: layout.cp: {cp} context parallel ranks each hold a part of every response, but line "
+                f"{channel.place.line} of {loaded.spec_path} takes a ratio over whole responses; set layout.cp to 1"
+            )

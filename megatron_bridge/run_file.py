@@ -7,35 +7,54 @@ directory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
+from megatron_bridge.other_names import meant_by, settings_named
 from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
 from megatron_bridge.tasks import get_task
+from megatron_bridge.tasks.base import Task
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
 
 
 class LayoutSettings(Strict):
-    """How ranks are split; the job runs on tp x pp x dp processes."""
+    """How ranks are split; the job runs on tp x pp x cp x dp processes.
+
+    sp: the tp ranks share the places of sequences between matrix products. recompute: layers are computed again in the
+    backward pass, for less memory.
+    """
 
     tp: Positive = 1
     pp: Positive = 1
+    cp: Positive = 1
     dp: Positive = 1
+    sp: bool = False
+    recompute: bool = False
+
+    @model_validator(mode="after")
+    def _sequence_parallel_over_ranks(self) -> LayoutSettings:
+        if self.sp and self.tp == 1:
+            raise ValueError("sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or sp to false")
+        return self
 
     @property
     def layout(self) -> Layout:
-        return Layout(tp=self.tp, pp=self.pp, dp=self.dp)
+        return Layout(tp=self.tp, pp=self.pp, cp=self.cp, dp=self.dp, sp=self.sp)
 
 
 class OptimizerSettings(Strict):
-    """AdamW. lr: peak learning rate; warmup: steps of linear rise; decay: what follows, down to min_lr."""
+    """AdamW. lr: peak learning rate; warmup: steps of linear rise; decay: what follows, down to min_lr.
+
+    distributed: each data-parallel rank holds a part of the state, for less memory.
+    """
 
     lr: Annotated[float, Field(gt=0)] = 1e-5
     warmup: Count = 0
@@ -46,6 +65,7 @@ class OptimizerSettings(Strict):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_grad: Annotated[float, Field(gt=0)] = 1.0
+    distributed: bool = False
 
 
 class EvaluationSettings(Strict):
@@ -107,31 +127,32 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
     overrides: `a.b=value` items, values read as YAML. Raises RunFileError whose message holds every mistake, one a
     line.
     """
-    file = _validate(path, _override(_read_yaml(path), overrides))
+    file, lines, doubtful = _validate(_override(_read_yaml(path), overrides))
     spec_path, policy_path = path.parent / file.spec, path.parent / file.policy
-    problems = list(_path_problems(path, file, spec_path, policy_path))
-    shape = None
-    if not problems:
-        try:
-            shape = read_shape(policy_path)
-        except ValueError as error:
-            problems.append(f"{path}: policy: {error}")
-    problems += [f"{path}: {text}" for text in rollout_problems(file.rollout, dp=file.layout.dp)]
-    task = None
+    shape: ModelShape | None = None
+    policy_problems = list(_policy_problems(policy_path))
+    try:
+        shape = None if policy_problems else read_shape(policy_path)
+    except ValueError as error:
+        policy_problems.append(str(error))
+    task: Task | None = None
+    task_problems = []
     try:
         task = get_task(file.task)
     except ValueError as error:
-        problems.append(f"{path}: task: {error}")
-    if task is not None and file.evaluation.split not in task.splits:
-        problems.append(
-            f"{path}: evaluation.split: {file.evaluation.split!r} is no split of the task {task.name!r}: "
-            f"choose from {', '.join(task.splits)}"
-        )
-    if shape is not None:
-        problems += [f"{path}: layout: {text}" for text in layout_problems(shape, file.layout.layout)]
-        problems += [f"{path}: {text}" for text in _size_problems(file, shape)]
-    if problems or shape is None or task is None:
-        raise RunFileError("\n".join(problems))
+        task_problems.append(str(error))
+    found = [
+        *(_Problem("spec", text) for text in _spec_problems(file, spec_path)),
+        *(_Problem("policy", text) for text in policy_problems),
+        *(_Problem("task", text) for text in task_problems),
+        *(() if task is None else _split_problems(file, task)),
+        *_size_problems(file),
+        *(_Problem(*problem) for problem in rollout_problems(file.rollout, ranks=file.layout.cp * file.layout.dp)),
+        *(() if shape is None else _shape_problems(file, shape)),
+    ]
+    lines += [problem.line for problem in found if not problem.hangs_on(doubtful)]
+    if lines or shape is None or task is None:
+        raise RunFileError("\n".join(f"{path}: {line}" for line in lines))
     facts = RunFacts(
         total_steps=file.steps,
         group_size=file.rollout.group_size,
@@ -149,54 +170,104 @@ def load_run_facts(path: Path) -> RunFacts:
     return load_run(path).facts
 
 
-def _path_problems(path: Path, file: RunFile, spec_path: Path, policy_path: Path) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What is wrong with a setting, told from its value and from those of `others`."""
+
+    setting: str
+    message: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        return f"{self.setting}: {self.message}"
+
+    def hangs_on(self, doubtful: frozenset[str]) -> bool:
+        """Whether it is told from a setting whose value is not known."""
+        groups = {setting.partition(".")[0] for setting in (self.setting, *self.others)}
+        return bool(doubtful & {self.setting, *self.others, *groups})
+
+
+def _spec_problems(file: RunFile, spec_path: Path) -> Iterator[str]:
     if not spec_path.is_file():
         here = f"; {file.spec!r} is there seen from the working directory: write {str(Path(file.spec).resolve())!r}"
-        yield (
-            f"{path}: spec: no file {str(spec_path)!r} (paths are relative to the run file)"
-            + (here if Path(file.spec).is_file() else "")
+        yield f"no file {str(spec_path)!r} (paths are relative to the run file)" + (
+            here if Path(file.spec).is_file() else ""
         )
+
+
+def _policy_problems(policy_path: Path) -> Iterator[str]:
     for name in ("config.json", "tokenizer.json"):
         if not (policy_path / name).is_file():
-            yield f"{path}: policy: {str(policy_path)!r} is no Hugging Face model directory: it has no {name}"
+            yield f"{str(policy_path)!r} is no Hugging Face model directory: it has no {name}"
     if policy_path.is_dir() and not list(policy_path.glob("*.safetensors")):
-        yield f"{path}: policy: {str(policy_path)!r} holds no *.safetensors weights"
+        yield f"{str(policy_path)!r} holds no *.safetensors weights"
 
 
-def _size_problems(file: RunFile, shape: ModelShape) -> Iterator[str]:
+def _split_problems(file: RunFile, task: Task) -> Iterator[_Problem]:
+    if file.evaluation.split not in task.splits:
+        yield _Problem(
+            "evaluation.split",
+            f"{file.evaluation.split!r} is no split of the task {task.name!r}: choose from {', '.join(task.splits)}",
+            ("task",),
+        )
+
+
+def _size_problems(file: RunFile) -> Iterator[_Problem]:
     """What divides what; each message names the values and the fix."""
     rows = file.rollout.prompts * file.rollout.group_size
-    if file.layout.pp > 1:
-        yield (
-            f"layout.pp: {file.layout.pp} pipeline stages cannot sample in the training process; "
-            "set layout.pp to 1 and use tp and dp"
+    sampling = file.layout.cp * file.layout.dp
+    if file.rollout.prompts % sampling:
+        yield _Problem(
+            "rollout.prompts",
+            f"{file.rollout.prompts} prompts cannot be shared out over {sampling} ranks "
+            f"(cp {file.layout.cp} x dp {file.layout.dp}); make it a multiple of {sampling}",
+            ("layout.cp", "layout.dp"),
         )
+    cut = ("rollout.prompts", "minibatches", "layout.dp")
     if file.rollout.prompts % (file.minibatches * file.layout.dp):
-        yield (
-            f"rollout.prompts: {file.rollout.prompts} prompts cannot be split into {file.minibatches} minibatches "
-            f"x {file.layout.dp} data-parallel ranks; make it a multiple of {file.minibatches * file.layout.dp}"
+        yield _Problem(
+            "rollout.prompts",
+            f"{file.rollout.prompts} prompts cannot be split into {file.minibatches} minibatches "
+            f"x {file.layout.dp} data-parallel ranks; make it a multiple of {file.minibatches * file.layout.dp}",
+            cut,
         )
     elif (rows // (file.minibatches * file.layout.dp)) % file.micro_batch:
         share = rows // (file.minibatches * file.layout.dp)
-        yield (
-            f"micro_batch: {file.micro_batch} does not divide the {share} rollouts that a rank trains on in a step "
+        yield _Problem(
+            "micro_batch",
+            f"{file.micro_batch} does not divide the {share} rollouts that a rank trains on in a step "
             f"({file.rollout.prompts} prompts x {file.rollout.group_size} / {file.minibatches} minibatches / "
-            f"dp {file.layout.dp}); pick a divisor of {share}"
+            f"dp {file.layout.dp}); pick a divisor of {share}",
+            (*cut, "rollout.group_size"),
         )
     if file.steps % file.minibatches:
-        yield (
-            f"steps: {file.steps} is no multiple of minibatches = {file.minibatches}; "
-            f"set it to {file.steps // file.minibatches * file.minibatches or file.minibatches}"
+        yield _Problem(
+            "steps",
+            f"{file.steps} is no multiple of minibatches = {file.minibatches}; "
+            f"set it to {file.steps // file.minibatches * file.minibatches or file.minibatches}",
+            ("minibatches",),
         )
     if file.checkpoint.every % file.minibatches:
-        yield (
-            f"checkpoint.every: {file.checkpoint.every} is no multiple of minibatches = {file.minibatches}: "
-            "a checkpoint stands between two iterations of rollouts"
+        yield _Problem(
+            "checkpoint.every",
+            f"{file.checkpoint.every} is no multiple of minibatches = {file.minibatches}: "
+            "a checkpoint stands between two iterations of rollouts",
+            ("minibatches",),
         )
+
+
+def _shape_problems(file: RunFile, shape: ModelShape) -> Iterator[_Problem]:
+    """What does not fit the policy."""
+    for text in layout_problems(shape, file.layout.layout):
+        yield _Problem("layout", text, ("policy", "layout.tp", "layout.pp", "layout.dp"))
     if file.rollout.max_response_tokens >= shape.max_position:
-        yield (
-            f"rollout.max_response_tokens: {file.rollout.max_response_tokens} leaves no room for a prompt in the "
-            f"policy's context of {shape.max_position} tokens; set it to {shape.max_position} less the longest prompt"
+        yield _Problem(
+            "rollout.max_response_tokens",
+            f"{file.rollout.max_response_tokens} tokens fill the policy's context of {shape.max_position} "
+            f"(max_position_embeddings) and leave no room for a prompt; set it to at most {shape.max_position - 1}, "
+            "less the longest prompt",
+            ("policy",),
         )
 
 
@@ -241,12 +312,33 @@ def _override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     return data
 
 
-def _validate(path: Path, data: dict[str, Any]) -> RunFile:
+# What stands for a setting that must be given and is not, or is wrong: nothing is concluded from it.
+_STAND_INS: dict[str, Any] = {"name": "run", "spec": "", "policy": "", "task": "", "steps": 1}
+
+
+def _validate(data: dict[str, Any]) -> tuple[RunFile, list[str], frozenset[str]]:
+    """The settings, what is wrong with them, and those, or their groups, whose values are not known for that.
+
+    A setting that is wrong is left at its default. Where one is unknown, another of its group may be meant.
+    """
     try:
-        return RunFile.model_validate(data)
+        return RunFile.model_validate(data), [], frozenset()
     except ValidationError as error:
-        lines = (f"{path}: {where(loc)}: {message}" for loc, message in problems(error, RunFile))
-        raise RunFileError("\n".join(lines)) from error
+        lines = [f"{where(loc)}: {message}" for loc, message in problems(error, RunFile, meant_by)]
+        places = [(entry["loc"], entry["type"] == "extra_forbidden") for entry in error.errors()]
+    sound = deepcopy(data)
+    doubtful: set[str] = set()
+    for (*groups, leaf), unknown in places:
+        place: Any = sound
+        for group in groups:
+            place = place[group]
+        for key in [key for key in place if key == leaf or not isinstance(key, str)]:
+            del place[key]
+        if unknown:
+            doubtful.update(map(str, groups) if groups else settings_named(str(leaf)))
+        else:
+            doubtful.add(where((*groups, leaf)))
+    return RunFile.model_validate(_STAND_INS | sound), lines, frozenset(doubtful)
 
 
 def dump_run(loaded: LoadedRun) -> str:

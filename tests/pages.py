@@ -1,7 +1,8 @@
 """Pages whose blocks run: README.md and docs/tutorial.md do what they say and print what they show.
 
-A block of ```bash or ```python runs in a folder of a newcomer; `bash fails` must end with exit code 1. ```output is
-what the block before it printed, all of it: a line of … stands for any lines, and … within a line for any text.
+A block of ```bash or ```python runs in a folder of a newcomer, or where a `cd` of an earlier block led; `bash fails`
+must end with exit code 1. ```output is what the block before it printed, all of it: a line of … stands for any lines,
+and … within a line for any text.
 ```trace and ```yaml blocks with a title are files, written as they are read.
 
 `python -m tests.pages` writes the output blocks of docs/tutorial.md anew, those without a …; review the diff.
@@ -77,20 +78,22 @@ def run_page(page: str, folder: Path) -> Iterator[Shown]:
     """Run a page's blocks from top to bottom; raises AssertionError for one that does not end as it should."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    printed = ""
+    printed, here = "", folder
     for block in blocks(page):
         match block.kind:
             case "output":
                 yield Shown(block=block, printed=printed)
             case "trace" | "yaml" if block.title is not None:
-                (folder / block.title).write_text(block.text, encoding="utf-8")
+                (here / block.title).write_text(block.text, encoding="utf-8")
             case "bash" | "python":
-                printed = _run(block, folder, environment)
+                printed, here = _run(block, here, environment)
             case _:
                 pass
 
 
-def _run(block: Block, folder: Path, environment: dict[str, str]) -> str:
+def _run(block: Block, folder: Path, environment: dict[str, str]) -> tuple[str, Path]:
+    """What a block printed, and the folder that it went to."""
+    moves = [line.removeprefix("cd ") for line in block.text.splitlines() if line.startswith("cd ")]
     program = ["bash", "-c"] if block.kind == "bash" else [sys.executable, "-c"]
     done = subprocess.run(
         [*program, block.text],
@@ -103,7 +106,7 @@ def _run(block: Block, folder: Path, environment: dict[str, str]) -> str:
     )
     expected = 1 if "fails" in block.marks else 0
     assert done.returncode == expected, f"{block.text}\nended with {done.returncode}:\n{done.stdout[-3000:]}"
-    return done.stdout
+    return done.stdout, folder.joinpath(*moves)
 
 
 def agrees(shown: Shown) -> bool:

@@ -27,7 +27,7 @@ STAGES = (
     ("trace_dsl.lowering",),
     ("trace_dsl.expect",),
     ("megatron_bridge.losses", "megatron_bridge.tasks", "megatron_bridge.device"),
-    ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam"),
+    ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam", "megatron_bridge.other_names"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
     ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files"),
     ("megatron_bridge.checkpoint", "megatron_bridge.run_file"),

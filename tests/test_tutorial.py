@@ -20,7 +20,9 @@ def test_the_tutorials_blocks_run_and_print_what_it_shows(tmp_path: Path) -> Non
         assert agrees(shown), f"expected\n{shown.block.text}\ngot\n{shown.printed}"
     kinds = [block.kind for block in blocks(page)]
     assert kinds.count("bash") - 2 == kinds.count("output")  # but for the set-up and the training
-    assert (folder / "runs" / "tutorial" / "summary.json").is_file()
+    assert (folder / "tutorial" / "runs" / "tutorial" / "summary.json").is_file()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"Makefile", "specs", ".venv", "tutorial"}  # the page writes into a folder of its own
 
 
 def test_the_first_pages_commands_run(tmp_path: Path) -> None:

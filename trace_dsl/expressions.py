@@ -30,6 +30,8 @@ from trace_dsl.terms import (
 )
 from trace_dsl.vocabulary import SOURCES
 
+_LEAVES = (Constant, Scheduled, Signal)
+
 
 def children_of(expr: Expr) -> tuple[Expr, ...]:
     """The expressions directly below one."""
@@ -50,7 +52,8 @@ def walk(expr: Expr) -> Iterator[Expr]:
     while waiting:
         current = waiting.pop()
         yield current
-        waiting.extend(children_of(current))
+        if not isinstance(current, _LEAVES):
+            waiting.extend(children_of(current))
 
 
 def map_signals(expr: Expr, change: Callable[[Signal], Signal]) -> Expr:
@@ -70,16 +73,12 @@ def map_signals(expr: Expr, change: Callable[[Signal], Signal]) -> Expr:
 
 def is_larger_than(expr: Expr, *, nodes: int, depth: int) -> bool:
     """Whether an expression has more than so many nodes or levels; stops looking as soon as it knows."""
-    if not children_of(expr):
-        return False
-    count = 0
-    waiting = [(expr, 1)]
-    while waiting:
-        current, level = waiting.pop()
-        count += 1
+    count, level, layer = 1, 1, [expr]
+    while layer := [child for parent in layer if not isinstance(parent, _LEAVES) for child in children_of(parent)]:
+        count += len(layer)
+        level += 1
         if count > nodes or level > depth:
             return True
-        waiting.extend((child, level + 1) for child in children_of(current))
     return False
 
 

@@ -344,7 +344,8 @@ class Spec:
     `spans_declared` is False when the spec has no `spans` statement: then the labels are those its routes use,
     uncapped.
     `mentioned` holds the names read by statements with errors (empty for a spec without): whatever the rest of the
-    spec says about them, they may be in use.
+    spec says about them, they may be in use. `broken` are the places of routes of which a label is wrong: with it they
+    would take other tokens.
     """
 
     path: str
@@ -357,6 +358,7 @@ class Spec:
     lets: tuple[Let, ...]
     routes: tuple[Route, ...]
     mentioned: frozenset[str] = frozenset()
+    broken: frozenset[Place] = frozenset()
 
     def teacher(self, name: str) -> Teacher | None:
         return next((teacher for teacher in self.teachers if teacher.name == name), None)

@@ -65,7 +65,7 @@ _SUMMARIES = {
     LanguageRule.BAD_SUPPRESSION: "an ignore comment names no known rule or gives no reason",
     LanguageRule.DUPLICATE_NAME: "a name is given twice, or is a word of the language",
     LanguageRule.UNKNOWN_NAME: "a signal, function, loss or word that does not exist",
-    LanguageRule.UNKNOWN_SPAN: "a route takes a label that the `spans` statement does not declare",
+    LanguageRule.UNKNOWN_SPAN: "a route takes a label that `spans` does not declare, or that looks misspelt without it",
     LanguageRule.UNKNOWN_ARGUMENT: "an argument that the call does not have",
     LanguageRule.MISSING_ARGUMENT: "an argument that the call cannot do without",
     LanguageRule.DUPLICATE_ARGUMENT: "an argument given twice",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, get_args
 
 import yaml
@@ -83,10 +83,17 @@ def _as_problem(error: Exception) -> YamlError:
     return YamlError("it is nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
-def problems(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Everything that is wrong with settings of `model`: where (keys and numbers of list elements), and the message."""
+def problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    meant_by: Callable[[str, str], str | None] = lambda name, group: None,
+) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Everything that is wrong with settings of `model`: where (keys and numbers of list elements), and the message.
+
+    meant_by: what an unknown setting of a group means, where its name tells.
+    """
     for entry in error.errors():
-        yield entry["loc"], _message(entry, model)
+        yield entry["loc"], _message(entry, model, meant_by)
 
 
 def where(loc: tuple[int | str, ...]) -> str:
@@ -94,8 +101,11 @@ def where(loc: tuple[int | str, ...]) -> str:
     return ".".join(map(str, loc))
 
 
-def _message(entry: Any, model: type[BaseModel]) -> str:
+def _message(entry: Any, model: type[BaseModel], meant_by: Callable[[str, str], str | None]) -> str:
     if entry["type"] == "extra_forbidden":
+        meant = meant_by(str(entry["loc"][-1]), where(entry["loc"][:-1]))
+        if meant is not None:
+            return f"unknown setting; {meant}"
         known = _known_keys(entry["loc"][:-1], model)
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(sorted(known))}"

@@ -231,26 +231,63 @@ RESERVED = frozenset({"and", "or", "not", "when"})
 LONGEST_WORD = 64
 
 
-# Words of other systems, some of them near to a word that means the opposite.
-_MEANT = {
-    "incorrect": "wrong",
-    "fail": "wrong",
-    "failed": "wrong",
-    "passed": "correct",
-    "else": "rest",
-    "default": "rest",
-    "otherwise": "rest",
-    "forward_kl": "fkl",
-    "reverse_kl": "rkl",
-    "sft": "nll",
-    "ce": "nll",
-    "epsilon": "clip",
-    "eps": "clip",
-    "clip_range": "clip",
-    "weight": "w",
-    "coef": "w",
-    "temp": "temperature",
+# Words of other systems for each word of the language, some of them near to a word that means the opposite. A word may
+# stand for several, of which one is known at its place.
+_ELSEWHERE = {
+    "wrong": "incorrect fail failed failure mistake",
+    "correct": "passed is_correct success solved accuracy acc",
+    "rest": "else default otherwise others",
+    "fkl": "forward_kl",
+    "rkl": "reverse_kl",
+    "nll": "sft ce cross_entropy xent",
+    "pg": "ppo reinforce policy_gradient",
+    "clip": "epsilon eps clip_range cliprange clip_ratio eps_clip clip_eps epsilon_low epsilon_high clip_ratio_low "
+    "clip_ratio_high cliprange_low cliprange_high",
+    "high": "epsilon_high clip_ratio_high cliprange_high epsilon eps",
+    "dual": "clip_ratio_c delta dual_clip",
+    "tis": "tis_cap tis_imp_ratio_cap vllm_importance_sampling_cap",
+    "w": "weight coef coeff kl_coef kl_coeff scale_factor loss_weight lambda lmbda lam",
+    "per": "loss_type loss_agg_mode reduction denominator",
+    "a": "alpha beta",
+    "beta": "alpha lmbda",
+    "level": "importance_sampling_level ratio_level",
+    "temperature": "temp tau",
+    "token": "token-mean token_mean tokens dapo bnpo",
+    "sequence": "seq-mean-token-mean sequence-mean sequence_mean seq response sample",
+    "const(n)": "dr_grpo seq-mean-token-sum-norm seq-mean-token-sum constant",
+    "row": "sequence response rollout sample completion",
+    "group": "prompt grpo",
+    "loo": "rloo leave_one_out",
+    "model": "assistant policy student",
+    "tool": "environment env observation function tool_output tool_response",
+    "student": "policy model",
+    "ref": "reference ref_policy",
+    "old": "behavior rollout policy",
+    "solution": "answer ground_truth gold reference",
+    "nothing": "none problem question",
+    "sync": "every interval sync_every sync_interval ref_model_sync_steps",
+    "ema": "rate ema_rate tau ref_model_mixup_alpha",
+    "path": "name model_name model_name_or_path",
+    "anneal": "decay shape",
+    "floor": "end_value final min_weight",
+    "ramp": "warmup_steps warmup_ratio",
+    "step": "global_step iteration epoch training_step",
+    "pos": "position index token_index",
+    "len": "length response_length num_tokens",
+    "A": "advantage advantages adv",
+    "reward": "score rewards return",
+    "logp": "logprob log_prob logprobs log_probs student_logp",
+    "old_logp": "old_logprob old_log_prob rollout_logp",
+    "ratio": "importance_ratio importance_weight",
+    "mean": "avg average",
+    "quantile": "percentile",
+    "log": "ln",
+    "where": "cond ifelse if_else",
 }
+_MEANT: dict[str, tuple[str, ...]] = {}
+for _word, _others in _ELSEWHERE.items():
+    for _other in _others.split():
+        _MEANT[_other] = (*_MEANT.get(_other, ()), _word)
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -258,9 +295,9 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     if len(word) > LONGEST_WORD:
         return None
     choices = sorted({choice for choice in known if len(choice) <= LONGEST_WORD})
-    meant = _MEANT.get(word.lower())
-    if meant in choices:
-        return meant
+    meant = [known for known in _MEANT.get(word.lower(), ()) if known in choices]
+    if meant:
+        return meant[0]
     exact = [choice for choice in choices if choice.lower() == word.lower()]
     if exact:
         return exact[0]
@@ -275,14 +312,20 @@ MAX_LISTED = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """What to write instead of a word that does not exist: the word `near` it, else one of those `known`."""
+    """What to write instead of a word that does not exist: the word `near` it, else one of those `known`.
+
+    `words` say it where "did you mean" does not.
+    """
 
     near: str | None
     known: tuple[str, ...] = ()
+    words: str = ""
 
     @property
     def text(self) -> str:
         """The suggestion in words; known words are listed when they are few enough to read."""
+        if self.words:
+            return self.words
         if self.near is not None:
             return f"did you mean `{self.near}`?"
         if 0 < len(self.known) <= MAX_LISTED:

@@ -1,7 +1,7 @@
 """Attention for the local layer specification, and a key/value cache whose rows have lengths of their own.
 
-Suffixes: s sequence, b batch, n heads / tp, g key/value groups / tp, r = n / g, d head dimension, S cache
-slots.
+Suffixes: s sequence (S over all context parallel ranks, or cache slots), b batch, n heads / tp, g key/value groups
+/ tp, r = n / g, d head dimension.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.inference.contexts import StaticInferenceContext
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 
 class SdpaAttention(MegatronModule):
-    """Causal `core_attention` by torch's scaled dot-product attention: no dropout, no bias, no cp."""
+    """Causal `core_attention` by torch's scaled dot-product attention: no dropout, no bias.
 
-    def __init__(self, config: Any, layer_number: int, softmax_scale: float | None = None, **_kwargs: Any) -> None:
+    Under context parallelism a rank has two pieces of each sequence, as megatron-core cuts it
+    (`places_of_rank`); the keys and values of all ranks are gathered and the mask goes by place.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        softmax_scale: float | None = None,
+        pg_collection: Any = None,
+        **_kwargs: Any,
+    ) -> None:
         super().__init__(config=config)
-        assert config.context_parallel_size == 1, "layouts have no context parallelism"
         self.softmax_scale = softmax_scale
+        self.cp_group = None if pg_collection is None else pg_collection.cp
+        assert config.context_parallel_size == 1 or self.cp_group is not None
 
     def forward(
         self,
@@ -34,20 +48,50 @@ class SdpaAttention(MegatronModule):
         """[s, b, n * d]. Raises ValueError for an explicit mask: the mask is always causal."""
         if attention_mask is not None:
             raise ValueError("attention_mask is given, but the mask is always causal: pass None")
-        return causal_attention(query_sbnd, key_sbgd, value_sbgd, scale=self.softmax_scale)
+        group = self.cp_group
+        if group is None or group.size() == 1:
+            return causal_attention(query_sbnd, key_sbgd, value_sbgd, scale=self.softmax_scale)
+        keys, values = (gather_from_sequence_parallel_region(x, group=group) for x in (key_sbgd, value_sbgd))
+        length = len(keys)
+        places = [places_of_rank(length, rank, group.size()) for rank in range(group.size())]
+        mask_sS = places[group.rank()][:, None] >= torch.cat(places)[None]
+        return causal_attention(query_sbnd, keys, values, scale=self.softmax_scale, mask_sS=mask_sS.to(keys.device))
+
+
+def places_of_rank(length: int, rank: int, cp: int) -> torch.Tensor:
+    """The places of a sequence of `length` that context parallel rank `rank` holds, in its order, int64.
+
+    A sequence is cut into 2 cp equal pieces; a rank has one from the front and its mirror image from the back, so that
+    causal attention costs every rank the same. Raises ValueError for a length that cannot be cut so.
+    """
+    if cp == 1:
+        return torch.arange(length)
+    if length % (2 * cp):
+        raise ValueError(f"{length} places cannot be cut into {2 * cp} equal pieces: pad to a multiple of {2 * cp}")
+    pieces = torch.arange(length).chunk(2 * cp)
+    return torch.cat((pieces[rank], pieces[2 * cp - 1 - rank]))
 
 
 def causal_attention(
-    query_sbnd: torch.Tensor, key_sbgd: torch.Tensor, value_sbgd: torch.Tensor, *, scale: float | None = None
+    query_sbnd: torch.Tensor,
+    key_Sbgd: torch.Tensor,
+    value_Sbgd: torch.Tensor,
+    *,
+    scale: float | None = None,
+    mask_sS: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """softmax(scale q k^T + causal mask) v with grouped keys, [s, b, n * d]; scale None is 1/sqrt(d)."""
+    """softmax(scale q k^T + mask) v with grouped keys, [s, b, n * d]; scale None is 1/sqrt(d), mask None is causal.
+
+    mask_sS: bool, true where a query sees a key.
+    """
     out_bnsd = F.scaled_dot_product_attention(
         query_sbnd.permute(1, 2, 0, 3),
-        key_sbgd.permute(1, 2, 0, 3),
-        value_sbgd.permute(1, 2, 0, 3),
-        is_causal=True,
+        key_Sbgd.permute(1, 2, 0, 3),
+        value_Sbgd.permute(1, 2, 0, 3),
+        attn_mask=mask_sS,
+        is_causal=mask_sS is None,
         scale=scale,
-        enable_gqa=query_sbnd.shape[2] != key_sbgd.shape[2],
+        enable_gqa=query_sbnd.shape[2] != key_Sbgd.shape[2],
     )
     return out_bnsd.permute(2, 0, 1, 3).flatten(2)
 

@@ -11,8 +11,12 @@ from megatron_bridge.model.shape import Layout, ModelShape, layout_problems
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-def transformer_config(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32) -> TransformerConfig:
+def transformer_config(
+    shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32, recompute: bool = False
+) -> TransformerConfig:
     """The megatron-core configuration of `shape` under `layout`, with parameters of `dtype`.
+
+    recompute: keep only the input of each layer, and compute the layer again in the backward pass.
 
     `calculate_per_token_loss` is set: losses are sums, nothing divides by the number of micro-batches or
     ranks, and `finalize_model_grads` divides by the token count that the loss function gives. No fused CUDA
@@ -31,15 +35,22 @@ def transformer_config(shape: ModelShape, layout: Layout, *, dtype: torch.dtype 
         kv_channels=shape.head_dim,
         normalization="RMSNorm",
         layernorm_epsilon=shape.norm_eps,
-        qk_layernorm=True,
+        qk_layernorm=shape.family.qk_norm,
         gated_linear_unit=True,
         activation_func=F.silu,
         add_bias_linear=False,
-        add_qkv_bias=False,
+        add_qkv_bias=shape.family.qkv_bias,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
+        context_parallel_size=layout.cp,
+        sequence_parallel=layout.sp,
+        variable_seq_lengths=layout.pp > 1,  # micro-batches are padded to their own longest sequence
+        moe_token_dispatcher_type="alltoall",  # no experts here; the default refuses variable lengths
+        recompute_granularity="full" if recompute else None,
+        recompute_method="uniform" if recompute else None,
+        recompute_num_layers=1 if recompute else None,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,

@@ -18,10 +18,14 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_with_transformer_engine_spec,
 )
 from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_bridge.device import training_device
 from megatron_bridge.model.attention import CachedSelfAttention, SdpaAttention
 from megatron_bridge.model.config import transformer_config
+from megatron_bridge.model.norm import ShardedRMSNorm
+from megatron_bridge.model.rope import stretched
 from megatron_bridge.model.shape import Layout, ModelShape, padded_vocab
 
 
@@ -69,31 +73,40 @@ def uses_transformer_engine() -> bool:
     return training_device().type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
 
 
-def layer_spec() -> ModuleSpec:
+def layer_spec(shape: ModelShape, config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmodules:
     """megatron-core's layer specification, with the attention that can read a ragged key/value cache.
 
-    The local specification takes torch's scaled dot-product attention: on the CPU it is several times faster
-    than megatron-core's own.
+    The local specification takes torch's scaled dot-product attention, which on the CPU is several times faster than
+    megatron-core's own and can be context parallel, and a norm that can be sequence parallel.
     """
+    qk_norm = shape.family.qk_norm
     if uses_transformer_engine():
-        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=True)
-    else:
-        spec = get_gpt_layer_local_spec(qk_layernorm=True, normalization="RMSNorm")
-        spec.submodules.self_attention.submodules.core_attention = SdpaAttention
-    spec.submodules.self_attention.module = CachedSelfAttention
-    return spec
+        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=qk_norm)
+        spec.submodules.self_attention.module = CachedSelfAttention
+        return spec
+    spec = get_gpt_layer_local_spec(qk_layernorm=qk_norm, normalization="RMSNorm")
+    layer, attention = spec.submodules, spec.submodules.self_attention
+    attention.module = CachedSelfAttention
+    attention.submodules.core_attention = SdpaAttention
+    layer.input_layernorm = layer.pre_mlp_layernorm = ShardedRMSNorm
+    if qk_norm:
+        attention.submodules.q_layernorm = attention.submodules.k_layernorm = ShardedRMSNorm
+    return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config), layer_norm=ShardedRMSNorm)
 
 
-def build_model(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32) -> RoutedGPTModel:
+def build_model(
+    shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32, recompute: bool = False
+) -> RoutedGPTModel:
     """This rank's part of a model of `shape`, freshly initialised, on the training device.
 
     Call it inside `megatron_runtime()` after `start_parallel`. Collectives: for a tied model with pp > 1, one
     all-reduce between the first and the last stage. Raises ValueError for a layout that cannot hold the
     shape.
     """
-    return RoutedGPTModel(
-        config=transformer_config(shape, layout, dtype=dtype),
-        transformer_layer_spec=layer_spec(),
+    config = transformer_config(shape, layout, dtype=dtype, recompute=recompute)
+    model = RoutedGPTModel(
+        config=config,
+        transformer_layer_spec=layer_spec(shape, config),
         vocab_size=padded_vocab(shape.vocab_size, layout.tp),
         max_sequence_length=shape.max_position,
         pre_process=parallel_state.is_pipeline_first_stage(),
@@ -102,6 +115,9 @@ def build_model(shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch
         position_embedding_type="rope",
         rotary_base=shape.rope_base,
     ).to(training_device())
+    if shape.rope_scaling is not None:
+        model.rotary_pos_emb.inv_freq = stretched(model.rotary_pos_emb.inv_freq, shape.rope_scaling)
+    return model
 
 
 def bare(model: torch.nn.Module) -> RoutedGPTModel:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.utils import get_pg_rank, get_pg_size
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from megatron_bridge.atomic import replace_directory
@@ -76,7 +76,9 @@ def load_hf(model: torch.nn.Module, directory: str | Path) -> None:
         with torch.no_grad():
             parameters.pop(entry.megatron).copy_(part)
     if parameters:
-        raise ValueError(f"no weights for {', '.join(parameters)}: these parameters have no place in a Qwen3 directory")
+        raise ValueError(
+            f"no weights for {', '.join(parameters)}: these parameters have no place in a {shape.family.name} directory"
+        )
 
 
 def _check_shape(model: RoutedGPTModel, shape: ModelShape, directory: Path) -> None:
@@ -121,31 +123,41 @@ def _check_names(shape: ModelShape, present: Iterable[str], directory: Path) -> 
         raise PolicyError(f"{directory} lacks {len(missing)} tensors, such as {min(missing)}: it is no whole model")
     allowed = {"lm_head.weight"} if shape.tied else set()  # some tied models repeat the embedding
     if unknown := present - expected - allowed:
-        raise PolicyError(f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no Qwen3")
+        raise PolicyError(
+            f"{directory} holds {len(unknown)} unknown tensors, such as {min(unknown)}: it is no {shape.family.name}"
+        )
 
 
 def save_hf(
-    model: torch.nn.Module, shape: ModelShape, source_directory: str | Path, target_directory: str | Path
+    model: torch.nn.Module,
+    shape: ModelShape,
+    source_directory: str | Path,
+    target_directory: str | Path,
+    *,
+    file_bytes: int = 5 * 10**9,
 ) -> None:
     """Write `model` as a Hugging Face directory: weights, configuration and the other small files of the
     source.
 
-    Weights keep the model's dtype; `config.json` is the source's with that dtype. Everything is written
-    beside `target_directory` and renamed when whole. All ranks call it; rank 0 writes. Collectives:
-    all-gathers over tp, point to point over pp, one agreement over all. Raises CheckpointError on every rank
-    where writing failed; the directory that was there is then untouched.
+    Weights keep the model's dtype and go into files of `file_bytes` each, with an index where there are several, as
+    transformers does; rank 0 holds one file's weights at a time. `config.json` is the source's with that dtype.
+    Everything is written beside `target_directory` and renamed when whole. All ranks call it; rank 0 writes.
+    Collectives: all-gathers over tp, point to point over pp, one agreement over all. Raises CheckpointError on every
+    rank where writing failed; the directory that was there is then untouched.
     """
     model = bare(model)
     source, target = Path(source_directory), Path(target_directory)
     aside = target.with_name(target.name + ".partial")
-    tensors = dict(collect_hf(model, shape))
+    tensors = collect_hf(model, shape)
     verdict = Verdict(lambda reason: f"cannot save the model to {target}: {reason}; what was there is untouched")
     if dist.get_rank() == 0:
         with verdict.guard():
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            _write(tensors, source, aside)
+            _write(tensors, source, aside, file_bytes)
             replace_directory(aside, target)
+    for _ in tensors:  # where writing failed, the other ranks still send what they have
+        pass
     verdict.agree(cleanup=lambda: shutil.rmtree(aside, ignore_errors=True))
 
 
@@ -200,13 +212,51 @@ def _send_to_first(
     return box[0]
 
 
-def _write(tensors: dict[str, torch.Tensor], source: Path, aside: Path) -> None:
-    save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+def _write(tensors: Iterable[tuple[str, torch.Tensor]], source: Path, aside: Path, file_bytes: int) -> None:
+    dtype = _write_weights(tensors, aside, file_bytes)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    config.update(dict.fromkeys([key for key in _DTYPE_KEYS if key in config] or ["dtype"], dtype))
+    name = str(dtype).removeprefix("torch.")
+    config.update(dict.fromkeys([key for key in _DTYPE_KEYS if key in config] or ["dtype"], name))
     (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for path in sorted(source.iterdir()):
         weights = ".safetensors" in path.name or path.suffix in (".bin", ".pt", ".pth")
         if path.is_file() and not weights and path.name not in ("config.json", "README.md"):  # the card is the source's
             shutil.copy2(path, aside / path.name)
+
+
+def _write_weights(tensors: Iterable[tuple[str, torch.Tensor]], aside: Path, file_bytes: int) -> torch.dtype:
+    """Write the weights as they come, file by file; gives their dtype."""
+    files: list[tuple[str, ...]] = []
+    total = 0
+    for part in _parts(tensors, file_bytes):
+        try:
+            save_file(part, aside / f"part-{len(files)}.safetensors", metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, say
+            raise OSError(str(error)) from error
+        files.append(tuple(part))
+        total += sum(tensor.nbytes for tensor in part.values())
+        dtype = next(iter(part.values())).dtype
+    if len(files) == 1:
+        (aside / "part-0.safetensors").rename(aside / WEIGHTS)
+        return dtype
+    where: dict[str, str] = {}
+    for number, names in enumerate(files):
+        file = f"model-{number + 1:05}-of-{len(files):05}.safetensors"
+        (aside / f"part-{number}.safetensors").rename(aside / file)
+        where |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    (aside / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return dtype
+
+
+def _parts(tensors: Iterable[tuple[str, torch.Tensor]], file_bytes: int) -> Iterator[dict[str, torch.Tensor]]:
+    """The weights in parts of at most so many bytes; a larger one has a part of its own."""
+    part: dict[str, torch.Tensor] = {}
+    held = 0
+    for name, tensor in tensors:
+        if part and held + tensor.nbytes > file_bytes:
+            yield part
+            part, held = {}, 0
+        part[name] = tensor
+        held += tensor.nbytes
+    yield part

@@ -1,4 +1,4 @@
-"""Qwen3 weights between Hugging Face's names and megatron-core's, for any tensor parallel size.
+"""Weights between Hugging Face's names and megatron-core's, for any tensor parallel size.
 
 The mapping is a table of `Entry`; `hf_to_megatron` and `megatron_to_hf` read it in the two directions and are
 exact inverses of one another, bit for bit.
@@ -13,7 +13,7 @@ from typing import assert_never
 
 import torch
 
-from megatron_bridge.model.shape import ModelShape
+from megatron_bridge.model.shape import Family, ModelShape
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -61,7 +61,9 @@ def entries(shape: ModelShape, stage: Stage, *, fused_norms: bool = False) -> It
     if stage.first:
         yield Entry(megatron="embedding.word_embeddings.weight", hf=(embedding,), kind=Kind.VOCABULARY)
     for number in stage.layers:
-        yield from _layer(f"decoder.layers.{number - stage.layers.start}.", f"model.layers.{number}.", fused_norms)
+        yield from _layer(
+            f"decoder.layers.{number - stage.layers.start}.", f"model.layers.{number}.", shape.family, fused_norms
+        )
     if stage.last:
         yield Entry(megatron="decoder.final_layernorm.weight", hf=("model.norm.weight",), kind=Kind.WHOLE)
         if not (shape.tied and stage.first):
@@ -69,16 +71,18 @@ def entries(shape: ModelShape, stage: Stage, *, fused_norms: bool = False) -> It
             yield Entry(megatron="output_layer.weight", hf=(output,), kind=Kind.VOCABULARY)
 
 
-def _layer(m: str, h: str, fused_norms: bool) -> Iterator[Entry]:
+def _layer(m: str, h: str, family: Family, fused_norms: bool) -> Iterator[Entry]:
     norm_1, norm_2 = "input_layernorm.weight", "pre_mlp_layernorm.weight"
     if fused_norms:
         norm_1, norm_2 = "self_attention.linear_qkv.layer_norm_weight", "mlp.linear_fc1.layer_norm_weight"
     attention, mlp = h + "self_attn.", h + "mlp."
+    biases = (("self_attention.linear_qkv.bias", tuple(f"{attention}{x}_proj.bias" for x in "qkv"), Kind.QKV),)
+    norms = tuple((f"self_attention.{x}_layernorm.weight", (f"{attention}{x}_norm.weight",), Kind.WHOLE) for x in "qk")
     for name, sources, kind in (
         (norm_1, (h + "input_layernorm.weight",), Kind.WHOLE),
         ("self_attention.linear_qkv.weight", tuple(f"{attention}{x}_proj.weight" for x in "qkv"), Kind.QKV),
-        ("self_attention.q_layernorm.weight", (attention + "q_norm.weight",), Kind.WHOLE),
-        ("self_attention.k_layernorm.weight", (attention + "k_norm.weight",), Kind.WHOLE),
+        *(biases if family.qkv_bias else ()),
+        *(norms if family.qk_norm else ()),
         ("self_attention.linear_proj.weight", (attention + "o_proj.weight",), Kind.COLUMNS),
         (norm_2, (h + "post_attention_layernorm.weight",), Kind.WHOLE),
         ("mlp.linear_fc1.weight", (mlp + "gate_proj.weight", mlp + "up_proj.weight"), Kind.GATE_UP),
@@ -110,9 +114,8 @@ def shard(
         case Kind.COLUMNS:
             return tensors[0].chunk(tp_size, 1)[tp_rank].contiguous()
         case Kind.QKV:
-            hidden = tensors[0].shape[1]
-            groups = [tensor.view(shape.kv_heads, -1, hidden) for tensor in tensors]
-            return rows(torch.cat(groups, 1).reshape(-1, hidden)).contiguous()
+            groups = [tensor.unflatten(0, (shape.kv_heads, -1)) for tensor in tensors]
+            return rows(torch.cat(groups, 1).flatten(0, 1)).contiguous()
         case Kind.GATE_UP:
             return torch.cat([rows(tensor) for tensor in tensors])
     assert_never(kind)
@@ -128,11 +131,10 @@ def unshard(kind: Kind, shards: Sequence[torch.Tensor], shape: ModelShape) -> tu
         case Kind.COLUMNS:
             return (torch.cat(list(shards), 1),)
         case Kind.QKV:
-            hidden = shards[0].shape[1]
-            groups = torch.cat(list(shards)).view(shape.kv_heads, -1, shape.head_dim, hidden)
+            groups = torch.cat(list(shards)).unflatten(0, (shape.kv_heads, -1, shape.head_dim))
             queries = shape.heads // shape.kv_heads
             parts = (groups[:, :queries], groups[:, queries : queries + 1], groups[:, queries + 1 :])
-            return tuple(part.reshape(-1, hidden).contiguous() for part in parts)
+            return tuple(part.flatten(0, 2).contiguous() for part in parts)
         case Kind.GATE_UP:
             halves = [part.chunk(2) for part in shards]
             return (torch.cat([gate for gate, _ in halves]), torch.cat([up for _, up in halves]))

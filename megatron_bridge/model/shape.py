@@ -11,34 +11,76 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODEL_TYPES = ("qwen3",)
 ACTIVATIONS = ("silu",)
 
-# Settings of a Qwen3 configuration that change the function computed, with the one value that is implemented.
-_ONLY_VALUE: Mapping[str, Any] = {
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "use_sliding_window": False,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What sets one model type apart from the others.
+
+    qk_norm: queries and keys go through an RMS norm each; qkv_bias: their projections, and that of the values, have a
+    bias; only: settings that change the function computed, with the one value that is implemented.
+    """
+
+    name: str
+    qk_norm: bool
+    qkv_bias: bool
+    only: Mapping[str, Any]
+
+
+_NO_DROPOUT = {"attention_dropout": 0.0}
+_FAMILIES = {
+    "qwen3": Family(
+        name="Qwen3",
+        qk_norm=True,
+        qkv_bias=False,
+        only={**_NO_DROPOUT, "attention_bias": False, "use_sliding_window": False},
+    ),
+    "qwen2": Family(name="Qwen2", qk_norm=False, qkv_bias=True, only={**_NO_DROPOUT, "use_sliding_window": False}),
+    "llama": Family(
+        name="Llama",
+        qk_norm=False,
+        qkv_bias=False,
+        only={**_NO_DROPOUT, "attention_bias": False, "mlp_bias": False, "pretraining_tp": 1},
+    ),
 }
+MODEL_TYPES = tuple(_FAMILIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks are split: `tp` tensor parallel, `pp` pipeline parallel and `dp` data parallel."""
+    """How ranks are split: `tp` tensor parallel, `pp` pipeline parallel, `cp` context parallel, `dp` data parallel.
+
+    With `sp`, sequence parallelism, the tp ranks share the places of a sequence between their matrix products.
+    """
 
     tp: int = 1
     pp: int = 1
+    cp: int = 1
     dp: int = 1
+    sp: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("tp", self.tp), ("pp", self.pp), ("dp", self.dp)):
+        for name, value in (("tp", self.tp), ("pp", self.pp), ("cp", self.cp), ("dp", self.dp)):
             if value < 1:
                 raise ValueError(f"layout {name} = {value}: a parallel size is at least 1")
+        if self.sp and self.tp == 1:
+            raise ValueError(
+                "layout sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or drop sp"
+            )
 
     @property
     def world(self) -> int:
         """How many ranks the layout needs."""
-        return self.tp * self.pp * self.dp
+        return self.tp * self.pp * self.cp * self.dp
+
+    @property
+    def sequence_multiple(self) -> int:
+        """What the padded length of sequences, in tokens, is a multiple of.
+
+        Context parallelism gives each rank two pieces of a sequence, sequence parallelism cuts a rank's part again.
+        """
+        return (2 * self.cp if self.cp > 1 else 1) * (self.tp if self.sp else 1)
 
     @classmethod
     def fit(cls, *, world: int, tp: int = 1, pp: int = 1) -> Layout:
@@ -56,13 +98,28 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
-    """The sizes of a decoder-only transformer with grouped-query attention, q/k norms and a gated MLP
-    (Qwen3).
+class RopeScaling:
+    """The rotary frequencies of Llama 3.1 and later, stretched for long contexts (`rope_type` llama3).
 
-    `rope_base` is the rotary base (theta), `norm_eps` the epsilon of every RMS norm, `tied` whether the
-    output layer is the token embedding, `max_position` the longest sequence in tokens.
+    Wavelengths above `original_max_position` / `low_freq_factor` are multiplied by `factor`, those below
+    `original_max_position` / `high_freq_factor` stay, and those between are interpolated. Wavelengths in tokens.
     """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The sizes of a decoder-only transformer with grouped-query attention and a gated MLP.
+
+    `model_type` is one of MODEL_TYPES, `rope_base` the rotary base (theta), `norm_eps` the epsilon of every RMS norm,
+    `tied` whether the output layer is the token embedding, `max_position` the longest sequence in tokens.
+    """
+
+    model_type: str
 
     vocab_size: int
     hidden_size: int
@@ -75,6 +132,11 @@ class ModelShape:
     rope_base: float
     norm_eps: float
     tied: bool
+    rope_scaling: RopeScaling | None = None
+
+    @property
+    def family(self) -> Family:
+        return _FAMILIES[self.model_type]
 
 
 def padded_vocab(vocab_size: int, tp: int) -> int:
@@ -94,10 +156,10 @@ def read_shape(directory: str | Path) -> ModelShape:
 
 
 def shape_from_config(config: Mapping[str, Any], *, source: str = "config.json") -> ModelShape:
-    """Turn the parsed `config.json` of a Qwen3 model into a `ModelShape`; `source` names it in messages.
+    """Turn the parsed `config.json` of a model into a `ModelShape`; `source` names it in messages.
 
-    The rotary base stands in `rope_parameters` (transformers 5) or `rope_theta` (before). Raises ValueError
-    for another model type, another activation, scaled rotary embeddings, biases, dropout or a sliding window.
+    The rotary base stands in `rope_parameters` (transformers 5) or `rope_theta` (before). Raises ValueError for another
+    model type or activation, and for settings that its family does not implement.
     """
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -108,11 +170,12 @@ def shape_from_config(config: Mapping[str, Any], *, source: str = "config.json")
     activation = config.get("hidden_act", "silu")
     if activation not in ACTIVATIONS:
         raise ValueError(f"{source}: hidden_act {activation!r} is not implemented; use one of {', '.join(ACTIVATIONS)}")
-    for name, only in _ONLY_VALUE.items():
+    for name, only in _FAMILIES[model_type].only.items():
         if config.get(name, only) != only:
             raise ValueError(f"{source}: {name} {config[name]!r} is not implemented; it must be {only!r}")
     heads = config["num_attention_heads"]
     return ModelShape(
+        model_type=model_type,
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
         ffn_size=config["intermediate_size"],
@@ -122,6 +185,7 @@ def shape_from_config(config: Mapping[str, Any], *, source: str = "config.json")
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
         max_position=config["max_position_embeddings"],
         rope_base=_rope_base(config, source),
+        rope_scaling=_rope_scaling(config, source),
         norm_eps=config["rms_norm_eps"],
         tied=bool(config.get("tie_word_embeddings", False)),
     )
@@ -138,15 +202,35 @@ _REQUIRED = (
 )
 
 
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return found
+
+
 def _rope_base(config: Mapping[str, Any], source: str) -> float:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", "default")
-    if kind != "default":
-        raise ValueError(f"{source}: rope_type {kind!r} is not implemented; only 'default' (no scaling) is")
-    base = rope.get("rope_theta", config.get("rope_theta"))
+    base = _rope(config).get("rope_theta", config.get("rope_theta"))
     if base is None:
         raise ValueError(f"{source}: no rotary base; set rope_parameters.rope_theta (or rope_theta)")
     return float(base)
+
+
+def _rope_scaling(config: Mapping[str, Any], source: str) -> RopeScaling | None:
+    rope = _rope(config)
+    match rope.get("rope_type", rope.get("type", "default")):
+        case "default":
+            return None
+        case "llama3":
+            needed = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+            if missing := [name for name in needed if name not in rope]:
+                raise ValueError(f"{source}: rope_type 'llama3' needs {', '.join(missing)}")
+            return RopeScaling(
+                factor=float(rope["factor"]),
+                low_freq_factor=float(rope["low_freq_factor"]),
+                high_freq_factor=float(rope["high_freq_factor"]),
+                original_max_position=rope["original_max_position_embeddings"],
+            )
+        case kind:
+            raise ValueError(f"{source}: rope_type {kind!r} is not implemented; use 'default' (no scaling) or 'llama3'")
 
 
 def layout_problems(shape: ModelShape, layout: Layout) -> list[str]:

@@ -93,12 +93,32 @@ class EmbeddedEngine:
         requests = [_Request(i, j, budget) for i, budget in enumerate(budgets) for j in range(n)]
         requests.sort(key=lambda request: (len(prompts[request.prompt]), request.prompt, request.index))
         answers: dict[tuple[int, int], Sample] = {}
-        with torch.no_grad(), _eval_mode(self.model):
+        with torch.no_grad(), _eval_mode(self.model), _whole_sequences(self.model):
             for start in range(0, len(requests), self.max_batch):
                 piece = requests[start : start + self.max_batch]
                 for request, sample in zip(piece, self._sample(piece, prompts, params, keys), strict=True):
                     answers[request.prompt, request.index] = sample
         return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """log p of every token but the first of each sequence, at temperature 1; the same on every rank.
+
+        Collectives: as `generate`, for one step.
+        """
+        longest = max(len(sequence) for sequence in sequences)
+        ids_BP = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences])
+        ids_BP = ids_BP.to(training_device())
+        logp_BP = torch.empty(len(sequences), longest - 1, dtype=torch.float64, device=ids_BP.device)
+        with torch.no_grad(), _eval_mode(self.model), _whole_sequences(self.model):
+            cache = self._cache(longest)
+            cache.prefill(longest)
+            hidden_PBh = self._forward(ids_BP, cache)
+            if self._pp.rank() == self._pp.size() - 1:
+                logits_BPV = self._logits(hidden_PBh[:-1].transpose(0, 1).flatten(0, 1)).view(*logp_BP.shape, -1)
+                logp_BP = torch.log_softmax(logits_BPV, -1).gather(2, ids_BP[:, 1:, None]).squeeze(2)
+        if self._pp.size() > 1:
+            dist.broadcast(logp_BP, group=self._pp, group_src=self._pp.size() - 1)
+        return [row[: len(sequence) - 1] for row, sequence in zip(logp_BP.tolist(), sequences, strict=True)]
 
     def _sample(
         self,
@@ -145,6 +165,7 @@ class EmbeddedEngine:
         return self._read(tokens_BT, logprobs_BT, budgets, params.stop_token_ids)
 
     def _cache(self, capacity: int) -> RaggedCache:
+        capacity += capacity % 2  # megatron-core halves it under context parallelism
         cos_Sd, sin_Sd = self.model.rotary_pos_emb.get_cos_sin(capacity)
         device = training_device()
         return RaggedCache(cos_Sd=cos_Sd.to(device), sin_Sd=sin_Sd.to(device))
@@ -201,15 +222,19 @@ class EmbeddedEngine:
         self, hidden_Bh: torch.Tensor, noise_B: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw on the last stage; padded columns are never drawn."""
+        logits_BV = self._logits(hidden_Bh)
+        logp_BV = torch.log_softmax(logits_BV / temperature if temperature else logits_BV, 1)
+        token_B = inverse_cdf(logp_BV.exp(), noise_B) if temperature else logp_BV.argmax(1)
+        return token_B, logp_BV.gather(1, token_B[:, None]).squeeze(1)
+
+    def _logits(self, hidden_Bh: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] in float64 on the last stage, gathered over tp, without padding."""
         logits_BV = torch.nn.functional.linear(hidden_Bh, self.model.output_weight())
         if self._tp.size() > 1:
             shards = [torch.empty_like(logits_BV) for _ in range(self._tp.size())]
             dist.all_gather(shards, logits_BV, group=self._tp)
             logits_BV = torch.cat(shards, 1)
-        logits_BV = logits_BV[:, : self.vocab_size].double()
-        logp_BV = torch.log_softmax(logits_BV / temperature if temperature else logits_BV, 1)
-        token_B = inverse_cdf(logp_BV.exp(), noise_B) if temperature else logp_BV.argmax(1)
-        return token_B, logp_BV.gather(1, token_B[:, None]).squeeze(1)
+        return logits_BV[:, : self.vocab_size].double()
 
     def _read(
         self,
@@ -289,3 +314,21 @@ def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextlib.contextmanager
+def _whole_sequences(model: torch.nn.Module) -> Iterator[None]:
+    """Turn sequence parallelism off in the block: a forward of one token a row cannot be cut."""
+    names = ("sequence_parallel", "scatter_to_sequence_parallel", "reduce_scatter_embeddings")
+    owners = [
+        (owner, name) for owner in (model.config, *model.modules()) for name in names if getattr(owner, name, False)
+    ]
+    if not model.config.sequence_parallel:
+        owners = []
+    try:
+        for owner, name in owners:
+            setattr(owner, name, False)
+        yield
+    finally:
+        for owner, name in owners:
+            setattr(owner, name, True)

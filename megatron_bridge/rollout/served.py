@@ -1,7 +1,7 @@
 """The engine whose samples come from SGLang servers.
 
-The first model-parallel rank of every data-parallel group leads: it asks the servers, in a thread of its own, and tells
-the others what came. Rank 0 starts servers and sends weights. Everything that ranks decide, they decide together: a
+The first of the tensor and pipeline ranks that share a share of the prompts leads: it asks the servers, in a thread of
+its own, and tells the others what came. Rank 0 starts servers and sends weights. Everything that ranks decide, they decide together: a
 failure on one of them is the same RolloutError on every one.
 """
 
@@ -139,7 +139,9 @@ class ServedEngine:
         problem = None
         if self._leads:
             self._background = Background("rollouts")
-            places = self._settings.concurrency // parallel_state.get_data_parallel_world_size()
+            places = self._settings.concurrency // parallel_state.get_data_parallel_world_size(
+                with_context_parallel=True
+            )
             self._client = self._background.run(
                 _connect(urls, router, self._settings, self._run, self._shape.vocab_size, places)
             )

@@ -77,38 +77,45 @@ class RolloutSettings(Strict):
 _OF_SGLANG = ("launch", "url", "urls", "router", "staleness")
 
 
-def rollout_problems(settings: RolloutSettings, *, dp: int) -> Iterator[str]:
-    """What does not fit together; each message names the values and the fix."""
+def rollout_problems(settings: RolloutSettings, *, ranks: int) -> Iterator[tuple[str, str]]:
+    """What does not fit together: the setting, and a message that names the values and the fix.
+
+    `ranks`: how many ranks sample a share of the prompts each.
+    """
     if settings.engine == "embedded":
         for name in _OF_SGLANG:
             if getattr(settings, name):
                 yield (
-                    f"rollout.{name}: the embedded engine samples in the training process, between two steps: "
-                    "set rollout.engine to sglang, or leave it out"
+                    f"rollout.{name}",
+                    "the embedded engine samples in the training process, between two steps: "
+                    "set rollout.engine to sglang, or leave it out",
                 )
         return
     if settings.url and settings.urls:
-        yield "rollout.url: give either url or urls, not both"
+        yield "rollout.url", "give either url or urls, not both"
     if settings.running and settings.launch:
-        yield "rollout.launch: give either launch (servers are started) or url/urls (they run already), not both"
+        yield "rollout.launch", "give either launch (servers are started) or url/urls (they run already), not both"
     for url in [*settings.running, *([settings.router] if settings.router else [])]:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            yield f"rollout: {url!r} is no server's address: write it as http://HOST:PORT"
+            yield "rollout.url", f"{url!r} is no server's address: write it as http://HOST:PORT"
     if len(set(settings.running)) < len(settings.running):
-        yield "rollout.urls: a server stands there twice: its weights would be sent twice"
+        yield "rollout.urls", "a server stands there twice: its weights would be sent twice"
     if settings.router and not settings.running:
         yield (
-            "rollout.router: name the servers behind the router in rollout.urls as well: weights go to each of them "
-            "(launch puts a router of its own in front of several servers)"
+            "rollout.router",
+            "name the servers behind the router in rollout.urls as well: weights go to each of them "
+            "(launch puts a router of its own in front of several servers)",
         )
     if not settings.running and not Path(settings.started.python).is_file():
         yield (
-            f"rollout.launch.python: no file {settings.started.python!r}: install SGLang with `make sglang`, give the "
-            "interpreter that has it, or name running servers in rollout.urls"
+            "rollout.launch.python",
+            f"no file {settings.started.python!r}: install SGLang with `make sglang`, give the "
+            "interpreter that has it, or name running servers in rollout.urls",
         )
-    if settings.concurrency < dp:
+    if settings.concurrency < ranks:
         yield (
-            f"rollout.concurrency: {settings.concurrency} requests in flight are fewer than the {dp} data-parallel "
-            f"ranks that sample; set it to at least {dp}"
+            "rollout.concurrency",
+            f"{settings.concurrency} requests in flight are fewer than the {ranks} ranks that sample; "
+            f"set it to at least {ranks}",
         )

@@ -39,7 +39,7 @@ def evaluate(
     Collective: a gather of the rollouts over data-parallel ranks.
     """
     settings = run.evaluation
-    dp_group = parallel_state.get_data_parallel_group()
+    dp_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     dp = dist.get_world_size(dp_group)
     padded = -(-settings.problems // dp) * dp
     mine = [i for i in share(padded, dist.get_rank(dp_group), dp) if i < settings.problems]

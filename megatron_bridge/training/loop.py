@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -39,7 +38,7 @@ from megatron_bridge.training.collect import (
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import step_metrics
-from megatron_bridge.training.microbatch import MicroBatch, cut
+from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
 from megatron_bridge.training.records import Records
 from megatron_bridge.training.signals import measure
@@ -78,7 +77,15 @@ class Loop:
         self._task, self._tokenizer, self._stop_tokens = task, tokenizer, stop_tokens
         self._interrupt = interrupt
         self._device = training_device()
-        self._dp_group = parallel_state.get_data_parallel_group()
+        # prompts are shared out over context-parallel ranks too: each samples with the whole context
+        self._sampling_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        self._part = Share(
+            dp_rank=parallel_state.get_data_parallel_rank(),
+            dp=parallel_state.get_data_parallel_world_size(),
+            cp_rank=parallel_state.get_context_parallel_rank(),
+            cp=parallel_state.get_context_parallel_world_size(),
+            multiple=self._run.layout.layout.sequence_multiple,
+        )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
         self._engine = self._make_engine()
         self._step = 0
@@ -124,9 +131,9 @@ class Loop:
         return self._outcome(after)
 
     def _begin(self, iteration: int) -> PendingRollouts:
-        """Ask for the rollouts of an iteration; this rank samples its data-parallel share of the prompts."""
+        """Ask for the rollouts of an iteration; this rank samples its share of the prompts."""
         run = self._run
-        mine = share(run.rollout.prompts, dist.get_rank(self._dp_group), dist.get_world_size(self._dp_group))
+        mine = share(run.rollout.prompts, self._sampling_group.rank(), self._sampling_group.size())
         first = iteration * run.rollout.prompts + mine.start
         params = SamplingParams(
             temperature=run.rollout.temperature,
@@ -148,7 +155,7 @@ class Loop:
         began = time.perf_counter()
         self._engine.sync(self._step)
         mine, draw_seconds = finish_rollouts(ahead.take(), self._task, self._tokenizer)
-        rollouts = gather_rollouts(mine, self._dp_group)
+        rollouts = gather_rollouts(mine, self._sampling_group)
         self._staleness = staleness_of(
             rollouts,
             step=self._step,
@@ -183,6 +190,7 @@ class Loop:
             self._trainer,
             micro_batches,
             self._teachers,
+            self._part,
             step=step,
             temperature=run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
@@ -225,6 +233,7 @@ class Loop:
             self._trainer.model,
             self._teachers,
             self._cut(rollouts, FusedRouting.empty(tokens)),
+            self._part,
             tokens=tokens,
             temperature=self._run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
@@ -252,8 +261,7 @@ class Loop:
             routing,
             proximal_logp_T,
             micro_batch=self._run.micro_batch,
-            dp_rank=dist.get_rank(self._dp_group),
-            dp=dist.get_world_size(self._dp_group),
+            part=self._part,
             device=self._device,
             version=self._step,
         )
@@ -277,7 +285,7 @@ class Loop:
     # ------------------------------------------------------------------------------------------------ teachers, state
 
     def _policy(self) -> RoutedGPTModel:
-        model = build_model(self._loaded.shape, self._run.layout.layout)
+        model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
         load_hf(model, self._loaded.policy_path)
         return model
 

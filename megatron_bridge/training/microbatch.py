@@ -1,70 +1,113 @@
 """Cutting the global batch of a step into this rank's micro-batches.
 
-Legend: b sequences, s padded sequence length, T response tokens of the micro-batch.
+Legend: b sequences, s places of a sequence on this rank, T response tokens of the micro-batch, t those of them that are
+meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from megatron_bridge.model.attention import places_of_rank
 from megatron_bridge.training.collect import Rollout, share
 from trace_dsl.lowering import FusedRouting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sequences:
-    """Prompts with responses, right-padded, and where each response token is predicted.
+    """Prompts with responses, right-padded; the part of them that this rank holds, and the response tokens it predicts.
 
-    ids_bs: int64 token ids; at_T, row_T: int64, the hidden state at sequence place at_T of sequence row_T predicts
-    response token T.
+    ids_bs: int64 token ids at places_s, the same places of every sequence (all of them without context parallelism).
+    here_t: int64, which of the T response tokens are predicted on this rank; at_t, row_t: the hidden state at
+    ids_bs[row_t, at_t] predicts token here_t.
     """
 
     ids_bs: Tensor
-    at_T: Tensor
-    row_T: Tensor
+    places_s: Tensor
+    here_t: Tensor
+    at_t: Tensor
+    row_t: Tensor
 
     @property
     def positions_bs(self) -> Tensor:
-        return torch.arange(self.ids_bs.shape[1], device=self.ids_bs.device).expand_as(self.ids_bs)
-
-    def predictors(self, hidden_sbH: Tensor) -> Tensor:
-        """[T, H]: the hidden state that predicts each response token."""
-        return hidden_sbH[self.at_T, self.row_T]
+        return self.places_s.expand_as(self.ids_bs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MicroBatch:
     """What one forward and backward pass reads.
 
-    rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch;
-    proximal_logp_T: log-probs before the iteration's updates, None when no loss reads them; fresh_T: bool, drawn with
-    the weights of now.
+    rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch; row_T: int64,
+    the sequence of each token; proximal_logp_T: log-probs before the iteration's updates, None when no loss reads them;
+    fresh_T: bool, drawn with the weights of now.
     """
 
     rollouts: tuple[Rollout, ...]
     place_T: Tensor
     sequences: Sequences
+    row_T: Tensor
     target_T: Tensor
     old_logp_T: Tensor
     proximal_logp_T: Tensor | None
     fresh_T: Tensor
     routing: FusedRouting
 
+    def take(self, token_t: Tensor) -> MicroBatch:
+        """The same micro-batch with only the tokens `token_t`; the sequences stay."""
+        return replace(
+            self,
+            place_T=self.place_T[token_t.cpu()],
+            row_T=self.row_T[token_t],
+            target_T=self.target_T[token_t],
+            old_logp_T=self.old_logp_T[token_t],
+            proximal_logp_T=None if self.proximal_logp_T is None else self.proximal_logp_T[token_t],
+            fresh_T=self.fresh_T[token_t],
+            routing=self.routing.take(token_t),
+        )
 
-def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device) -> Sequences:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """This rank's part in training: data-parallel rank of so many, context-parallel rank of so many.
+
+    multiple: what the padded length of sequences is a multiple of.
+    """
+
+    dp_rank: int = 0
+    dp: int = 1
+    cp_rank: int = 0
+    cp: int = 1
+    multiple: int = 1
+
+
+def pack(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device, share: Share
+) -> Sequences:
     """Join each prompt with its response. The first response token is predicted at the prompt's last place."""
     lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    ids_bs = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
-    at, row = [], []
+    padded = -(-max(lengths) // share.multiple) * share.multiple
+    ids_bs = torch.zeros(len(prompts), padded, dtype=torch.int64)
+    place, row = [], []
     for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         ids_bs[b, : lengths[b]] = torch.tensor([*prompt, *response], dtype=torch.int64)
-        at.append(torch.arange(len(response)) + len(prompt) - 1)
+        place.append(torch.arange(len(response)) + len(prompt) - 1)
         row.append(torch.full((len(response),), b))
-    return Sequences(ids_bs=ids_bs.to(device), at_T=torch.cat(at).to(device), row_T=torch.cat(row).to(device))
+    places_s = places_of_rank(padded, share.cp_rank, share.cp)
+    at_place = torch.full((padded,), -1)
+    at_place[places_s] = torch.arange(len(places_s))
+    at_T = at_place[torch.cat(place)]
+    here_t = (at_T >= 0).nonzero()[:, 0]
+    return Sequences(
+        ids_bs=ids_bs[:, places_s].to(device),
+        places_s=places_s.to(device),
+        here_t=here_t.to(device),
+        at_t=at_T[here_t].to(device),
+        row_t=torch.cat(row)[here_t].to(device),
+    )
 
 
 def cut(
@@ -73,15 +116,15 @@ def cut(
     proximal_logp_T: Tensor | None = None,
     *,
     micro_batch: int,
-    dp_rank: int,
-    dp: int,
+    part: Share,
     device: torch.device,
     version: int | None = None,
 ) -> list[MicroBatch]:
     """This data-parallel rank's micro-batches of `micro_batch` sequences, like lengths together to pad little.
 
     `routing` and `proximal_logp_T` cover the response tokens of all `rollouts`, in order. The weights hold the global
-    denominators already, so any cut adds up to the same loss and gradient. No response is cut.
+    denominators already, so any cut adds up to the same loss and gradient. Micro-batches hold whole responses; their
+    `sequences` are what this context-parallel rank has of them.
     `version` names the weights of now, where they are to be compared with those that drew a token.
     """
     starts, total = [], 0
@@ -89,7 +132,7 @@ def cut(
         starts.append(total)
         total += len(rollout.token_ids)
     rows = sorted(
-        share(len(rollouts), dp_rank, dp),
+        share(len(rollouts), part.dp_rank, part.dp),
         key=lambda r: len(rollouts[r].prompt_ids) + len(rollouts[r].token_ids),
     )
     batches = []
@@ -104,7 +147,10 @@ def cut(
             MicroBatch(
                 rollouts=members,
                 place_T=tokens,
-                sequences=pack([m.prompt_ids for m in members], [m.token_ids for m in members], device),
+                sequences=pack([m.prompt_ids for m in members], [m.token_ids for m in members], device, part),
+                row_T=torch.tensor(
+                    [row for row, m in enumerate(members) for _ in m.token_ids], dtype=torch.int64, device=device
+                ),
                 target_T=torch.tensor(target, dtype=torch.int64, device=device),
                 old_logp_T=torch.tensor(old_logp, dtype=torch.float32, device=device),
                 proximal_logp_T=None if proximal_logp_T is None else proximal_logp_T[tokens].to(device),

@@ -7,7 +7,7 @@ turned off by finalising gradients without a token count, and DDP sums over data
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,15 @@ from megatron.core.distributed import (
 )
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
-from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
+from megatron_bridge.device import training_device
 from megatron_bridge.losses import RoutedLoss, routed_linear_loss
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.run_file import OptimizerSettings
-from megatron_bridge.training.microbatch import MicroBatch
-from megatron_bridge.training.teacher import SelfTeacherModel
+from megatron_bridge.training.forward import predictors, run_schedule
+from megatron_bridge.training.microbatch import MicroBatch, Share
+from megatron_bridge.training.teacher import SelfTeacherModel, TeacherRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,10 +62,22 @@ class Trainer:
 
 
 def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int) -> Trainer:
-    """Wrap a policy for training. Call inside `megatron_runtime()`. Collective: parameters are broadcast over dp."""
+    """Wrap a policy for training. Call inside `megatron_runtime()`. Collective: parameters are broadcast (dp, cp).
+
+    With `settings.distributed` each data-parallel rank holds a part of the optimizer's state; gradients are then
+    reduced while the backward pass goes on.
+    """
     config = policy.config
     config.calculate_per_token_loss = True  # DDP then sums over data-parallel ranks instead of averaging
-    model = DistributedDataParallel(config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), policy)
+    model = DistributedDataParallel(
+        config,
+        DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=settings.distributed,
+            overlap_grad_reduce=settings.distributed,
+        ),
+        policy,
+    )
     model.broadcast_params()
     optimizer = get_megatron_optimizer(
         OptimizerConfig(
@@ -78,6 +91,7 @@ def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int
             clip_grad=settings.clip_grad,
             bf16=config.bf16,
             params_dtype=config.params_dtype,
+            use_distributed_optimizer=settings.distributed,
         ),
         [model],
     )
@@ -96,6 +110,8 @@ def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int
     )
     config.grad_scale_func = optimizer.scale_loss
     config.no_sync_func = model.no_sync
+    if settings.distributed and config.pipeline_model_parallel_size > 1:
+        config.grad_sync_func = model.start_grad_sync
     config.finalize_model_grads_func = _finalize_without_token_count
     return Trainer(model=model, optimizer=optimizer, scheduler=scheduler)
 
@@ -104,63 +120,98 @@ def _finalize_without_token_count(model: list[torch.nn.Module], _num_tokens: Ten
     finalize_model_grads(model, None, **kwargs)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Item:
+    """A micro-batch and the teachers' rows for it."""
+
+    batch: MicroBatch
+    teachers: Mapping[str, TeacherRows]
+
+
 def accumulate_gradients(
     model: torch.nn.Module,
     micro_batches: Sequence[MicroBatch],
     teachers: Sequence[SelfTeacherModel],
+    part: Share,
     *,
     temperature: float,
     vocab_size: int,
-) -> list[dict[str, Tensor]]:
+) -> dict[str, Tensor]:
     """Run all micro-batches forward and backward; gradients end up reduced in Megatron's buffers.
 
-    Returns the metric sums of each micro-batch. Collectives: those of the layers and of `routed_linear_loss` (tp),
-    one reduction of the gradients (dp).
+    Returns sums over all micro-batches and data-parallel ranks, float64. Collectives: those of the layers and of
+    `routed_linear_loss` (tp), of the teachers, from stage to stage (pp), one reduction of the gradients (dp, cp), the
+    sums.
     """
+    rows = {
+        teacher.teacher.name: teacher.hidden_rows(
+            micro_batches, [b.routing.teacher_tokens(teacher.teacher.name) for b in micro_batches], part
+        )
+        for teacher in teachers
+    }
+    items = [
+        _Item(batch=batch, teachers={name: found[n] for name, found in rows.items() if found[n] is not None})
+        for n, batch in enumerate(micro_batches)
+    ]
 
-    def forward_step(batches: Iterator[MicroBatch], network: torch.nn.Module) -> tuple[Tensor, Any]:
-        batch = next(batches)
-        teacher_hidden = {}
-        for teacher in teachers:
-            rows = teacher.hidden_rows(batch, batch.routing.teacher_tokens(teacher.teacher.name))
-            if rows is not None:
-                teacher_hidden[teacher.teacher.name] = rows
-        sequences = batch.sequences
+    def forward_step(waiting: Iterator[_Item], network: torch.nn.Module) -> tuple[Tensor, Any]:
+        item = next(waiting)
+        sequences = item.batch.sequences
         hidden_sbH = network(sequences.ids_bs, sequences.positions_bs, None, return_hidden=True)
 
         def loss_function(hidden_sbH: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            here = item.batch.take(sequences.here_t)
+            there = {name: found.at(sequences.here_t) for name, found in item.teachers.items()}
             result = routed_linear_loss(
-                sequences.predictors(hidden_sbH),
+                predictors(network, hidden_sbH, sequences),
                 bare(network).output_weight(),
-                target_T=batch.target_T,
-                old_logp_T=batch.old_logp_T,
-                proximal_logp_T=batch.proximal_logp_T,
-                routing=batch.routing,
-                teacher_hidden=teacher_hidden,
+                target_T=here.target_T,
+                old_logp_T=here.old_logp_T,
+                proximal_logp_T=here.proximal_logp_T,
+                routing=here.routing,
+                teacher_hidden={name: found for name, found in there.items() if found is not None},
                 temperature=temperature,
                 vocab_size=vocab_size,
                 tp_group=parallel_state.get_tensor_model_parallel_group(),
                 gradient_accumulation_fusion=bare(network).config.gradient_accumulation_fusion,
             )
-            tokens = torch.tensor(len(batch.target_T), dtype=torch.int, device=batch.target_T.device)
-            return result.loss, tokens, _sums(result, batch)
+            tokens = torch.tensor(len(here.target_T), dtype=torch.int, device=here.target_T.device)
+            return result.loss, tokens, _sums(result, here)
 
         return hidden_sbH, loss_function
 
-    return get_forward_backward_func()(
-        forward_step_func=forward_step,
-        data_iterator=iter(micro_batches),
-        model=[model],
-        num_microbatches=len(micro_batches),
-        seq_length=max(b.sequences.ids_bs.shape[1] for b in micro_batches),
-        micro_batch_size=micro_batches[0].sequences.ids_bs.shape[0],
-    )
+    return _over_ranks(run_schedule(forward_step, model, items), channels=len(micro_batches[0].routing.kernels))
+
+
+_SUMS = ("evaluated", "logp_gap", "entropy", "clipped", "fresh", "mismatch")
+
+
+def _over_ranks(parts: Sequence[Mapping[str, Tensor]], *, channels: int) -> dict[str, Tensor]:
+    """Sums (and the largest mismatch) of what the micro-batches of the last stage gave, the same on every rank."""
+    packed = torch.zeros(len(_SUMS) + channels, dtype=torch.float64, device=training_device())
+    largest = torch.zeros(1, dtype=torch.float64, device=training_device())
+    for one in parts:
+        packed += torch.cat([torch.stack([one[name] for name in _SUMS]), one["loss_C"]])
+        largest = torch.maximum(largest, one["mismatch_max"])
+    data = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    dist.all_reduce(packed, group=data)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=data)
+    group = parallel_state.get_pipeline_model_parallel_group()
+    if group.size() > 1:
+        for told in (packed, largest):
+            dist.broadcast(told, group=group, group_src=group.size() - 1)
+    return {
+        **dict(zip(_SUMS, packed, strict=False)),
+        "loss_C": packed[len(_SUMS) :],
+        "mismatch_max": largest[0],
+    }
 
 
 def train_step(
     trainer: Trainer,
     micro_batches: Sequence[MicroBatch],
     teachers: Sequence[SelfTeacherModel],
+    part: Share,
     *,
     step: int,
     temperature: float,
@@ -169,12 +220,9 @@ def train_step(
     """One optimizer step. Raises FloatingPointError, with the weights as they were, when the loss is not finite."""
     trainer.model.zero_grad_buffer()
     trainer.optimizer.zero_grad()
-    parts = accumulate_gradients(trainer.model, micro_batches, teachers, temperature=temperature, vocab_size=vocab_size)
-    sums = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0] if name != "mismatch_max"}
-    for total in sums.values():
-        dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
-    mismatch_max = torch.stack([part["mismatch_max"] for part in parts]).max()
-    dist.all_reduce(mismatch_max, op=dist.ReduceOp.MAX, group=parallel_state.get_data_parallel_group())
+    sums = accumulate_gradients(
+        trainer.model, micro_batches, teachers, part, temperature=temperature, vocab_size=vocab_size
+    )
     loss = float(sums["loss_C"].sum())
     if not torch.isfinite(sums["loss_C"]).all():
         raise FloatingPointError(f"the loss of step {step} is {loss}")
@@ -191,12 +239,12 @@ def train_step(
         grad_norm=float(grad_norm),
         lr=float(lr),
         mismatch=float(sums["mismatch"] / sums["fresh"]) if sums["fresh"] else None,
-        mismatch_max=float(mismatch_max) if sums["fresh"] else None,
+        mismatch_max=float(sums["mismatch_max"]) if sums["fresh"] else None,
     )
 
 
 def _sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
-    """Sums over one micro-batch, float64, that add up over micro-batches and data-parallel ranks, and one maximum."""
+    """Sums over the tokens of a micro-batch that this rank predicts, and one maximum, float64."""
     stats = result.stats
     routed_T = (batch.routing.weight_CT != 0).any(0)
     change_T = (stats.logp_T - batch.old_logp_T).abs()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from megatron_bridge.losses import TokenStatistics, routed_linear_loss
 from megatron_bridge.model.gpt import bare
-from megatron_bridge.training.microbatch import MicroBatch
+from megatron_bridge.training.forward import hidden_rows
+from megatron_bridge.training.microbatch import MicroBatch, Share
 from megatron_bridge.training.teacher import SelfTeacherModel
 from trace_dsl.terms import Signal
 
@@ -25,6 +26,7 @@ def measure(
     policy: torch.nn.Module,
     teachers: Sequence[SelfTeacherModel],
     micro_batches: Sequence[MicroBatch],
+    part: Share,
     *,
     tokens: int,
     temperature: float,
@@ -33,44 +35,51 @@ def measure(
     """float32 [tokens] (CPU) for each of `signals`, over the global batch; NaN where a teacher has no context.
 
     `micro_batches` are this data-parallel rank's, `tokens` the response tokens of the global batch. Collectives: those
-    of the layers and of `routed_linear_loss` (tp), and a gather of the values (dp).
+    of the layers and of `routed_linear_loss` (tp), of the teachers, from stage to stage (pp), and a gather of the
+    values (dp, cp).
     """
     mine: dict[Signal, list[tuple[Tensor, Tensor]]] = {signal: [] for signal in signals}
-    read = sorted({signal.teacher for signal in signals if signal.teacher is not None})
-    by_name = {teacher.teacher.name: teacher for teacher in teachers}
-    for batch in micro_batches:
-        if any(signal.teacher is None for signal in signals):
-            hidden_sbH = policy(batch.sequences.ids_bs, batch.sequences.positions_bs, None, return_hidden=True)
-            hidden_TH = batch.sequences.predictors(hidden_sbH)
-            everything = torch.arange(len(batch.target_T), device=batch.target_T.device)
-            stats = _statistics(hidden_TH, bare(policy).output_weight(), batch, everything, temperature, vocab_size)
-            for signal in signals:
-                if signal.teacher is None:
-                    mine[signal].append((batch.place_T, _value(signal, stats)))
-        for name in read:
-            teacher = by_name[name]
-            has_r = torch.tensor([r.has(teacher.teacher.sees) for r in batch.rollouts], device=batch.target_T.device)
-            token_t = has_r[batch.sequences.row_T].nonzero()[:, 0]
-            hidden = teacher.hidden_rows(batch, token_t)
-            if hidden is None:
-                continue
-            stats = _statistics(hidden.hidden_RH, hidden.output_weight_vH, batch, token_t, temperature, vocab_size)
-            for signal in signals:
-                if signal.teacher == name:
-                    mine[signal].append((batch.place_T[token_t.cpu()], _value(signal, stats)))
+
+    def note(teacher: str | None, batch: MicroBatch, hidden_tH: Tensor, weight_vH: Tensor) -> None:
+        stats = _statistics(hidden_tH, weight_vH, batch, temperature, vocab_size)
+        for signal in signals:
+            if signal.teacher == teacher:
+                mine[signal].append((batch.place_T, _value(signal, stats)))
+
+    if any(signal.teacher is None for signal in signals):
+        rows = hidden_rows(policy, [batch.sequences for batch in micro_batches])
+        for batch, hidden_tH in zip(micro_batches, rows, strict=False):
+            note(None, batch.take(batch.sequences.here_t), hidden_tH, bare(policy).output_weight())
+    read = {signal.teacher for signal in signals}
+    for teacher in teachers:
+        if teacher.teacher.name not in read:
+            continue
+        wanted = [_with_context(teacher, batch) for batch in micro_batches]
+        for batch, found in zip(micro_batches, teacher.hidden_rows(micro_batches, wanted, part), strict=True):
+            token_t = batch.sequences.here_t
+            there = None if found is None else found.at(token_t)
+            if there is not None:
+                here = batch.take(token_t[there.rows_T])
+                note(teacher.teacher.name, here, there.hidden_RH, there.output_weight_vH)
     return _gathered(mine, tokens)
 
 
+def _with_context(teacher: SelfTeacherModel, batch: MicroBatch) -> Tensor:
+    """The tokens of the rollouts that have what the teacher is shown."""
+    has_r = torch.tensor([r.has(teacher.teacher.sees) for r in batch.rollouts], device=batch.row_T.device)
+    return has_r[batch.row_T].nonzero()[:, 0]
+
+
 def _statistics(
-    hidden_tH: Tensor, weight_vH: Tensor, batch: MicroBatch, token_t: Tensor, temperature: float, vocab_size: int
+    hidden_tH: Tensor, weight_vH: Tensor, batch: MicroBatch, temperature: float, vocab_size: int
 ) -> TokenStatistics:
-    """Log-prob and entropy at `token_t` of a micro-batch; the routing is empty, so nothing else is computed."""
+    """Log-prob and entropy at the tokens of a micro-batch; the routing is empty, so nothing else is computed."""
     return routed_linear_loss(
         hidden_tH,
         weight_vH,
-        target_T=batch.target_T[token_t],
+        target_T=batch.target_T,
         old_logp_T=None,
-        routing=batch.routing.take(token_t),
+        routing=batch.routing,
         temperature=temperature,
         vocab_size=vocab_size,
         tp_group=parallel_state.get_tensor_model_parallel_group(),
@@ -84,11 +93,14 @@ def _value(signal: Signal, stats: TokenStatistics) -> Tensor:
 
 def _gathered(mine: dict[Signal, list[tuple[Tensor, Tensor]]], tokens: int) -> tuple[tuple[Signal, Tensor], ...]:
     """Every rank's values at their places in the global batch."""
-    group = parallel_state.get_data_parallel_group()
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     parts = [mine]
-    if dist.get_world_size(group) > 1:
-        parts = [mine] * dist.get_world_size(group)
+    if group.size() > 1:
+        parts = [mine] * group.size()
         dist.all_gather_object(parts, mine, group=group)
+    stages = parallel_state.get_pipeline_model_parallel_group()
+    if stages.size() > 1:  # the last one knows
+        dist.broadcast_object_list(parts, group=stages, group_src=stages.size() - 1)
     result = []
     for signal in sorted(mine, key=lambda s: (s.name, s.teacher or "")):
         value_T = torch.full((tokens,), torch.nan)

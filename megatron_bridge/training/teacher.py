@@ -1,22 +1,28 @@
 """Self-teachers: copies of the policy that read a private prompt (arXiv 2605.10194, section 3.1).
 
-A teacher is held only while the plan can still need it. It is run inside the micro-batch that uses it, without
-gradient, on the sequences that have a token to distil, and gives hidden states only, never logits.
+A teacher is held only while the plan can still need it. It is run before the micro-batches, without gradient, on the
+sequences that have a token to distil, and gives hidden states of those tokens only, never logits.
+
+Legend: T response tokens of a micro-batch, R those that a teacher is wanted for, H hidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.losses import TeacherHidden
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.microbatch import MicroBatch, pack
+from megatron_bridge.training.forward import hidden_rows
+from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, pack
 from trace_dsl.model import Ema, Frozen, SelfTeacher, Sync, Teacher
 from trace_dsl.plan import Plan
 
@@ -34,6 +40,46 @@ class TeacherUsage:
         if sequences == 0:
             return self
         return TeacherUsage(steps=self.steps + 1, sequences=self.sequences + sequences, last_step=step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherRows:
+    """A teacher's hidden states [R, H] at tokens `token_R` of a micro-batch, and its output weight."""
+
+    token_R: Tensor
+    hidden_RH: Tensor
+    output_weight_vH: Tensor
+
+    def at(self, token_t: Tensor) -> TeacherHidden | None:
+        """For the loss over the tokens `token_t` (ascending) of the micro-batch, those of them that are here."""
+        kept_R = torch.isin(self.token_R, token_t)
+        if not kept_R.any():
+            return None
+        return TeacherHidden(
+            rows_T=torch.searchsorted(token_t, self.token_R[kept_R]),
+            hidden_RH=self.hidden_RH[kept_R],
+            output_weight_vH=self.output_weight_vH,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Read:
+    """What a teacher reads for one micro-batch: of `tokens` response tokens, those numbered `number_R` are wanted."""
+
+    sequences: Sequences
+    number_R: Tensor
+    tokens: int
+    cp: int
+
+    def wanted_rows(self, hidden_tH: Tensor) -> Tensor:
+        """[R, H] from the rows that this rank predicts; a sum over the context-parallel ranks fills in the others."""
+        if self.cp == 1:
+            return hidden_tH[self.number_R]
+        all_TH = hidden_tH.new_zeros(self.tokens, hidden_tH.shape[1])
+        all_TH[self.sequences.here_t] = hidden_tH
+        wanted_RH = all_TH[self.number_R]
+        dist.all_reduce(wanted_RH, group=parallel_state.get_context_parallel_group())
+        return wanted_RH
 
 
 class SelfTeacherModel:
@@ -70,13 +116,31 @@ class SelfTeacherModel:
                 for mine, new in zip(self.model.parameters(), bare(student).parameters(), strict=True):
                     mine.lerp_(new.to(mine.dtype), self._update.rate)
 
-    def hidden_rows(self, micro_batch: MicroBatch, token_t: Tensor) -> TeacherHidden | None:
-        """Hidden states at `token_t` (int64 indices into a micro-batch's tokens), or None when there are none."""
-        if len(token_t) == 0:
-            return None
-        device = micro_batch.target_T.device
-        row_t = micro_batch.sequences.row_T[token_t]
-        rows = row_t.unique().tolist()
+    def hidden_rows(
+        self, micro_batches: Sequence[MicroBatch], wanted: Sequence[Tensor], part: Share
+    ) -> list[TeacherRows | None]:
+        """For each micro-batch the hidden states at its tokens `wanted` (int64), or None when there are none.
+
+        On stages before the last every item is None. Collectives: those of the layers; from stage to stage; with
+        context parallelism one sum of the rows over cp.
+        """
+        asked = [number for number, token_t in enumerate(wanted) if len(token_t)]
+        reads = [self._read(micro_batches[number], wanted[number], part) for number in asked]
+        found: list[TeacherRows | None] = [None] * len(micro_batches)
+        for number, read, hidden_tH in zip(
+            asked, reads, hidden_rows(self.model, [read.sequences for read in reads]), strict=False
+        ):
+            found[number] = TeacherRows(
+                token_R=wanted[number],
+                hidden_RH=read.wanted_rows(hidden_tH),
+                output_weight_vH=self.model.output_weight().detach(),
+            )
+        return found
+
+    def _read(self, micro_batch: MicroBatch, token_R: Tensor, part: Share) -> _Read:
+        """The rollouts that have a wanted token, behind the teacher's prompt."""
+        row_R = micro_batch.row_T[token_R]
+        rows = row_R.unique().tolist()
         members = [micro_batch.rollouts[row] for row in rows]
         prompts = [
             self._tokenizer.encode(
@@ -85,20 +149,14 @@ class SelfTeacherModel:
             )
             for m in members
         ]
-        sequences = pack(prompts, [m.token_ids for m in members], device)
-        with torch.no_grad():
-            hidden_sbH = self.model(sequences.ids_bs, sequences.positions_bs, None, return_hidden=True)
-        # place of each wanted token: its row's first response place plus its index within the response
-        first_r = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        student_first = torch.tensor([len(m.prompt_ids) - 1 for m in members], device=device)
-        index_of_row = torch.full((len(micro_batch.rollouts),), -1, device=device)
-        index_of_row[torch.tensor(rows, device=device)] = torch.arange(len(rows), device=device)
-        member_t = index_of_row[row_t]
-        at_t = micro_batch.sequences.at_T[token_t] - student_first[member_t] + first_r[member_t]
-        return TeacherHidden(
-            rows_T=token_t,
-            hidden_RH=hidden_sbH[at_t, member_t],
-            output_weight_vH=self.model.output_weight().detach(),
+        in_members = torch.isin(micro_batch.row_T, row_R)
+        # wanted tokens by their number among the responses of the members
+        number_T = in_members.long().cumsum(0) - 1
+        return _Read(
+            sequences=pack(prompts, [m.token_ids for m in members], micro_batch.target_T.device, part),
+            number_R=number_T[token_R],
+            tokens=int(in_members.sum()),
+            cp=part.cp,
         )
 
     @property

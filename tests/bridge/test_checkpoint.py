@@ -27,7 +27,7 @@ from megatron_bridge.model.hf import save_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.verdict import CheckpointError
 from tests.bridge.ranks import PP2, TP1, TP2, under
-from tests.bridge.tiny import VOCAB, make_qwen3, positions, some_ids
+from tests.bridge.tiny import VOCAB, make_model, positions, some_ids
 from tests.distributed import run_distributed
 
 pytestmark = pytest.mark.distributed
@@ -246,7 +246,7 @@ def _fill(run: _Run, directory: str) -> dict:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> str:
-    return make_qwen3(tmp_path_factory.mktemp("source"), tied=True)
+    return make_model(tmp_path_factory.mktemp("source"), tied=True)
 
 
 @pytest.fixture(scope="module")

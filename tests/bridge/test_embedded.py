@@ -10,7 +10,7 @@ import torch
 from megatron_bridge.rollout.embedded import EmbeddedEngine, _noise, inverse_cdf
 from megatron_bridge.rollout.engine import SamplingParams
 from tests.bridge.ranks import PP2, TP1, TP2, loaded, under
-from tests.bridge.tiny import VOCAB, load_reference, make_qwen3, some_ids
+from tests.bridge.tiny import VOCAB, load_reference, make_model, some_ids
 from tests.distributed import run_distributed
 
 pytestmark = pytest.mark.distributed
@@ -102,7 +102,7 @@ def _distance(one, other) -> float:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> str:
-    return make_qwen3(tmp_path_factory.mktemp("policy"), tied=False, sharp=2.0)
+    return make_model(tmp_path_factory.mktemp("policy"), tied=False, sharp=2.0)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from megatron_bridge.model.hf_mapping import hf_to_megatron
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel
 from tests.bridge.ranks import PP2, TP1, TP2, gathered, loaded, under
-from tests.bridge.tiny import load_reference, make_qwen3, positions, some_ids
+from tests.bridge.tiny import load_reference, make_model, positions, some_ids
 from tests.distributed import run_distributed
 
 pytestmark = pytest.mark.distributed
@@ -129,9 +129,9 @@ def _everything(directories: dict[str, str], hf_gradients: dict[str, dict]) -> d
             build_model(read_shape(directories["tied"]), Layout(tp=3))
         with pytest.raises(ValueError, match=r"dtype torch\.float16: parameters are torch\.float32 or"):
             transformer_config(read_shape(directories["tied"]), TP2, dtype=torch.float16)
-        with pytest.raises(ValueError, match="2 ranks are not tp 1 x pp 1 x dp 1 = 1: start 1 processes"):
+        with pytest.raises(ValueError, match="2 ranks are not tp 1 x pp 1 x cp 1 x dp 1 = 1: start 1 processes"):
             start_parallel(Layout(), 1)
-        with pytest.raises(ValueError, match="2 ranks are not tp 3 x pp 1 x dp 1 = 3: start 3 processes"):
+        with pytest.raises(ValueError, match="2 ranks are not tp 3 x pp 1 x cp 1 x dp 1 = 3: start 3 processes"):
             start_parallel(Layout(tp=3), 1)
     return found
 
@@ -139,7 +139,7 @@ def _everything(directories: dict[str, str], hf_gradients: dict[str, dict]) -> d
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory) -> dict[str, str]:
     return {
-        kind: make_qwen3(tmp_path_factory.mktemp(kind), tied=kind == "tied", vocab=VOCAB, sharp=2.0)
+        kind: make_model(tmp_path_factory.mktemp(kind), tied=kind == "tied", vocab=VOCAB, sharp=2.0)
         for kind in ("tied", "untied")
     }
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from megatron_bridge import other_names
 from megatron_bridge.prepare import prepare_run
-from megatron_bridge.run_file import changed_settings, dump_run, load_run
+from megatron_bridge.run_file import RunFile, changed_settings, dump_run, load_run
 from trace_dsl.errors import RunFileError, SpecError
 
 RUN = Path("specs/demo/run.yaml")
@@ -39,12 +40,17 @@ def complaint(*overrides: str) -> str:
         ("task=ledgr", "did you mean 'ledger'?"),
         ("layout.tp=3", "4 attention heads (num_attention_heads) cannot be split over tp 3: choose tp from 1, 2, 4"),
         ("layout.tp=4", "2 key/value heads (num_key_value_heads) cannot be split over tp 4"),
-        ("layout.pp=3", "layout.pp: 3 pipeline stages cannot sample in the training process"),
+        ("layout.pp=2", "3 layers (num_hidden_layers) cannot be split over pp 2: choose pp from 1, 3"),
+        ("layout.cp=5", "32 prompts cannot be shared out over 5 ranks (cp 5 x dp 1); make it a multiple of 5"),
         ("evaluation.split=test", "is no split of the task 'ledger': choose from train, eval, ood"),
         ("rollout=5", "rollout: 5 is not allowed: it is a group of settings"),
         ("micro_batch=100", "pick a divisor of 256"),
         ("minibatches=3", "rollout.prompts: 32 prompts cannot be split into 3 minibatches"),
-        ("rollout.max_response_tokens=100000", "leaves no room for a prompt"),
+        (
+            "rollout.max_response_tokens=100000",
+            "100000 tokens fill the policy's context of 256",
+        ),
+        ("rollout.max_response_tokens=256", "set it to at most 255, less the longest prompt"),
         ("seed", "an override is written key=value"),
         ("name.x=1", "'name' is a value, not a group of settings"),
     ],
@@ -53,10 +59,70 @@ def test_mistake_is_one_clear_line(override: str, expected: str) -> None:
     assert expected in complaint(override)
 
 
+def test_sequence_parallelism_needs_tensor_parallel_ranks() -> None:
+    assert "sp splits sequences over the tensor parallel ranks: set tp to 2 or more" in complaint(
+        "layout.tp=1", "layout.sp=true"
+    )
+
+
+def test_a_ratio_over_responses_needs_them_whole(tmp_path: Path) -> None:
+    spec = tmp_path / "gspo.trace"
+    spec.write_text("rest: grpo(level=sequence)\n")
+    prepare_run(RUN, (f"spec={spec}", "layout.tp=1"))
+    with pytest.raises(
+        RunFileError, match=r"layout\.cp: 2 context parallel ranks .* line 1 of .*; set layout\.cp to 1"
+    ):
+        prepare_run(RUN, (f"spec={spec}", "layout.tp=1", "layout.cp=2"))
+
+
 def test_all_mistakes_are_reported_together() -> None:
     text = complaint("spec=nope.trace", "task=ledgr", "policy=nowhere")
     assert all(part in text for part in ("spec: no file", "unknown task", "no Hugging Face model directory"))
     assert len(complaint("optim.lrr=1", "steps=many").splitlines()) == 2
+    text = complaint("optim.lrr=1", "spec=nope.trace", "layout.tp=3", "rollout.prompts=31", "minibatches=2")
+    parts = ("optim.lrr: unknown", "spec: no file", "layout: 4 attention heads", "rollout.prompts: 31 prompts")
+    assert all(part in text for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wrong"),
+    [
+        (("steps=many", "minibatches=7"), ["steps", "rollout.prompts", "checkpoint.every"]),
+        (("rollout.temperature=0", "rollout.prompts=31", "minibatches=2"), ["rollout.temperature", "rollout.prompts"]),
+        (("rollout.n=7", "micro_batch=56"), ["rollout.n"]),  # 7 x 32 rollouts are a multiple of 56
+        (("batch_size=33", "layout.dp=3", "layout.tp=1"), ["batch_size"]),
+        (("rollout=5", "micro_batch=100"), ["rollout"]),
+        (("policy=3", "layout.tp=3"), ["policy"]),
+        (("task=3", "evaluation.split=x"), ["task"]),
+    ],
+)
+def test_nothing_is_concluded_from_a_setting_that_is_wrong(overrides: tuple[str, ...], wrong: list[str]) -> None:
+    lines = complaint(*overrides).splitlines()
+    assert [line.removeprefix(f"{RUN}: ").partition(":")[0] for line in lines] == wrong
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("optim.betas=[0.9, 0.99]", "did you mean 'beta1' and 'beta2'?"),
+        ("optim.learning_rate=1", "did you mean 'lr'?"),
+        ("learning_rate=1", "did you mean 'optim.lr'?"),
+        ("rollout.num_generations=1", "did you mean 'group_size'?"),
+        ("max_completion_length=1", "did you mean 'rollout.max_response_tokens'?"),
+        ("layout.loss_type=1", "the spec says it, not the run file"),
+        ("kl_coef=1", "the spec says it, not the run file"),
+        ("optim.frobnicate=1", "allowed here: beta1, beta2"),
+    ],
+)
+def test_names_of_other_frameworks(override: str, hint: str) -> None:
+    assert f"unknown setting; {hint}" in complaint(override)
+
+
+def test_every_setting_that_a_name_elsewhere_stands_for_exists() -> None:
+    known = RunFile.model_fields
+    for setting in other_names.NAMES:
+        group, _, leaf = setting.rpartition(".")
+        assert leaf in (known if not group else type(known[group].default).model_fields)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +179,9 @@ def test_resolved_run_file_reads_back_the_same(tmp_path: Path) -> None:
         ("name: !!python/object:os.system x\n", ":1:7: not valid YAML: could not determine a constructor"),
         ("[" * 5000, ": not valid YAML: it is nested too deeply"),
         ("name: 2020-13-45\n", ": spec: missing"),
+        ("true: 3\n", "keys should be strings"),
+        ("null: 3\n", ": None: None is not allowed: keys should be strings"),
+        ("rollout: {1: 3}\n", ": rollout.1: 1 is not allowed: keys should be strings"),
         ("- a\n", ": a run file is a mapping"),
     ],
 )
@@ -121,7 +190,8 @@ def test_text_that_is_no_run_file(tmp_path: Path, text: str, message: str) -> No
     path.write_text(text)
     with pytest.raises(RunFileError) as raised:
         load_run(path)
-    assert f"{path}{message}" in str(raised.value)
+    assert str(raised.value).startswith(str(path))
+    assert message in str(raised.value)
 
 
 def test_spec_with_errors_is_shown_before_a_run(tmp_path: Path) -> None:

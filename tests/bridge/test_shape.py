@@ -31,6 +31,7 @@ CONFIG = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
 }
 SHAPE = ModelShape(
+    model_type="qwen3",
     vocab_size=129,
     hidden_size=64,
     ffn_size=96,
@@ -70,12 +71,18 @@ def test_defaults_of_absent_fields():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model_type": "llama"}, r"model_type 'llama' is not implemented; use one of qwen3"),
+        ({"model_type": "gemma3"}, r"model_type 'gemma3' is not implemented; use one of qwen3, qwen2, llama"),
         ({"hidden_act": "gelu"}, r"hidden_act 'gelu' is not implemented; use one of silu"),
         ({"attention_bias": True}, r"attention_bias True is not implemented; it must be False"),
         ({"use_sliding_window": True}, r"use_sliding_window True is not implemented"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, r"rope_type 'yarn' is not implemented"),
         ({"rope_parameters": None}, r"no rotary base"),
+        ({"model_type": "llama", "mlp_bias": True}, r"mlp_bias True is not implemented; it must be False"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, r"use_sliding_window True is not implemented"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
+            r"'llama3' needs low_freq_factor, high_freq_factor, original_max_position_embeddings",
+        ),
     ],
 )
 def test_refuses_what_it_would_compute_wrongly(change, message):

@@ -105,6 +105,26 @@ def test_a_route_with_an_error_shadows_nothing_and_is_not_shadowed() -> None:
     assert rules_of(text) == ["unknown-name"] * 3
 
 
+def test_a_route_with_a_wrong_label_is_not_judged_by_those_it_has_left() -> None:
+    labels = "spans key, error\nkey: nll()\n"
+    assert rules_of(f"{labels}key | eror: grpo()\nrest: none") == ["unknown-span"]
+    assert rules_of(f"{labels}key | error: grpo()\nrest: none") == []
+    assert rules_of("key: nll()\nkey | Error: grpo()\nrest: none") == ["unknown-span"]
+    # what is wrong with its losses changes nothing about the tokens that it never gets
+    assert rules_of("rest: none\nkey: grp()") == ["shadowed-route", "unknown-name"]
+
+
+def test_a_route_that_lost_a_loss_to_an_error_is_not_said_to_fall_silent() -> None:
+    chosen = RuleSelection(select=frozenset({"route-falls-silent"}))
+    text = "key: fkl(anneal=linear(30)) + {}\nrest: nll()"
+    assert [d.rule for d in lint_text(text.format("grp()"), selection=chosen).diagnostics] == ["unknown-name"]
+
+
+def test_an_empty_spec_is_one_error() -> None:
+    assert rules_of("") == rules_of("# nothing yet\n") == ["syntax"]
+    assert rules_of("spans key") == ["no-default-route"]
+
+
 # ------------------------------------------------------------------------------------------------ suppressions
 
 
@@ -173,3 +193,32 @@ def test_the_rules_page_explains_no_other_rule() -> None:
 
 def test_a_route_below_a_shadowed_one_is_judged_too() -> None:
     assert rules_of("rest: none\nkey when len > 1: nll()\nkey when source == tool: nll()\n") == ["shadowed-route"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rest: grpo(w=-1)", "against its reward"),
+        ("rest: nll(w=-1)", "likelihood"),
+        ("rest: entropy(w=-1)", "entropy would be punished"),
+        ("rest: fkl(w=-1, anneal=cos)", "the teacher `teacher`"),
+        ("rest: k3(base, w=-1)", "the policy `base`"),
+    ],
+)
+def test_what_a_negative_weight_costs_is_said_of_the_loss_at_hand(text: str, said: str) -> None:
+    (found,) = (found for found in lint_text(text).diagnostics if "negative" in found.rule)
+    assert said in found.consequence
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("rest: grpo(clip=(0.8, 1.28))", "write clip=(0.2, 0.28) for ratios between 0.8 and 1.28"),
+        ("rest: grpo(clip=1.2)", "clip=0.2 keeps the ratio at most 1.2"),
+        ("rest: grpo(clip=0)", "clip=(0.2, 0.28)"),
+        ("teacher = self(ema=0.999)\nrest: fkl(anneal=cos)", "write ema=0.001 for a decay of 0.999"),
+    ],
+)
+def test_numbers_of_another_meaning_are_given_in_this_one(text: str, fix: str) -> None:
+    (found,) = lint_text(text).diagnostics
+    assert fix in found.fix

@@ -69,6 +69,12 @@ def test_what_does_not_parse_is_left_alone_and_the_others_are_formatted(folder: 
     assert (folder / "ugly.trace").read_text(encoding="utf-8") == PRETTY
 
 
+def test_an_empty_line_stands_behind_each_finding(folder: Path) -> None:
+    (folder / "broken.trace").write_text("rest: grpo(\nkey: nll(\n", encoding="utf-8")
+    blocks = fmt("broken.trace").stderr.split("\n\n")
+    assert [block.partition(":")[0] for block in blocks] == ["error[syntax]", "error[syntax]", "1 spec"]
+
+
 @pytest.mark.parametrize(
     ("written", "expected"),
     [

@@ -230,5 +230,24 @@ def test_what_cannot_be_proved_or_refuted_is_2(text: str, words: str) -> None:
     assert words in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ("rest: none", "there is one route"),
+        ("spans key", "there are no routes"),
+        (
+            "key: nll()\nrest: grpo()",
+            "no cases to go through: each later route is the default for what those above leave",
+        ),
+        ("rollouts m = policy(n=2)\nrest: nll()\nrest when rows == m: nll()", "leave, or reads other rollouts"),
+        ("rest when correct: nll()\nrest when wrong: none", "8 cases"),
+    ],
+)
+def test_a_proof_says_how_it_was_made(text: str, how: str) -> None:
+    result = prove("-", "--disjoint", stdin=text)
+    assert result.exit_code == 0
+    assert f"{how})" in " ".join(result.stdout.split())
+
+
 def test_help_teaches_with_an_example() -> None:
     assert "Example: trace-dsl prove specs/demo/grpo.trace --implies" in prove("--help").stdout

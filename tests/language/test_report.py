@@ -140,6 +140,22 @@ def test_sarif_has_what_readers_of_sarif_need() -> None:
     assert (related["id"], related["message"]["text"]) == (1, "`rest` comes first")
 
 
+def test_a_fix_that_is_a_change_of_the_text_is_one_for_programs() -> None:
+    results = [lint_text("rest: grpo()\nkey: grpp(w=3)", path="a.trace"), lint_text(SHADOWED, path="b.trace")]
+    first, *others = json.loads(as_json(results))
+    place = {"path": "a.trace", "line": 2, "column": 6, "end_line": 2, "end_column": 10}
+    assert first["replacement"] == {**place, "text": "grpo"}
+    assert {other["replacement"] for other in others} == {None}
+    first, *others = json.loads(sarif(results))["runs"][0]["results"]
+    (fix,) = first["fixes"]
+    assert fix["description"] == {"text": "did you mean `grpo`?"}
+    (change,) = fix["artifactChanges"]
+    region = {"startLine": 2, "startColumn": 6, "endLine": 2, "endColumn": 10}
+    assert change["artifactLocation"] == {"uri": "a.trace"}
+    assert change["replacements"] == [{"deletedRegion": region, "insertedContent": {"text": "grpo"}}]
+    assert not any("fixes" in other for other in others)
+
+
 def test_sarif_of_an_absolute_path_is_a_file_uri(tmp_path: Path) -> None:
     log = json.loads(sarif([lint_text(SHADOWED, path=str(tmp_path / "a.trace"))]))
     place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
@@ -203,3 +219,10 @@ def test_render_reads_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
     path.write_text(SHADOWED, encoding="utf-8")
     assert "2 | key when correct: nll()" in render(lint_file(path).errors, path)
+
+
+def test_an_empty_line_stands_between_findings(tmp_path: Path) -> None:
+    path = tmp_path / "a.trace"
+    path.write_text("rest: grp()\nkey: nl()\n", encoding="utf-8")
+    blocks = render(lint_file(path).diagnostics, path).split("\n\n")
+    assert [block.partition(":")[0] for block in blocks] == ["error[unknown-name]"] * 2

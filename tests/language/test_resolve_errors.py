@@ -37,6 +37,8 @@ from trace_dsl.resolve.findings import MOST_HINTS
         ("let A = 1\nrest: grpo()", "duplicate-name", "A"),
         ("advantage = loo\nadvantage = none\nrest: grpo()", "duplicate-name", "advantage = none"),
         ("rest: fkl(warmup=0.1)", "ambiguous-unit", "0.1"),
+        ("rest when step < 10%: none", "ambiguous-unit", "10%"),
+        ("let c = 10%\nrest when step >= 1 and c > step: none", "ambiguous-unit", "c"),
         ("rest: fkl(anneal=cos(0.5))", "ambiguous-unit", "0.5"),
         ("rest: fkl(warmup=2e6)", "ambiguous-unit", "2e6"),
         ("rest: fkl(warmup=5 tokens, anneal=cos)", "ambiguous-unit", "fkl(warmup=5 tokens, anneal=cos)"),
@@ -86,6 +88,10 @@ def test_errors_of_the_language(text: str, rule: str, underlined: str) -> None:
         ("spans key\nkye: nll()\nrest: none", "key"),
         ("teacher big = self(frozen)\nrest: fkl(teacher=bgi)", "big"),
         ("rest: fkl(warmup=0.5)", "warmup=50%"),
+        ("rest when step < 10%: none", "schedule(1, anneal=step(10%))"),
+        ("rest when 10% > step: none", "schedule(1, anneal=step(10%))"),
+        ("rest when step >= 10%: none", "schedule(1, start=10%)"),
+        ("rest when 10% <= step: none", "schedule(1, start=10%)"),
         ("rest: fkl(anneal=cos(0.5))", "cos(50%)"),
         ("rest: fkl(anneal=linear(1e2))", "linear(100 steps), or linear(1e2 tokens)"),
         ("rest when incorrect: none", "`wrong`"),  # nearer in letters is its opposite
@@ -134,3 +140,8 @@ def test_so_many_hints_are_given_and_no_more() -> None:
     text = "let known = 1\n" + "".join(f"let a{index} = knwn\n" for index in range(MOST_HINTS + 50)) + "rest: none\n"
     fixes = [found.fix for found in lint_text(text).diagnostics if found.rule == "unknown-name"]
     assert fixes == ["did you mean `known`?"] * MOST_HINTS + [""] * 50
+
+
+def test_a_share_beside_a_step_that_is_no_share_of_the_run() -> None:
+    text = "rest when step/30 < 10% or 10%*step > 3: nll()\nrest: grpo(w=10%*step)"
+    assert errors_of(text) == []

@@ -98,7 +98,7 @@ class _Writer:
         return f"{kind}({', '.join([*arguments, *([per] if per else [])])})"
 
     def constant(self) -> str:
-        return self.rng.choice(("0.5", "1", "2", "0.25", "30%", "3"))
+        return self.rng.choice(("0.5", "1", "2", "0.25", "0.3", "3"))
 
     def schedule(self) -> str:
         return f"schedule({self.constant()}, {self.schedule_arguments()})"

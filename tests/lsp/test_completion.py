@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lsprotocol import types
 
 from tests.language import TRACE
 from tests.lsp import CURSOR, applied, with_cursor
@@ -178,3 +181,33 @@ def test_any_text_at_any_place_is_answered(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 def test_words_of_any_text(text: str) -> None:
     assert "".join("".join(word.text for word in words(text)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ('extends "‸', ["base.trace", "more/", "other name.trace"]),
+        ('key: nll()\nextends "ba‸se.trace"', ["base.trace", "more/", "other name.trace"]),
+        ('extends "more/‸', ["more/deep.trace"]),
+        ('extends "./more/d‸', ["./more/deep.trace"]),
+        ('extends "../‸', ["../open/"]),
+        ('extends "gone/‸', []),
+        ('extends "/‸', []),
+        ('# extends "‸', []),
+        ('let x = "‸', []),
+        ('teacher = model("‸', []),
+        ('extends "base.trace"‸', []),
+    ],
+)
+def test_paths_of_extends(tmp_path: Path, line: str, paths: list[str]) -> None:
+    folder = tmp_path / "open"
+    (folder / "more").mkdir(parents=True)
+    for name in ("spec.trace", "base.trace", "other name.trace", "notes.md", ".hidden.trace", "more/deep.trace"):
+        (folder / name).write_text("rest: grpo()\n", encoding="utf-8")
+    spec, position = with_cursor(line, path=folder / "spec.trace")
+    found = completion(spec, position)
+    assert [item.label for item in found] == paths
+    for item in found:
+        assert isinstance(item.text_edit, types.TextEdit)
+        written = applied(spec, [item.text_edit]).split("\n")[-1]
+        assert written.startswith(f'extends "{item.label}')

@@ -133,7 +133,9 @@ def test_waits_grow_and_end() -> None:
     ],
 )
 def test_settings_that_do_not_fit_together(settings: dict, message: str) -> None:
-    assert message in "\n".join(rollout_problems(RolloutSettings(**settings), dp=2))
+    assert message in "\n".join(
+        ": ".join(problem) for problem in rollout_problems(RolloutSettings(**settings), ranks=2)
+    )
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])

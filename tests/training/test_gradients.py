@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from megatron.core import parallel_state
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,7 +28,7 @@ from megatron_bridge.tasks import get_task
 from megatron_bridge.tasks.base import Annotation
 from megatron_bridge.training.collect import Rollout, begin_rollouts, finish_rollouts, to_batch
 from megatron_bridge.training.job import stop_tokens
-from megatron_bridge.training.microbatch import cut
+from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import accumulate_gradients, make_trainer
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel
@@ -106,17 +105,12 @@ def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[in
         losses = []
         for micro_batch in micro_batches:
             trainer = make_trainer(fresh(), loaded.file.optim, 60)
-            parts = accumulate_gradients(
+            part = Share(dp_rank=parallel_state.get_data_parallel_rank(), dp=dp)
+            sums = accumulate_gradients(
                 trainer.model,
-                cut(
-                    rollouts,
-                    lowered.routing,
-                    micro_batch=micro_batch,
-                    dp_rank=parallel_state.get_data_parallel_rank(),
-                    dp=dp,
-                    device=torch.device("cpu"),
-                ),
+                cut(rollouts, lowered.routing, micro_batch=micro_batch, part=part, device=torch.device("cpu")),
                 [teacher],
+                part,
                 temperature=1.0,
                 vocab_size=loaded.shape.vocab_size,
             )
@@ -124,9 +118,7 @@ def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[in
                 for parameter in trainer.model.parameters():
                     parameter.copy_(parameter.main_grad)
             save_hf(trainer.model, loaded.shape, loaded.policy_path, Path(folder) / str(micro_batch))
-            loss = sum(part["loss_C"].sum() for part in parts)
-            dist.all_reduce(loss, group=parallel_state.get_data_parallel_group())
-            losses.append(float(loss))
+            losses.append(float(sums["loss_C"].sum()))
         return losses
 
 
@@ -142,14 +134,8 @@ def signals(rollouts: list[Rollout], tp: int, dp: int) -> dict[str, torch.Tensor
         tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
         teacher = SelfTeacherModel(plan.teachers[0].teacher, copy, get_task("ledger"), tokenizer)
         tokens = sum(len(r.token_ids) for r in rollouts)
-        batches = cut(
-            rollouts,
-            FusedRouting.empty(tokens),
-            micro_batch=4,
-            dp_rank=parallel_state.get_data_parallel_rank(),
-            dp=dp,
-            device=torch.device("cpu"),
-        )
+        part = Share(dp_rank=parallel_state.get_data_parallel_rank(), dp=dp)
+        batches = cut(rollouts, FusedRouting.empty(tokens), micro_batch=4, part=part, device=torch.device("cpu"))
         wanted = frozenset(
             Signal(name=name, rank=Rank.TOKEN, teacher=who)
             for name, who in (
@@ -160,7 +146,7 @@ def signals(rollouts: list[Rollout], tp: int, dp: int) -> dict[str, torch.Tensor
             )
         )
         found = measure(
-            wanted, policy, [teacher], batches, tokens=tokens, temperature=1.0, vocab_size=loaded.shape.vocab_size
+            wanted, policy, [teacher], batches, part, tokens=tokens, temperature=1.0, vocab_size=loaded.shape.vocab_size
         )
         return {signal.name: value_T for signal, value_T in found}
 

@@ -42,6 +42,23 @@ def test_data_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
     assert summary(output, "tp1")["accuracy_after"] == summary(output, "dp2")["accuracy_after"]
 
 
+@pytest.mark.parametrize(
+    "name, ranks, overrides",
+    [
+        ("pp3", 3, ("layout.pp=3",)),
+        ("cp2", 2, ("layout.cp=2", "layout.recompute=true")),
+        ("tp2-sp", 2, ("layout.tp=2", "layout.sp=true")),
+        ("dp2-distributed", 2, ("layout.dp=2", "optim.distributed=true")),
+    ],
+)
+def test_no_layout_changes_anything(output: Path, tp1: Path, name: str, ranks: int, overrides: tuple[str, ...]) -> None:
+    train(output, name, f"steps={STEPS}", "layout.tp=1", *overrides, ranks=ranks)
+    for one, other in zip(metrics(output, "tp1"), metrics(output, name), strict=True):
+        assert abs(one["loss"] - other["loss"]) < 1e-5
+        assert one["reward"] == other["reward"]
+    assert summary(output, "tp1")["accuracy_after"] == summary(output, name)["accuracy_after"]
+
+
 def test_a_micro_batch_of_one_changes_nothing(output: Path, tp1: Path) -> None:
     train(output, "mb1", f"steps={STEPS}", "micro_batch=1", ranks=1)
     for one, other in zip(metrics(output, "tp1"), metrics(output, "mb1"), strict=True):

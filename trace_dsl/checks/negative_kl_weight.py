@@ -30,6 +30,10 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             RULE,
             channel.place,
             f"the weight of `{channel.text}` is {weight:g} at step {step}, but a divergence needs 0 or more",
-            consequence="the student would be driven away from its teacher without a bound",
+            consequence=f"the student would be driven away from {_other(channel.kernel)} without a bound",
             fix="change the sign, or keep the weight at or above 0 with max(0, ...)",
         )
+
+
+def _other(kernel: Divergence | K3) -> str:
+    return f"the teacher `{kernel.teacher}`" if isinstance(kernel, Divergence) else f"the policy `{kernel.to}`"

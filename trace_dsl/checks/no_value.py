@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import assert_never
 
 from trace_dsl.expressions import text_of
@@ -32,8 +33,6 @@ _ARITHMETIC = frozenset({Operator.NEG, Operator.ADD, Operator.SUB, Operator.MUL,
 _UNDEFINED_SOMEWHERE = frozenset({Function.LOG, Function.SQRT})
 _PREDICATES = frozenset({Reduction.TOP, Reduction.RANDOM})
 _COUNTS = frozenset({Scan.CUMCOUNT, Scan.UNTIL, Scan.LATCH})
-
-
 _LOGICAL = frozenset({Operator.AND, Operator.OR, Operator.NOT})
 
 
@@ -68,8 +67,12 @@ def explicit(predicate: Expr, contexts: Mapping[str, str]) -> Expr:
     if not isinstance(predicate, Operation):
         return predicate
     if predicate.op in _LOGICAL:
-        return replace(predicate, args=tuple(explicit(arg, contexts) for arg in predicate.args))
+        args = tuple(explicit(arg, contexts) for arg in predicate.args)
+        same = all(map(is_, args, predicate.args))
+        return predicate if same else replace(predicate, args=args)
     lack = _joined(_of(arg, contexts, inside=False) for arg in predicate.args)
+    if lack is _NONE:
+        return predicate
     guards = [Signal(name=f"has_{context}", rank=Rank.ROW) for context in sorted(lack.contexts)]
     guards += [Signal(name=HAS_VALUE + text_of(_either_way(predicate)), rank=Rank.TOKEN)] if lack.otherwise else []
     if predicate.op is Operator.NE:  # true where there is no value
@@ -133,7 +136,9 @@ def _of(expr: Expr, contexts: Mapping[str, str], *, inside: bool) -> _Lack:
 
 
 def _joined(lacks: Iterable[_Lack]) -> _Lack:
-    found = tuple(lacks)
+    found = tuple(lack for lack in lacks if lack is not _NONE)
+    if len(found) < 2:
+        return found[0] if found else _NONE
     return _Lack(
         contexts=frozenset(context for lack in found for context in lack.contexts),
         otherwise=any(lack.otherwise for lack in found),

@@ -24,7 +24,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         earlier = of_source.setdefault(route.rows, _Earlier())
         shadows = earlier.shadows(route)
         earlier.add(route)
-        if not shadows:
+        if not shadows or route.place in spec.broken:  # mended, it takes other tokens
             continue
         names = " and ".join(f"`{other.text}`" for other in shadows)
         yield finding(

@@ -90,6 +90,7 @@ def _show_or_write(result: Formatted, *, write: bool, diff: bool) -> None:
     if result.refusal is not None:
         show = printer(stderr=True)
         for block in full(result.refusal):
+            block.append("\n")
             show(block)
         return
     assert result.text is not None

@@ -30,10 +30,13 @@ class _Against:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
+    """`how`: what was gone through, in words."""
+
     name: str
     text: str
     cases: int
     against: tuple[_Against, ...]
+    how: str
 
 
 def prove(
@@ -72,9 +75,11 @@ def prove(
         read = read_meaning(spec)
         claims = []
         if covering or neither:
-            claims.append(_routed("covers", "every token is taken", _known(covers(read))))
+            claims.append(_routed("covers", "every token is taken", _known(covers(read)), read))
         if disjointness or neither:
-            claims.append(_routed("disjoint", "no token fits two routes, later defaults aside", _known(disjoint(read))))
+            claims.append(
+                _routed("disjoint", "no token fits two routes, later defaults aside", _known(disjoint(read)), read)
+            )
         if other is not None:
             claims.append(_implied(spec, other, _known_implied(read, read_meaning(other))))
     match output:
@@ -105,13 +110,26 @@ def _known_implied(spec: Spec, other: Spec) -> Proof[Untrained]:
     return proof
 
 
-def _routed(name: str, text: str, proof: Proof[Counterexample]) -> _Claim:
+def _routed(name: str, text: str, proof: Proof[Counterexample], spec: Spec) -> _Claim:
     against = []
     for example in proof.counterexamples:
         names = [route_name(route) for route in example.routes]
         told = f"goes to `{names[0]}`, and fits `{names[1]}` too" if names else "goes nowhere"
         against.append(_Against(token=example.token, told=(told,), fields={"routes": names}))
-    return _Claim(name=name, text=text, cases=proof.cases, against=tuple(against))
+    how = _counted(proof.cases) if proof.cases else _without_cases(spec)
+    return _Claim(name=name, text=text, cases=proof.cases, against=tuple(against), how=how)
+
+
+def _counted(cases: int) -> str:
+    return f"{cases} case{'' if cases == 1 else 's'}"
+
+
+def _without_cases(spec: Spec) -> str:
+    """Why no two routes had to be compared."""
+    if len(spec.routes) < 2:
+        return "there is one route" if spec.routes else "there are no routes"
+    others = ", or reads other rollouts" if len({route.rows for route in spec.routes}) > 1 else ""
+    return f"no cases to go through: each later route is the default for what those above leave{others}"
 
 
 def _implied(spec: str, other: str, proof: Proof[Untrained]) -> _Claim:
@@ -133,12 +151,12 @@ def _implied(spec: str, other: str, proof: Proof[Untrained]) -> _Claim:
         }
         against.append(_Against(token=example.token, told=told, fields=fields))
     text = f"every loss that {spec} gives a token, {other} gives it too (whatever the weights)"
-    return _Claim(name="implies", text=text, cases=proof.cases, against=tuple(against))
+    return _Claim(name="implies", text=text, cases=proof.cases, against=tuple(against), how=_counted(proof.cases))
 
 
 def _lines(claim: _Claim) -> Iterator[Text]:
     if not claim.against:
-        yield Text(f"proved: {claim.text} ({claim.cases} cases)", style="green")
+        yield Text(f"proved: {claim.text} ({claim.how})", style="green")
         return
     yield Text(f"not so: {claim.text}", style="red")
     for example in claim.against:

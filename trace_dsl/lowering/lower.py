@@ -48,6 +48,7 @@ from trace_dsl.model import (
 )
 from trace_dsl.plan.certainty import surely_zero
 from trace_dsl.plan.plan import Plan, advantage_of, latches_of, teacher_of
+from trace_dsl.plan.reach import reached
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Rank
 
@@ -75,7 +76,7 @@ class RoutedLoss:
     """One loss on a batch, before losses of one kernel are added up.
 
     weight_T: float64, denominator included, 0 where it is not routed; advantage_T: float64, 0 where the route does not
-    take the token, None for a loss without one or whose weight is zero whatever is measured.
+    take the token, None for a loss without one or one that trains nothing at this step whatever is measured.
     """
 
     route: int
@@ -173,14 +174,15 @@ def _environment(
 
 def _routed_losses(plan: Plan, route_of_T: Tensor, env: Environment) -> Iterator[RoutedLoss]:
     zeros_T = torch.zeros(env.batch.tokens, dtype=torch.float64)
+    taking = reached([planned.route for planned in plan.routes], env.at)
     for r, planned in enumerate(plan.routes):
         selected_T = route_of_T == r
         gradients = 0
         for c, channel in enumerate(planned.route.channels):
             kernel = fuse(channel.kernel, gradients)
             gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
-            # a loss whose weight is zero whatever is measured is not evaluated: its signals are not measured any more
-            active = not surely_zero(channel.weight, env.at)
+            # a loss that trains nothing whatever is measured is not evaluated: its signals are not measured any more
+            active = taking[r] and not surely_zero(channel.weight, env.at)
             weight_T = _weights(plan, channel, planned.route, selected_T, env) if active else zeros_T
             advantage = advantage_of(channel)
             advantage_T = None

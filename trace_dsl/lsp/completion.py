@@ -11,6 +11,7 @@ from lsprotocol import types
 from trace_dsl.checks import RULES
 from trace_dsl.explain import Kind
 from trace_dsl.lsp.document import Document
+from trace_dsl.lsp.files import path_written, paths_after
 from trace_dsl.lsp.names import Role
 from trace_dsl.lsp.pages import argument_meaning, argument_page, pages, summary_of
 from trace_dsl.lsp.slots import MAKERS, ROUTE, Slot, SlotKind, ValueOf, arguments_of, slot_after
@@ -29,7 +30,7 @@ from trace_dsl.vocabulary import (
     STATEMENTS,
 )
 
-TRIGGERS = (" ", "(", ",", "=", ":", "+", "|", "[")
+TRIGGERS = (" ", "(", ",", "=", ":", "+", "|", "[", '"', "/")
 _PREFIX = re.compile(r"[A-Za-z_]\w*\Z")
 _RULE_PREFIX = re.compile(r"#\s*trace\s*:\s*ignore\s*\[(?:[^\]]*,)?\s*(?P<prefix>[\w-]*)\Z")
 _K = types.CompletionItemKind
@@ -46,7 +47,9 @@ class Offer:
 
 
 def completion(document: Document, position: types.Position) -> list[types.CompletionItem]:
-    """The words that may stand at a position, best first; nothing in strings and ordinary comments."""
+    """The words that may stand at a position, best first; nothing in other strings than the path of an
+    `extends`, and in ordinary comments.
+    """
     before = document.lines.before(position)
     prefix, offers = _offers(document, before)
     line, column = document.lines.column(position)
@@ -82,6 +85,9 @@ def _offers(document: Document, before: str) -> tuple[str, Iterable[Offer]]:
     if cut.comments and cut.comments[-1].place.line == number:
         match = _RULE_PREFIX.search(before)
         return (match["prefix"], _rules()) if match else ("", ())
+    path = path_written(before)
+    if path is not None:
+        return path, (Offer(text=found, kind=_K.File) for found in paths_after(document.path, path))
     written = _PREFIX.search(before)
     prefix = written.group() if written else ""
     slot = _slot(before[: len(before) - len(prefix)], number)

@@ -1,4 +1,4 @@
-"""What is certain of a weight before anything is measured."""
+"""What is certain of a weight or a predicate before anything is measured."""
 
 from __future__ import annotations
 
@@ -24,6 +24,25 @@ def surely_zero(expr: Expr, at: Progress) -> bool:
             return surely_zero(yes, at) and surely_zero(no, at)
         case _:
             return False
+
+
+def predicate_known_at(predicate: Expr, at: Progress) -> bool | None:
+    """Whether a predicate holds at a step; None when only the run can tell, or a part has no value there."""
+    if follows_from_step(predicate):
+        try:
+            return weight_at_step(predicate, at) != 0.0
+        except ValueError:
+            return None
+    match predicate:
+        case Operation(op=Operator.NOT, args=(inner,)):
+            known = predicate_known_at(inner, at)
+            return None if known is None else not known
+        case Operation(op=Operator.AND | Operator.OR as op, args=args):
+            parts = [predicate_known_at(arg, at) for arg in args]
+            decides = op is Operator.OR
+            return decides if decides in parts else None if None in parts else not decides
+        case _:
+            return None
 
 
 def weight_known_at(weight: Expr, at: Progress) -> float | None:

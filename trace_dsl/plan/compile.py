@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from trace_dsl.errors import SpecError
-from trace_dsl.expressions import signals_of, text_of, weight_at_step
+from trace_dsl.expressions import schedules_of, signals_of, text_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
@@ -18,6 +18,7 @@ from trace_dsl.model import (
     Kernel,
     Nll,
     PolicyGradient,
+    Route,
     Spec,
 )
 from trace_dsl.over_steps import Points, values_at
@@ -34,6 +35,7 @@ from trace_dsl.plan.plan import (
     expressions_of,
     teacher_of,
 )
+from trace_dsl.plan.reach import reached
 from trace_dsl.plan.stretches import stretches
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
@@ -48,9 +50,9 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
         PlannedRoute(
             route=route,
             predicate_text="" if route.when is None else text_of(route.when),
-            losses=tuple(_plan_loss(channel, facts) for channel in route.channels),
+            losses=tuple(_plan_loss(channel, facts, steps) for channel in route.channels),
         )
-        for route in spec.routes
+        for route, steps in zip(spec.routes, _steps_of(spec.routes, facts.total_steps), strict=True)
     )
     needed = gathered(routes, facts.total_steps)
     teachers = tuple(
@@ -82,9 +84,17 @@ def _last_step(teacher: str, needed: tuple[Gathering, ...]) -> int:
     return max((g.steps[-1][1] for g in needed if g.need.payload.teacher == teacher), default=-1)
 
 
-def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
+def _steps_of(routes: Sequence[Route], total_steps: int) -> Sequence[Sequence[int]]:
+    """The steps at which each route may take a token."""
+    if not any("step" in signals_of(route.when) or schedules_of(route.when) for route in routes if route.when):
+        return [range(total_steps)] * len(routes)
+    at = [reached(routes, Progress(step=step, total_steps=total_steps)) for step in range(total_steps)]
+    return [[step for step in range(total_steps) if at[step][index]] for index in range(len(routes))]
+
+
+def _plan_loss(channel: Channel, facts: RunFacts, steps: Sequence[int]) -> PlannedLoss:
     try:
-        track = track_weight(channel.weight, facts.total_steps)
+        track = track_weight(channel.weight, facts.total_steps, steps)
     except ValueError as error:
         raise SpecError(
             f"line {channel.place.line}: the weight of {channel.text} has no value at some step of this run: {error}; "
@@ -99,14 +109,18 @@ def _plan_loss(channel: Channel, facts: RunFacts) -> PlannedLoss:
     )
 
 
-def track_weight(weight: Expr, total_steps: int) -> WeightTrack:
-    """Follow a weight over every step of the run; raises ValueError where its formula has no value."""
-    steps = [Progress(step=step, total_steps=total_steps) for step in range(total_steps)]
+def track_weight(weight: Expr, total_steps: int, steps: Sequence[int]) -> WeightTrack:
+    """Follow a weight over the steps at which its route may take tokens.
+
+    Raises ValueError where its formula has no value, whatever its route takes there.
+    """
     if not follows_from_step(weight):
-        active = stretches(at.step for at in steps if not surely_zero(weight, at))
+        at = (Progress(step=step, total_steps=total_steps) for step in steps)
+        active = stretches(point.step for point in at if not surely_zero(weight, point))
         return WeightTrack(total=None, total_squared=None, active=active)
-    values = _values(weight, total_steps)
-    active = stretches(step for step, value in enumerate(values) if value != 0)
+    everywhere = _values(weight, total_steps)
+    values = [everywhere[step] for step in steps]
+    active = stretches(step for step, value in zip(steps, values, strict=True) if value != 0)
     return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
 
 

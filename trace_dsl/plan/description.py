@@ -38,8 +38,9 @@ class WeightAt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedWeight:
-    """`sum` and `sum_of_squares` are over all steps, None when only the run can tell; `active`: the stretches of steps
-    at which the weight may be nonzero, the last of which ends at `last_step` (-1: never).
+    """`sum` and `sum_of_squares` are over the steps at which the route may take tokens, None when only the run can
+    tell; `active`: the stretches of those at which the weight may be nonzero, the last of which ends at `last_step`
+    (-1: never).
     """
 
     text: str

@@ -35,8 +35,9 @@ from trace_dsl.terms import Expr, Scan, Scanned
 class WeightTrack:
     """A loss weight over the run: None where it cannot be known before (token-counted schedules, gates).
 
-    total: sum over steps of the weight; total_squared: of its square (the privileged-exposure bound of arXiv
-    2605.10194 is proportional to it); active: the stretches of steps at which the weight may be nonzero.
+    total: sum of the weight over the steps at which its route may take tokens; total_squared: of its square (the
+    privileged-exposure bound of arXiv 2605.10194 is proportional to it); active: the stretches of those steps at which
+    the weight may be nonzero.
     """
 
     total: float | None
@@ -45,7 +46,7 @@ class WeightTrack:
 
     @property
     def last_step(self) -> int:
-        """The last step at which the weight may be nonzero, -1 for never."""
+        """The last step at which the loss may train a token, -1 for never."""
         return self.active[-1][1] if self.active else -1
 
 

@@ -15,7 +15,7 @@ _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow"}
 
 
 def render(diagnostics: Iterable[Diagnostic], path: Path | str) -> str:
-    """Findings of the spec at `path` in the full format, without colours.
+    """Findings of the spec at `path` in the full format, without colours, an empty line between them.
 
     Raises SpecError when the file cannot be read any more.
     """
@@ -23,7 +23,7 @@ def render(diagnostics: Iterable[Diagnostic], path: Path | str) -> str:
     paths = dict.fromkeys(place.path for diagnostic in found for place in _places(diagnostic))
     sources = tuple(SourceFile(path=p, text=read_spec_bytes(p or str(path)).text) for p in {"": None, **paths})
     result = LintResult(path=str(path), spec=None, diagnostics=found, sources=sources)
-    return "\n".join(text.plain for text in full(result))
+    return "\n\n".join(text.plain for text in full(result))
 
 
 def full(result: LintResult) -> Iterator[Styled]:

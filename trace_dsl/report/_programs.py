@@ -60,6 +60,7 @@ def _as_object(result: LintResult, found: Diagnostic) -> dict[str, object]:
         "message": found.message,
         "consequence": found.consequence,
         "fix": found.fix,
+        "replacement": _replacement(result, found),
         "others": [
             {
                 "path": other.place.path or result.path,
@@ -69,4 +70,19 @@ def _as_object(result: LintResult, found: Diagnostic) -> dict[str, object]:
             }
             for other in found.others
         ],
+    }
+
+
+def _replacement(result: LintResult, found: Diagnostic) -> dict[str, object] | None:
+    """The fix as a change of the text, where there is one."""
+    if found.replacement is None:
+        return None
+    place = found.replacement.place
+    return {
+        "path": place.path or result.path,
+        "line": place.line,
+        "column": place.column,
+        "end_line": place.end_line,
+        "end_column": place.end_column,
+        "text": found.replacement.text,
     }

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from trace_dsl.checks import RULES
 from trace_dsl.lint import LintResult
-from trace_dsl.model import Diagnostic, Place, Severity
+from trace_dsl.model import Diagnostic, Place, Replacement, Severity
 from trace_dsl.report._programs import whole_message
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -69,20 +69,35 @@ def _result(result: LintResult, found: Diagnostic) -> dict[str, object]:
             {**_location(result, other.place), "id": number, "message": {"text": other.note}}
             for number, other in enumerate(found.others, start=1)
         ]
+    if found.replacement is not None:
+        shown["fixes"] = [_fix(result, found, found.replacement)]
     return shown
+
+
+def _fix(result: LintResult, found: Diagnostic, replacement: Replacement) -> dict[str, object]:
+    change = {"deletedRegion": _region(replacement.place), "insertedContent": {"text": replacement.text}}
+    artifact = {"uri": _uri(replacement.place.path or result.path)}
+    return {
+        "description": {"text": found.fix},
+        "artifactChanges": [{"artifactLocation": artifact, "replacements": [change]}],
+    }
 
 
 def _location(result: LintResult, place: Place) -> dict[str, object]:
     return {
         "physicalLocation": {
             "artifactLocation": {"uri": _uri(place.path or result.path)},
-            "region": {
-                "startLine": place.line,
-                "startColumn": place.column,
-                "endLine": place.end_line,
-                "endColumn": place.end_column,
-            },
+            "region": _region(place),
         }
+    }
+
+
+def _region(place: Place) -> dict[str, object]:
+    return {
+        "startLine": place.line,
+        "startColumn": place.column,
+        "endLine": place.end_line,
+        "endColumn": place.end_column,
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from trace_dsl.model import Place
+from trace_dsl.resolve import elsewhere
 from trace_dsl.resolve.findings import Context
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
-from trace_dsl.vocabulary import LOSSES, Suggestion, did_you_mean
+from trace_dsl.vocabulary import ARGUMENT_WORDS, Suggestion, did_you_mean
 
 
 class Bound:
@@ -52,6 +53,7 @@ def bind(
     """Bind a call's arguments; unknown, doubled and missing ones become errors, the others stay usable."""
     function = function_of(value).name
     values: dict[str, Argument] = {}
+    meant: set[str | None] = set()
     free = list(positional)
     for argument in value.arguments if isinstance(value, Call) else ():
         if argument.name is None:
@@ -59,11 +61,13 @@ def bind(
             continue
         name = argument.name.name
         if name not in known:
+            fix = _fix_for_unknown(function, name, argument.value, known)
+            meant.add(fix.near if isinstance(fix, Suggestion) else None)
             context.error(
                 LanguageRule.UNKNOWN_ARGUMENT,
                 argument.name.place,
                 f"`{function}` has no argument `{name}`",
-                fix=_fix_for_unknown(function, name, known),
+                fix=fix,
                 consequence="elsewhere such a key is dropped in silence and the run is another one than was written",
             )
         elif name in values:
@@ -76,14 +80,20 @@ def bind(
         else:
             values[name] = argument
     for name in required:
-        if name not in values:
+        if name not in values and name not in meant:
             context.error(
                 LanguageRule.MISSING_ARGUMENT,
                 value.place,
                 f"`{function}` needs `{name}`",
-                fix=f"write {function}({name}=...)",
+                fix=_fix_for_missing(function, name),
             )
     return Bound(function, value.place, values)
+
+
+def _fix_for_missing(function: str, name: str) -> str:
+    if name == "over":
+        return f"add {' or '.join(f'over={scope}' for scope in ARGUMENT_WORDS['over'] if scope != 'micro')}"
+    return f"write {function}({name}=...)"
 
 
 def _bind_positional(
@@ -113,11 +123,10 @@ def _bind_positional(
     )
 
 
-def _fix_for_unknown(function: str, name: str, known: tuple[str, ...]) -> str | Suggestion:
-    if name in {"adv", "advantage"} and function == "grpo":
-        return "grpo uses A; pg(adv=...) takes an advantage expression"
-    if name in {"weight", "coef", "coeff"} and function in LOSSES:
-        return Suggestion(near="w")
+def _fix_for_unknown(function: str, name: str, value: Node, known: tuple[str, ...]) -> str | Suggestion:
+    said = elsewhere.for_argument(function, name, value)
+    if said is not None:
+        return said
     if not known:
         return f"`{function}` takes no arguments"
     return did_you_mean(name, known)

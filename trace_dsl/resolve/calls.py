@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from trace_dsl.expressions import apply_function
 from trace_dsl.resolve.arguments import Bound, bind
+from trace_dsl.resolve.elsewhere import for_value
 from trace_dsl.resolve.expressions import number, predicate, signal
 from trace_dsl.resolve.findings import Context, Typed
-from trace_dsl.resolve.literals import constant, count, schedule_from, word
+from trace_dsl.resolve.literals import constant, count, percent, schedule_from, word
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Call, Name
 from trace_dsl.terms import Apply, Constant, Expr, Function, Rank, Reduce, Reduction, Scan, Scanned, Scheduled, Scope
@@ -58,7 +59,7 @@ def resolve_call(context: Context, call: Call) -> Typed | None:
         LanguageRule.UNKNOWN_NAME,
         call.function.place,
         f"there is no function `{name}`",
-        fix=did_you_mean(name, FUNCTIONS),
+        fix=for_value(name) or did_you_mean(name, FUNCTIONS),
     )
     return None
 
@@ -120,9 +121,9 @@ def _reduction(context: Context, call: Call, reduction: Reduction) -> Typed | No
         node = bound.get("share")
         what = f"the share of `{reduction.value}`"
         if node is not None and reduction is Reduction.QUANTILE:
-            amount = constant(context, node, what, at_least=0, at_most=1)
+            amount = constant(context, node, what, at_least=0, at_most=1, fix=percent)
         elif node is not None:
-            amount = constant(context, node, what, above=0, at_most=1)
+            amount = constant(context, node, what, above=0, at_most=1, fix=percent)
         complete = complete and amount is not None
     value: Expr | None = None
     if "x" in names:

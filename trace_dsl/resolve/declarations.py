@@ -44,6 +44,8 @@ from trace_dsl.vocabulary import (
     did_you_mean,
 )
 
+_WAYS = ("sync", "ema", "frozen")
+
 
 def span_labels(context: Context, statement: SpansStatement) -> tuple[SpanLabel, ...]:
     """The labels of a `spans` statement; a label whose cap is wrong stays, without a cap."""
@@ -79,7 +81,9 @@ def teacher(context: Context, statement: TeacherStatement) -> Teacher | None:
     else:
         value = _with_frozen_named(statement.value)
         bound = bind(context, value, known=TEACHER_ARGUMENTS["self"])
-        source = _self_teacher(context, bound)
+        # Where an argument is misspelt, it is probably the one that says how the teacher follows.
+        misspelt = len(context.diagnostics) > errors and not any(way in bound for way in _WAYS)
+        source = None if misspelt else _self_teacher(context, bound)
     sees = _sees(context, bound)
     if source is None or sees is None or len(context.diagnostics) > errors:
         return None
@@ -113,7 +117,7 @@ def _with_frozen_named(value: Callable) -> Callable:
 
 
 def _self_teacher(context: Context, bound: Bound) -> SelfTeacher | None:
-    ways = [name for name in ("sync", "ema", "frozen") if name in bound]
+    ways = [name for name in _WAYS if name in bound]
     if len(ways) != 1:
         rule = LanguageRule.INVALID_VALUE if ways else LanguageRule.MISSING_ARGUMENT
         found = f"{' and '.join(ways)} are both given" if ways else "none is given"
@@ -128,7 +132,7 @@ def _self_teacher(context: Context, bound: Bound) -> SelfTeacher | None:
     assert node is not None
     match ways[0]:
         case "sync":
-            every = count(context, node, "`sync`, in steps,")
+            every = count(context, node, "`sync`, in steps,", fix="write `frozen` to keep the first weights, or sync=1")
             return None if every is None else SelfTeacher(Sync(every))
         case "ema":
             rate = constant(context, node, "`ema`", above=0, at_most=1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import assert_never
 
-from trace_dsl.expressions import apply_operator, is_larger_than
+from trace_dsl.expressions import apply_operator, is_larger_than, text_of
 from trace_dsl.model import OtherPlace, Place
+from trace_dsl.resolve.comparisons import misspelt_source, refused, source_comparison
+from trace_dsl.resolve.elsewhere import for_value
 from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
-from trace_dsl.terms import Constant, Expr, Operation, Operator, Rank, Signal
+from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
 from trace_dsl.vocabulary import (
     FUNCTIONS,
     LOSSES,
@@ -24,6 +26,8 @@ from trace_dsl.vocabulary import (
 
 MAX_NODES = 5_000
 MAX_DEPTH = 100
+# An expression is put into a fix up to so many characters.
+LONGEST_SHOWN = 40
 
 _LOGICAL = frozenset({Operator.AND, Operator.OR, Operator.NOT})
 _ARITHMETIC = frozenset({Operator.NEG, Operator.ADD, Operator.SUB, Operator.MUL, Operator.DIV})
@@ -43,7 +47,12 @@ def expression(context: Context, node: Node) -> Typed | None:
         case Binary():
             return _binary(context, node)
         case Text():
-            context.error(LanguageRule.WRONG_RANK, node.place, "a text is not a value")
+            context.error(
+                LanguageRule.WRONG_RANK,
+                node.place,
+                f'"{node.value}": a text is not a value',
+                fix=_without_quotes(context, node) or "texts are the arguments of model(...) and cached(...)",
+            )
             return None
         case TupleOf():
             context.error(
@@ -70,7 +79,7 @@ def of_kind(context: Context, node: Node, kind: ValueKind, what: str) -> Expr | 
     if typed is None:
         return None
     if typed.kind is not kind:
-        wrong_kind(context, node.place, typed.kind, kind, what)
+        wrong_kind(context, node.place, typed, kind, what)
         return None
     if is_larger_than(typed.expr, nodes=MAX_NODES, depth=MAX_DEPTH):
         context.error(
@@ -82,19 +91,23 @@ def of_kind(context: Context, node: Node, kind: ValueKind, what: str) -> Expr | 
     return typed.expr
 
 
-def wrong_kind(context: Context, place: Place, found: ValueKind, wanted: ValueKind, what: str) -> None:
+def wrong_kind(context: Context, place: Place, found: Typed, wanted: ValueKind, what: str) -> None:
     """Record that a number stands where a predicate is meant, or the other way round."""
-    if found is ValueKind.SOURCE:
+    written = text_of(found.expr)
+    short = len(written) <= LONGEST_SHOWN
+    fix: str | Suggestion
+    if found.kind is ValueKind.SOURCE:
         message, fix = (
             "`source` is who wrote a token and only compares with `model` or `tool`",
             "write `source == model` or `source == tool`",
         )
     elif wanted is ValueKind.NUMBER:
         message = f"{what} must be a number, but this is a predicate (true or false)"
-        fix = "where(p, 1, 0) makes a number of a predicate"
+        number_of = f"where({written}, 1, 0)"
+        fix = Suggestion(near=number_of, words=f"write {number_of}") if short else "where(p, 1, 0) is a number"
     else:
         message = f"{what} must be a predicate (true or false), but this is a number"
-        fix = "compare it with something, as in `x > 0`"
+        fix = f"compare it with something, as in `{written if short else 'x'} > 0`"
     context.error(LanguageRule.WRONG_RANK, place, message, fix=fix)
 
 
@@ -152,6 +165,9 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
         return f"`{name}` is a span label, not a value", "a route starts with its labels"
     if name in SOURCES:
         return f"`{name}` only compares with `source`", f"write `source == {name}`"
+    said = for_value(name)
+    if said is not None:
+        return f"there is no `{name}`", said
     near = context.closest(name, (*context.lets, *SIGNALS))
     return f"there is no signal or `let` called `{name}`", Suggestion(near=near)
 
@@ -231,21 +247,15 @@ def _unary(context: Context, node: Unary) -> Typed | None:
 
 
 def _binary(context: Context, node: Binary) -> Typed | None:
-    compared = _source_comparison(context, node)
+    compared = source_comparison(node)
     if compared is not None:
         return compared
-    misspelt = _misspelt_source(context, node)
+    misspelt = misspelt_source(context, node)
     if misspelt is not None:
         message, fix = _unknown_name(context, misspelt.name)
         context.error(LanguageRule.UNKNOWN_NAME, misspelt.place, message, fix=fix)
         return None
-    if node.operator in (Operator.EQ, Operator.NE) and ROWS in _plain_names(node):
-        context.error(
-            LanguageRule.INVALID_VALUE,
-            node.place,
-            "`rows ==` picks the rollouts a route reads: it stands alone or joined by `and` in the `when` of a route",
-            fix="write `when rows == NAME and ...`, one route for each source",
-        )
+    if refused(context, node):
         return None
     wanted = ValueKind.PREDICATE if node.operator in _LOGICAL else ValueKind.NUMBER
     side = f"each side of `{node.operator.value}`"
@@ -276,30 +286,6 @@ def arithmetic(context: Context, place: Place, op: Operator, left: Expr, right: 
     return Typed(expr=expr, kind=ValueKind.NUMBER)
 
 
-def _plain_names(node: Binary) -> tuple[str, ...]:
-    return tuple(side.name for side in (node.left, node.right) if isinstance(side, Name))
-
-
-def _source_comparison(context: Context, node: Binary) -> Typed | None:
-    """`source == tool` and its like; None when the node is something else."""
-    if node.operator not in (Operator.EQ, Operator.NE):
-        return None
-    names = _plain_names(node)
-    if "source" not in names or len(names) < 2:
-        return None
-    writer = names[1] if names[0] == "source" else names[0]
-    if writer not in SOURCES:
-        return None
-    source = Signal(name="source", rank=Rank.TOKEN)
-    expr = Operation(op=node.operator, args=(source, Constant(value=SOURCES[writer])), rank=Rank.TOKEN)
-    return Typed(expr=expr, kind=ValueKind.PREDICATE)
-
-
-def _misspelt_source(context: Context, node: Binary) -> Name | None:
-    """The unknown name in `sourc == tool`: one mistake, not two."""
-    if not any(name in SOURCES for name in _plain_names(node)):
-        return None
-    sides = (node.left, node.right)
-    known = (*context.lets, *SIGNALS, *SOURCES)
-    unknown = [side for side in sides if isinstance(side, Name) and side.name not in known]
-    return unknown[0] if len(unknown) == 1 else None
+def _without_quotes(context: Context, node: Text) -> str:
+    known = node.value in context.lets or node.value in SIGNALS
+    return f"drop the quotes: {node.value}" if known else ""

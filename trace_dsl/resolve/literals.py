@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from trace_dsl.model import Place
 from trace_dsl.resolve.arguments import Bound
+from trace_dsl.resolve.elsewhere import spelled
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.schedules import mixes_units
 from trace_dsl.syntax.tree import Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Anneal, Constant, Length, Operator, RunFraction, Schedule, Shape, Steps, Tokens
-from trace_dsl.vocabulary import did_you_mean
+from trace_dsl.vocabulary import Suggestion, did_you_mean
 
 LENGTH_FORMS = "write `30` or `30 steps`, `10%` of the run, or `2e6 tokens`"
 
@@ -30,12 +31,15 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str) -> str
             fix=did_you_mean(node.name, allowed),
         )
         return None
-    context.error(
-        LanguageRule.INVALID_VALUE,
-        node.place,
-        f"{what} is one of these words: {', '.join(allowed)}",
-        fix=f"write {allowed[0]}, for example",
-    )
+    written = spelled(node)
+    if isinstance(node, Text) and written in allowed:
+        message, fix = f"{what} is a word without quotes", Suggestion(near=written, words=f"drop the quotes: {written}")
+    elif written is not None and not isinstance(node, Number):
+        message, fix = f"`{written}` is no {what}; allowed: {', '.join(allowed)}", did_you_mean(written, allowed)
+    else:
+        message = f"{what} is one of these words: {', '.join(allowed)}"
+        fix = Suggestion(near=None, words=f"write {allowed[0]}, for example")
+    context.error(LanguageRule.INVALID_VALUE, node.place, message, fix=fix)
     return None
 
 
@@ -44,7 +48,9 @@ def text(context: Context, node: Node, what: str) -> str | None:
     literal = context.through_lets(node)
     if isinstance(literal, Text) and literal.value.strip():
         return literal.value
-    context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix='write "..."')
+    written = spelled(node)
+    fix = 'write "..."' if not written else Suggestion(near=f'"{written}"', words=f'write "{written}"')
+    context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix=fix)
     return None
 
 
@@ -57,8 +63,9 @@ def constant(
     below: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    fix: Callable[[float], str] | None = None,
 ) -> float | None:
-    """A number that does not vary, within bounds."""
+    """A number that does not vary, within bounds. `fix` says what to write instead of one outside them."""
     typed = number(context, node, what)
     if typed is None:
         return None
@@ -86,16 +93,17 @@ def constant(
         LanguageRule.INVALID_VALUE,
         node.place,
         f"{what} is {value:g}, but must be {' and '.join(words for _, words in bounds)}",
+        fix="" if fix is None else fix(value),
     )
     return None
 
 
-def count(context: Context, node: Node, what: str) -> int | None:
+def count(context: Context, node: Node, what: str, *, fix: str = "") -> int | None:
     """A whole number, at least 1; `10 steps` counts as 10 where steps are meant."""
     literal = context.through_lets(node)
     if isinstance(literal, Number) and literal.unit is Unit.STEPS and "step" in what:
         literal = Number(value=literal.value, unit=Unit.NONE, is_integer=True, text=literal.text, place=literal.place)
-    value = constant(context, literal, what, at_least=1)
+    value = constant(context, literal, what, at_least=1, fix=lambda _: fix)
     if value is None:
         return None
     if value != int(value):
@@ -167,6 +175,11 @@ def share(context: Context, node: Node, what: str) -> float | None:
     return constant(context, literal, what, above=0)
 
 
+def percent(value: float) -> str:
+    """What to write for a share that is more than the whole."""
+    return f"write {value:g}%" if 1 < value <= 100 else "write a share, such as 20%"
+
+
 def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
     """Two values in brackets; one value stands for both."""
     literal = context.through_lets(node)
@@ -188,7 +201,7 @@ def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
 def anneal(context: Context, node: Node) -> Anneal | None:
     """`cos`, or `linear(30)` with a length."""
     shapes = tuple(shape.value for shape in Shape)
-    if isinstance(node, Name):
+    if isinstance(node, Name | Text):
         shape = word(context, node, shapes, "shape of an anneal")
         return None if shape is None else Anneal(shape=Shape(shape))
     if not isinstance(node, Call):

@@ -22,6 +22,7 @@ from trace_dsl.model import (
     TopK,
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
+from trace_dsl.resolve.elsewhere import for_loss
 from trace_dsl.resolve.expressions import number
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
@@ -35,7 +36,6 @@ from trace_dsl.vocabulary import (
     NO_LOSS,
     PARAMETER_NAMES,
     SCHEDULE_ARGUMENTS,
-    Suggestion,
     did_you_mean,
 )
 
@@ -83,13 +83,7 @@ def _unknown_loss(context: Context, function: Name) -> None:
             fix="write `LABEL: none`",
         )
         return
-    fix: str | Suggestion = did_you_mean(function.name, (*LOSSES, NO_LOSS))
-    if function.name in {"kl", "kld", "kl_div", "kl_loss"}:
-        fix = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
-    elif function.name in {"ce", "cross_entropy", "sft"}:
-        fix = Suggestion(near="nll")
-    elif function.name in {"ppo", "reinforce"}:
-        fix = Suggestion(near="pg")
+    fix = for_loss(function.name) or did_you_mean(function.name, (*LOSSES, NO_LOSS))
     context.error(LanguageRule.UNKNOWN_NAME, function.place, f"there is no loss `{function.name}`", fix=fix)
 
 
@@ -252,7 +246,7 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
     node = bound.get("clip")
     sides = None if node is None else pair(context, node, "`clip`")
     if sides is not None:
-        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1)
+        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distance)
         same = sides[0] is sides[1]
         high = low if same else constant(context, sides[1], "the high side of `clip`", above=0)
     node = bound.get("dual")
@@ -275,6 +269,13 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
         anchor=anchor,
         tis=tis,
     )
+
+
+def _distance(bound: float) -> str:
+    """What to write for a side of `clip` that is no distance from 1."""
+    if bound <= 0:
+        return "write clip=(0.2, 0.28), for example"
+    return f"`clip` gives distances from 1: clip={bound - 1:.6g} keeps the ratio at most {bound:g}"
 
 
 def _anchor(context: Context, bound: Bound) -> OldAnchor | MixAnchor | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from trace_dsl.model import PLAIN_ROWS, REST, Channel, OtherPlace, Place, Route
+from trace_dsl.resolve.elsewhere import label_meant
 from trace_dsl.resolve.expressions import predicate
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.losses import channel
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Loss, Name, Node, RouteStatement
 from trace_dsl.terms import Expr, Operator, Rank, Signal
-from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE
+from trace_dsl.vocabulary import NO_LOSS, RESERVED, UNKNOWN_PREDICATE, Suggestion
 
 
 def route(context: Context, statement: RouteStatement) -> Route | None:
@@ -54,6 +55,14 @@ def _labels(context: Context, statement: RouteStatement) -> tuple[str, ...]:
                 f"`spans` declares no label `{name}`",
                 consequence="no token would ever carry it, so this route would train nothing",
                 fix=context.did_you_mean(name, (*context.labels, REST)),
+            )
+        elif not context.labels_declared and (meant := label_meant(name)) is not None:
+            context.error(
+                LanguageRule.UNKNOWN_SPAN,
+                selector.place,
+                f"`{name}` would be a label of its own, and no `spans` declares it",
+                consequence="no token would carry it unless the annotator gives that very label",
+                fix=Suggestion(near=meant, words=f"did you mean `{meant}`? `spans {name}` declares the label"),
             )
         else:
             labels[name] = selector.place

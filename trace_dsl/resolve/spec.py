@@ -24,6 +24,7 @@ from trace_dsl.model import (
 from trace_dsl.over_steps import formula_size
 from trace_dsl.resolve.calls import resolve_call
 from trace_dsl.resolve.declarations import advantage, rollout_source, span_labels, teacher
+from trace_dsl.resolve.elsewhere import label_meant
 from trace_dsl.resolve.expressions import resolve_let
 from trace_dsl.resolve.extends import merge
 from trace_dsl.resolve.findings import Context, LetEntry, is_length
@@ -73,6 +74,7 @@ def resolve(source: ParsedSource) -> Resolved:
     estimator: AdvantageEstimator | None = None
     rollouts: list[RolloutSource] = []
     routes: list[Route] = []
+    broken: set[Place] = set()
     parts = 0
     for index, statement in enumerate(merged.statements):
         context.index, context.broken = index, False
@@ -98,6 +100,8 @@ def resolve(source: ParsedSource) -> Resolved:
                 made_route = route(context, statement)
                 if made_route is not None:
                     parts += _size_of(made_route)
+                    if {name.name for name in statement.selectors} != set(made_route.labels):
+                        broken.add(made_route.place)
                     if parts <= MAX_PARTS:
                         routes.append(made_route)
                     else:
@@ -124,6 +128,10 @@ def resolve(source: ParsedSource) -> Resolved:
         if context.labels_declared
         else [SpanLabel(name=name, cap=None, place=place) for name, place in context.labels.items()]
     )
+    diagnostics = (*merged.diagnostics, *context.diagnostics)
+    if not merged.statements and not diagnostics:
+        diagnostics = (_empty(),)
+        mentioned.add(REST)
     spec = Spec(
         path=source.path,
         text=source.text,
@@ -135,10 +143,8 @@ def resolve(source: ParsedSource) -> Resolved:
         lets=tuple(_let(entry) for entry in context.lets.values()),
         routes=tuple(routes),
         mentioned=frozenset(mentioned),
+        broken=frozenset(broken),
     )
-    diagnostics = (*merged.diagnostics, *context.diagnostics)
-    if not merged.statements and not diagnostics:
-        diagnostics = (_empty(),)
     return Resolved(
         spec=spec,
         diagnostics=tuple(sorted(set(diagnostics), key=lambda found: (found.place, found.rule, found.message))),
@@ -301,6 +307,7 @@ def _names_of(statement: Statement) -> frozenset[str]:
             return of(statement.value) | {statement.name.name}
         case RouteStatement():
             selectors = frozenset(name.name for name in statement.selectors)
+            selectors |= {meant for name in selectors if (meant := label_meant(name)) is not None}
             return selectors | of(statement.when) | of_losses(statement.losses) | {DEFAULT_TEACHER}
         case _:
             return frozenset()

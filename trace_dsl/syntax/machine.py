@@ -155,11 +155,14 @@ class _Run:
         """Complete the rules that `token` ends and put it on the stacks; False when it cannot stand here."""
         states, kind = self.states, token.kind
         while True:
-            if len(states) > 1:
-                states[-1] = _after_chain(states[-2], states[-1], kind)
             action = ACTIONS[states[-1]].get(kind)
             if action is None:
                 return False
+            if action < 0 and len(states) > 1:
+                states[-1] = _after_chain(states[-2], states[-1], kind)
+                action = ACTIONS[states[-1]].get(kind)
+                if action is None:
+                    return False
             if action >= 0:
                 states.append(action)
                 if kind != END:

@@ -51,6 +51,17 @@ LOSSES = (
     ),
     Case(rule="hard-pclip", fires=("rest: fkl(pclip=0.05)",), misses=("rest: fkl()",)),
     Case(
+        rule="clip-bounds-as-ratios",
+        fires=("rest: grpo(clip=(0.8, 1.28))", "let c = (0.9, 1.1)\nrest: pg(adv=A, clip=c)"),
+        misses=(
+            "rest: grpo(clip=(0.2, 0.28))",
+            "rest: grpo(clip=0.8)",
+            "rest: grpo(clip=(1, 2))",
+            "rest: grpo(clip=(0.2, 1.28))",
+            "rest: grpo(clip=(0.8, 5))",
+        ),
+    ),
+    Case(
         rule="jsd-near-endpoint",
         fires=("rest: jsd(0.049)", "rest: jsd(0.951)"),
         misses=("rest: jsd(0.05)", "rest: jsd(0.95)", "rest: skl(0.01)"),

@@ -51,6 +51,30 @@ STATEMENTS = (
         ),
     ),
     Case(
+        rule="nothing-trained",
+        fires=("rest: none", "key: none\nerror when wrong: none\nrest: none", "let k = 1\nrest: none"),
+        misses=("key: nll()\nrest: none", "rest: nll(w=0)", "key: nll(w=0)\nrest: none", "spans key"),
+    ),
+    Case(
+        rule="route-falls-silent",
+        fires=(
+            "key: fkl(anneal=linear(30))\nrest: grpo()",
+            "key: fkl(anneal=linear(50%)) + nll(w=schedule(1, anneal=step(10)))\nrest: grpo()",
+            "key: nll(w=max(0, 1 - step/10))\nrest: grpo()",
+        ),
+        misses=(
+            "key: fkl(anneal=cos)\nrest: grpo()",
+            "key: fkl(anneal=linear(30), floor=0.1)\nrest: grpo()",
+            "key: fkl(anneal=linear(30)) + grpo()\nrest: grpo()",
+            DECAY + "key: fkl(w=kl) + grpo(w=1 - kl/0.5)\nrest: grpo()",
+            "key: fkl(anneal=linear(30)) + grpo(w=where(A > 0, 1, 0))\nrest: grpo()",
+            "key: fkl(anneal=linear(2e6 tokens))\nrest: grpo()",
+            "key: nll(w=0)\nrest: grpo()",
+            "key: none\nrest: grpo()",
+        ),
+        pedantic=True,
+    ),
+    Case(
         rule="unreachable-predicate",
         fires=(
             "key when correct and wrong: nll()\nrest: none",
@@ -122,6 +146,15 @@ STATEMENTS = (
             "teacher = self(sync=1, sees=solution)\nrest: fkl(anneal=cos)",
             "teacher = self(ema=0.9)\nrest: fkl()",
             "teacher = self(sync=1)\nrest: pg(adv=gap)",
+        ),
+    ),
+    Case(
+        rule="ema-rate-near-one",
+        fires=("teacher = self(ema=0.999)\nrest: fkl()", "let r = 1 - 0.1\nteacher = self(ema=r)\nrest: fkl()"),
+        misses=(
+            "teacher = self(ema=0.001)\nrest: fkl()",
+            "teacher = self(ema=0.89)\nrest: fkl()",
+            "teacher = self(ema=1)\nrest: fkl()",
         ),
     ),
     Case(

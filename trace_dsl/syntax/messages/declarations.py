@@ -28,6 +28,8 @@ def statement(scene: Scene) -> Advice:
             return scene.say(f"{scene.quoted} has no label before it", "write `LABEL: LOSS`, or `rest: LOSS`")
         case "EQUAL":
             return scene.say(f"{scene.quoted} has no name before it", "write `let NAME = ...`")
+        case "TIMES" if scene.next.kind in ("COLON", "WHEN", "VBAR"):
+            return scene.say("`*` is no label: what takes every response token is `rest`", "write `rest`")
         case "MINUS" | "TIMES" if scene.next.kind == "NAME" or scene.next.kind.isalpha():
             return scene.say(f"statements are no list items: {scene.quoted} starts none", f"take {scene.quoted} out")
         case _:

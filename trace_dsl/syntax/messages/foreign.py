@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from trace_dsl.syntax.messages.scene import Advice, Scene, Slot, shown
+from trace_dsl.vocabulary import ARGUMENT_WORDS
 
 _SIGNS = {"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and"}
 _SIGNS |= {"∨": "or", "¬": "not", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": '"', "’": '"', "→": ":"}
+_PATH = re.compile(r"[./\\:~@-]")
 _CLOSING = {"]": "[", "}": "{"}
 
 
@@ -15,7 +18,25 @@ def foreign(scene: Scene) -> Advice | None:
     """Advice where what was found is written in another way here; None where it is in the wrong place."""
     if scene.at_end:
         return None
-    return _two_signs(scene) or _string(scene) or _sign(scene) or _letter(scene)
+    return _path(scene) or _two_signs(scene) or _string(scene) or _sign(scene) or _letter(scene)
+
+
+def _path(scene: Scene) -> Advice | None:
+    """A path without quotes, as in `model(Qwen/Qwen2.5-7B)`."""
+    if scene.first not in ("TEACHER", "ROLLOUTS") or len(scene.open) != 1:
+        return None
+    if scene.open[-1].function not in ("model", "cached"):
+        return None
+    start = scene.open[-1].at + 1
+    written = re.match(r"\s*(?:(?:path|file)\s*=\s*)?(?P<path>[^\s\"'`,()=]+)", scene.obstacle.text[start:])
+    if written is None or start + written.end() <= scene.obstacle.at or not _PATH.search(written["path"]):
+        return None
+    return Advice(
+        message=f"`{written['path']}`: a path stands in double quotes",
+        fix=f'write "{written["path"]}"',
+        at=start + written.start("path"),
+        length=len(written["path"]),
+    )
 
 
 def _two_signs(scene: Scene) -> Advice | None:
@@ -76,14 +97,19 @@ def _string(scene: Scene) -> Advice | None:
     if scene.found not in ("'", "`"):
         return None
     inside = scene.written[1:-1]
-    if scene.accepts("STRING"):
+    if scene.accepts("STRING") and not _is_word_of_argument(scene, inside):
         return scene.say(
             f"{scene.quoted}: strings stand in double quotes", f'write "{inside}"' if inside else 'write "..."'
         )
-    if takes_name:
+    if takes_name or _is_word_of_argument(scene, inside):
         fix = f"write `{inside}`" if inside.isidentifier() else "write the name without quotes"
         return scene.say(f"{scene.quoted}: names stand without quotes", fix)
     return None
+
+
+def _is_word_of_argument(scene: Scene, word: str) -> bool:
+    """Whether a word is one of those that the argument at hand takes, as in `tail='bucket'`."""
+    return scene.previous.kind == "EQUAL" and word in ARGUMENT_WORDS.get(scene.taken[-2].text, ())
 
 
 def _sign(scene: Scene) -> Advice | None:

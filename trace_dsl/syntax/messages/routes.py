@@ -39,10 +39,26 @@ def no_label(scene: Scene) -> Advice:
     )
 
 
+# What starts a line of Python, and what is written here for it.
+_PYTHON = {
+    **dict.fromkeys(("import", "from"), 'another spec is built upon with `extends "other.trace"`'),
+    **dict.fromkeys(("def", "lambda"), "an expression is named by `let NAME = ...`"),
+    **dict.fromkeys(
+        ("for", "while", "with", "try", "class", "return", "print", "assert", "raise"), "take the line out"
+    ),
+}
+
+
 def after_label(scene: Scene) -> Advice:
     """Behind the labels of a route, where `|`, `when` or `:` belongs."""
     name = scene.header
     single = len(scene.taken) == 1
+    if (
+        single
+        and name in _PYTHON
+        and (scene.is_word or scene.kind in ("LPAR", "STRING", "NUMBER") or scene.found == ".")
+    ):
+        return scene.say_from_previous(f"`{name}` starts no statement: a spec is data and runs no code", _PYTHON[name])
     if scene.at_end:
         return scene.say(f"the route `{name}` has no losses", "add `: LOSS`, or `: none`")
     if scene.is_dash:

@@ -1,0 +1,77 @@
+"""Forward passes to the last hidden states, through Megatron's schedules: the same code under every layout.
+
+Legend: s places of a sequence on this rank, b sequences, t response tokens predicted on this rank, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from torch import Tensor
+
+from megatron_bridge.model.gpt import bare
+from megatron_bridge.training.microbatch import Sequences
+
+
+def predictors(model: torch.nn.Module, hidden_sbH: Tensor, sequences: Sequences) -> Tensor:
+    """[t, H]: the hidden states that predict the response tokens `sequences.here_t`, on the last stage.
+
+    Their gradient must come in complete on every tensor-parallel rank, as `routed_linear_loss` gives it. Collectives:
+    with sequence parallelism, one all-gather over tp.
+    """
+    if bare(model).config.sequence_parallel:
+        hidden_sbH = gather_from_sequence_parallel_region(hidden_sbH, tensor_parallel_output_grad=False)
+    return hidden_sbH[sequences.at_t, sequences.row_t]
+
+
+def run_schedule(
+    step: Callable[[Iterator[Any], torch.nn.Module], tuple[Tensor, Callable[..., Any]]],
+    model: torch.nn.Module,
+    items: Sequence[Any],
+    *,
+    forward_only: bool = False,
+) -> list[Any]:
+    """Put `items`, one a micro-batch, through Megatron's schedule of the layout.
+
+    step: as Megatron's `forward_step_func`. What the loss functions return is there on the last stage; elsewhere the
+    list is empty. Collectives: those of the layers; from stage to stage; not `forward_only`: one reduction of the
+    gradients.
+    """
+    if not items:
+        return []
+    results: list[Any] = get_forward_backward_func()(
+        forward_step_func=step,
+        data_iterator=iter(items),
+        model=[model],
+        num_microbatches=len(items),
+        seq_length=1,  # unused: stages tell each other the shapes (config.variable_seq_lengths)
+        micro_batch_size=1,
+        forward_only=forward_only,
+        collect_non_loss_data=forward_only,
+    )
+    return results
+
+
+@torch.no_grad()
+def hidden_rows(model: torch.nn.Module, batches: Sequence[Sequences]) -> list[Tensor]:
+    """[t, H] for each of `batches`, without a gradient; on stages before the last an empty list."""
+
+    def step(waiting: Iterator[Sequences], network: torch.nn.Module) -> tuple[Tensor, Callable[..., Tensor]]:
+        sequences = next(waiting)
+        hidden_sbH = network(sequences.ids_bs, sequences.positions_bs, None, return_hidden=True)
+
+        def rows(hidden_sbH: Tensor, **_kwargs: Any) -> Tensor:
+            return predictors(network, hidden_sbH, sequences)
+
+        return hidden_sbH, rows
+
+    return run_schedule(step, model, batches, forward_only=True)
+
+
+def is_last_stage() -> bool:
+    return bool(parallel_state.is_pipeline_last_stage())

@@ -1,0 +1,138 @@
+"""Words and habits of other systems are met with what is written here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.language import rules_of
+from tests.language.resolving import errors_of
+from trace_dsl.lint import lint_text, parse_spec
+
+
+@pytest.mark.parametrize(
+    ("text", "underlined", "fix"),
+    [
+        ("rest: grpo(beta=0.04)", "beta", "grpo(...) + k3(ref, w=0.04)"),
+        ("rest: pg(adv=A, kl_coef=x)", "kl_coef", "pg(...) + k3(ref, w=0.01)"),
+        ("rest: cispo(high=3, entropy_coeff=0.002)", "entropy_coeff", "cispo(...) + entropy(w=0.002)"),
+        ("rest: grpo(loss_type=dapo)", "loss_type", "write per=token"),
+        ('rest: grpo(loss_agg_mode="seq-mean-token-sum-norm")', "loss_agg_mode", "write per=const(n)"),
+        ("rest: grpo(loss_agg_mode=seq-mean-token-sum)", "loss_agg_mode", "write per=const(1)"),
+        ("rest: grpo(loss_type=x)", "loss_type", "per=sequence, token, selected, const(n)"),
+        ("rest: grpo(scale_rewards=False)", "scale_rewards", "`advantage = group(scale=none)`"),
+        ("rest: grpo(scale_rewards=True)", "scale_rewards", "`advantage = group(scale=std)`"),
+        ("advantage = group(scale_rewards=False)\nrest: grpo()", "scale_rewards", "scale=none"),
+        ("rest: grpo(adv_estimator=rloo)", "adv_estimator", "`advantage = loo`"),
+        ("rest: grpo(epsilon=0.2)", "epsilon", "`clip`"),
+        ("rest: grpo(clip_ratio_high=0.28)", "clip_ratio_high", "clip=(0.2, 0.28)"),
+        ("rest: cispo(clip_ratio_high=0.28)", "clip_ratio_high", "`high`"),
+        ("rest: grpo(clip_ratio_c=3)", "clip_ratio_c", "`dual`"),
+        ("rest: grpo(learning_rate=1)", "learning_rate", "optim.lr"),
+        ("rest: fkl(beta=0.5)", "beta", "jsd(beta)"),
+        ("rest: skl(alpha=0.1)", "alpha", "`a`"),
+        ("teacher = self(decay=0.99)\nrest: none", "decay", "ema=1 - decay"),
+        ("rest: grpo(w=schedule(1, warmup_steps=10))", "warmup_steps", "`warmup` holds"),
+        ("rest: dapo()", "dapo", "when mixed"),
+        ("rest: gspo()", "gspo", "level=sequence"),
+        ("rest: k1()", "k1", "k3(ref"),
+        ("rest: grpo(w=is_correct)", "is_correct", "`correct`"),
+        ("rest: grpo(w=avg(A, over=group))", "avg", "`mean`"),
+        ("rest: grpo(w=sg(A))", "sg", "are detached"),
+        ("rest: grpo(w=detach)", "detach", "are detached"),
+    ],
+)
+def test_words_of_other_systems(text: str, underlined: str, fix: str) -> None:
+    (found,) = parse_spec(text)[1]
+    assert [words for _, words in errors_of(text)] == [underlined]
+    assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "underlined", "fix", "written"),
+    [
+        ('rest: grpo(w=mean(A, over="batch"))', '"batch"', "drop the quotes", "batch"),
+        ('rest: fkl(topk=3, tail="bucket")', '"bucket"', "drop the quotes", "bucket"),
+        ('rest: fkl(anneal="cos")', '"cos"', "drop the quotes", "cos"),
+        ('rest: grpo(per="token-mean")', '"token-mean"', "`token`", "token"),
+        ("rest: grpo(per=token-mean)", "token-mean", "`token`", "token"),
+        ("rest: grpo(w=mean(A, over=prompt))", "prompt", "`group`", "group"),
+        ("teacher = model(Qwen/Qwen3)\nrest: none", "Qwen/Qwen3", 'write "Qwen/Qwen3"', '"Qwen/Qwen3"'),
+        ('teacher = model("")\nrest: none', '""', 'write "..."', None),
+        ("rest: fkl(topk=3, tail=3)", "3", "bucket", None),
+    ],
+)
+def test_quotes_and_dashes(text: str, underlined: str, fix: str, written: str | None) -> None:
+    (found,) = parse_spec(text)[1]
+    assert [words for _, words in errors_of(text)] == [underlined]
+    assert fix in found.fix
+    assert (found.replacement.text if found.replacement else None) == written
+
+
+@pytest.mark.parametrize(
+    ("predicate", "underlined", "fix"),
+    [
+        ("True", "True", "without `when`"),
+        ("correct == True", "correct == True", "write `correct`"),
+        ("correct != true", "correct != true", "write `not correct`"),
+        ("False == correct", "False == correct", "write `not correct`"),
+        ("correct > 0", "correct > 0", "write `correct`"),
+        ("1 > correct", "1 > correct", "write `not correct`"),
+        ("mixed >= 0", "mixed >= 0", "write `mixed` or `not mixed`"),
+        ("reward == True", "True", "as a number write 1"),
+        ("mean(correct, over=group) > 0.5", "correct", "where(correct, 1, 0)"),
+        ("reward", "reward", "`reward > 0`"),
+        ('source == "tool"', '"tool"', "write tool"),
+        ("source == assistant", "assistant", "`model`"),
+        ('"user" != source', '"user"', "known here: model, tool"),
+        ("label == 3", "label", "a route starts with its labels"),
+        ('"correct"', '"correct"', "drop the quotes: correct"),
+        ('reward == "high"', '"high"', "model(...)"),
+        ("top(entropy, 20, over=row)", "20", "write 20%"),
+        ("top(entropy, 20%)", "top(entropy, 20%)", "over=row or over=group or over=batch"),
+        ("random(300, over=row)", "300", "such as 20%"),
+    ],
+)
+def test_predicates(predicate: str, underlined: str, fix: str) -> None:
+    text = f"rest when {predicate}: none"
+    (found,) = parse_spec(text)[1]
+    assert [words for _, words in errors_of(text)] == [underlined]
+    assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "let True = 1\nrest when reward == True: none",
+        "let correct_ = 1\nrest when reward == correct_: none",
+        "rest when where(correct, 1, 0) == 1 and reward == 1 and source != tool: none",
+        "rest when mean(where(correct, 1, 0), over=group) > 0.5 and top(entropy, 1, over=row): none",
+        "let label = 3\nrest when len > label: none",
+        "rest: skl(a=0.1) + jsd(beta=0.5)",
+    ],
+)
+def test_what_only_looks_like_a_habit(text: str) -> None:
+    assert errors_of(text) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"), [("Key", "key"), ("ERROR", "error"), ("REST", "rest"), ("else", "rest"), ("default", "rest")]
+)
+def test_labels_in_another_spelling(label: str, meant: str) -> None:
+    text = f"{label}: nll()\nrest: none" if meant != "rest" else f"key: nll()\n{label}: none"
+    (found,) = lint_text(text).diagnostics
+    assert (found.rule, found.fix.split("`")[1]) == ("unknown-span", meant)
+    assert found.replacement is not None
+    assert found.replacement.text == meant
+    declared = "spans Key, ERROR, REST, else, default\n"
+    assert rules_of(f"{declared}{label}: nll()\nrest: none") == []
+
+
+@pytest.mark.parametrize("label", ["key", "error", "Step", "keys", "restart"])
+def test_labels_that_are_somebodys_own(label: str) -> None:
+    assert rules_of(f"{label}: nll()\nrest: none") == []
+
+
+def test_a_sync_of_zero_is_told_what_to_write() -> None:
+    (found,) = parse_spec("teacher = self(sync=0)\nrest: none")[1]
+    assert "`frozen`" in found.fix
+    assert "sync=1" in found.fix

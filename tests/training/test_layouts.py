@@ -1,0 +1,217 @@
+"""A TRACE step's gradients under every layout equal the float64 ones of a single process, parameter by parameter."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import megatron_bridge.losses.routed_linear as routed_linear
+from megatron_bridge.model.gpt import build_model
+from megatron_bridge.model.hf import load_hf, save_hf
+from megatron_bridge.model.shape import Layout, read_shape
+from megatron_bridge.prepare import prepare_run
+from megatron_bridge.tasks import get_task
+from megatron_bridge.training import optimize
+from megatron_bridge.training.collect import Rollout, to_batch
+from megatron_bridge.training.microbatch import Share, cut
+from megatron_bridge.training.optimize import Trainer, accumulate_gradients, make_trainer
+from megatron_bridge.training.signals import measure
+from megatron_bridge.training.teacher import SelfTeacherModel
+from tests.bridge.ranks import under
+from tests.bridge.tiny import make_model
+from tests.distributed import run_distributed
+from tests.training.objective import reference_gradients, response_logp
+from tests.training.test_gradients import RUN, STEP, rollouts_of
+from trace_dsl.lowering import FusedRouting, lower
+from trace_dsl.terms import Rank, Signal
+
+pytestmark = [pytest.mark.distributed, pytest.mark.layouts]
+
+DEMO = Path("specs/demo/policy")
+SIGNALS = frozenset(
+    Signal(name=name, rank=Rank.TOKEN, teacher=teacher)
+    for name, teacher in (("logp", None), ("teacher_logp", "teacher"))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A layout of four ranks and how it trains."""
+
+    layout: Layout
+    recompute: bool = False
+    distributed: bool = False
+    micro_batch: int = 2
+
+
+CASES = {
+    "dp4": Case(layout=Layout(dp=4), micro_batch=4),
+    "dp4-micro1": Case(layout=Layout(dp=4), micro_batch=1),
+    "dp4-distributed": Case(layout=Layout(dp=4), distributed=True),
+    "dp4-recompute": Case(layout=Layout(dp=4), recompute=True),
+    "tp4": Case(layout=Layout(tp=4), micro_batch=16),
+    "tp2-dp2": Case(layout=Layout(tp=2, dp=2)),
+    "tp2-sp-dp2": Case(layout=Layout(tp=2, dp=2, sp=True)),
+    "tp4-sp": Case(layout=Layout(tp=4, sp=True)),
+    "pp2-dp2": Case(layout=Layout(pp=2, dp=2)),
+    "pp4": Case(layout=Layout(pp=4)),
+    "pp2-tp2": Case(layout=Layout(tp=2, pp=2), micro_batch=16),
+    "pp2-tp2-sp-recompute": Case(layout=Layout(tp=2, pp=2, sp=True), recompute=True),
+    "pp2-dp2-distributed": Case(layout=Layout(pp=2, dp=2), distributed=True),
+    "cp2-dp2": Case(layout=Layout(cp=2, dp=2)),
+    "cp4": Case(layout=Layout(cp=4)),
+    "cp2-tp2-sp": Case(layout=Layout(tp=2, cp=2, sp=True)),
+    "cp2-pp2": Case(layout=Layout(cp=2, pp=2)),
+    "cp2-dp2-distributed-recompute": Case(layout=Layout(cp=2, dp=2), distributed=True, recompute=True),
+}
+
+
+def _gather_shards(trainer: Trainer) -> None:
+    """Under the distributed optimizer each rank has its part of the reduced gradients: bring them together."""
+    for group in trainer.model.bucket_groups:
+        for bucket in group.buckets:
+            ranks = group.intra_distributed_optimizer_instance_group
+            mine = bucket.grad_data.chunk(ranks.size())[ranks.rank()].clone()
+            dist.all_gather_into_tensor(bucket.grad_data, mine, group=ranks)
+
+
+def _broken(policy: str, rollouts: list[Rollout], folder: str) -> None:
+    """Layouts in which one collective is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routed_linear, "_reduced", lambda gradient_TH, *_: gradient_TH)
+        _one(policy, rollouts, CASES["tp2-dp2"], f"{folder}/broken-tp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimize, "finalize_model_grads", lambda *_args, **_kwargs: None)
+        _one(policy, rollouts, CASES["cp2-dp2"], f"{folder}/broken-cp")
+        _one(policy, rollouts, CASES["pp2-dp2"], f"{folder}/broken-pp")
+
+
+def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
+    """The loss and the measured signals; gradients are written as a Hugging Face directory."""
+    run, plan, _ = prepare_run(RUN)
+    shape, layout = read_shape(policy), case.layout
+    with under(layout):
+
+        def fresh():
+            model = build_model(shape, layout, recompute=case.recompute)
+            load_hf(model, policy)
+            return model
+
+        tokenizer = AutoTokenizer.from_pretrained(policy)
+        teacher = SelfTeacherModel(plan.teachers[0].teacher, fresh(), get_task("ledger"), tokenizer)
+        part = Share(
+            dp_rank=parallel_state.get_data_parallel_rank(),
+            dp=layout.dp,
+            cp_rank=parallel_state.get_context_parallel_rank(),
+            cp=layout.cp,
+            multiple=layout.sequence_multiple,
+        )
+        settings = run.file.optim.model_copy(update={"distributed": case.distributed})
+        trainer = make_trainer(fresh(), settings, 60)
+
+        def batches(routing):
+            return cut(rollouts, routing, micro_batch=case.micro_batch, part=part, device=torch.device("cpu"))
+
+        kwargs = {"temperature": 1.0, "vocab_size": shape.vocab_size}
+        tokens = sum(len(r.token_ids) for r in rollouts)
+        empty = batches(FusedRouting.empty(tokens))
+        signals = measure(SIGNALS, trainer.model, [teacher], empty, part, tokens=tokens, **kwargs)
+        routing = lower(plan, to_batch(rollouts), STEP).routing
+        trainer.model.zero_grad_buffer()
+        sums = accumulate_gradients(trainer.model, batches(routing), [teacher], part, **kwargs)
+        if case.distributed:
+            _gather_shards(trainer)
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.copy_(parameter.main_grad)
+        save_hf(trainer.model, shape, policy, target)
+        return {"loss": float(sums["loss_C"].sum()), "signals": {signal.name: value for signal, value in signals}}
+
+
+def _all(policy: str, rollouts: list[Rollout], folder: str) -> dict[str, dict]:
+    found = {name: _one(policy, rollouts, case, f"{folder}/{name}") for name, case in CASES.items()}
+    _broken(policy, rollouts, folder)
+    return found
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> Path:
+    """A random model with four layers and four key/value heads, which reads the demo's tokens."""
+    directory = tmp_path_factory.mktemp("policy")
+    make_model(directory, tied=True, vocab=128, layers=4, kv_heads=4, sharp=1.0)
+    for path in DEMO.glob("tokenizer*"):
+        shutil.copy(path, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def rollouts(policy) -> list[Rollout]:
+    """Responses of the demo policy, with log-probs near those of the random one."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for rollout in run_distributed(rollouts_of, 1, DEMO)[0]:
+        if rollout.token_ids:
+            with torch.no_grad():
+                logp_tv = response_logp(model, rollout.prompt_ids, rollout.token_ids)
+            logp_t = logp_tv.gather(1, torch.tensor(rollout.token_ids)[:, None])[:, 0]
+            noise_t = 0.3 * torch.randn(len(logp_t), generator=generator)
+            rollout = replace(rollout, logprobs=tuple((logp_t + noise_t).tolist()))
+        found.append(rollout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(policy, rollouts) -> tuple[float, dict[str, torch.Tensor]]:
+    return reference_gradients(policy, rollouts, get_task("ledger"), AutoTokenizer.from_pretrained(policy), STEP)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("gradients")
+
+
+@pytest.fixture(scope="module")
+def found(policy, rollouts, folder) -> list[dict[str, dict]]:
+    return run_distributed(_all, 4, str(policy), rollouts, str(folder))
+
+
+def _worst(directory: Path, expected: dict[str, torch.Tensor]) -> tuple[float, str]:
+    """The largest error of a gradient relative to the largest gradient, and whose it is."""
+    scale = max(float(gradient.abs().max()) for gradient in expected.values())
+    got = load_file(directory / "model.safetensors")
+    errors = {
+        key: float((got[key].double() - gradient).abs().max()) / scale
+        for key, gradient in expected.items()
+        if key in got  # a tied output layer is not written
+    }
+    worst = max(errors, key=errors.__getitem__)
+    return errors[worst], worst
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_equal_the_float64_reference(found, reference, folder, name) -> None:
+    error, worst = _worst(folder / name, reference[1])
+    print(f"{name}: worst {error:.2e} at {worst}")
+    assert error < 1e-5, f"{worst}: {error:.2e} of the largest gradient"
+    assert all(abs(rank[name]["loss"] - reference[0]) < 1e-6 for rank in found)
+
+
+@pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp"])
+def test_a_missing_reduction_is_seen(found, reference, folder, name) -> None:
+    assert _worst(folder / name, reference[1])[0] > 1e-2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_measured_signals_are_the_same_everywhere(found, name) -> None:
+    for rank in found:
+        for signal, value_T in found[0]["dp4"]["signals"].items():
+            torch.testing.assert_close(rank[name]["signals"][signal], value_T, rtol=1e-5, atol=1e-5, equal_nan=True)
