@@ -1,8 +1,8 @@
 """The engine whose samples come from SGLang servers.
 
 The first of the tensor and pipeline ranks that share a share of the prompts leads: it asks the servers, in a thread of
-its own, and tells the others what came. Rank 0 starts servers and sends weights. Everything that ranks decide, they decide together: a
-failure on one of them is the same RolloutError on every one.
+its own, and tells the others what came. Rank 0 starts servers and sends weights. Everything that ranks decide, they
+decide together: a failure on one of them is the same RolloutError on every one.
 """
 
 from __future__ import annotations
@@ -139,9 +139,8 @@ class ServedEngine:
         problem = None
         if self._leads:
             self._background = Background("rollouts")
-            places = self._settings.concurrency // parallel_state.get_data_parallel_world_size(
-                with_context_parallel=True
-            )
+            leaders = parallel_state.get_data_parallel_world_size(with_context_parallel=True)
+            places = self._settings.concurrency // leaders
             self._client = self._background.run(
                 _connect(urls, router, self._settings, self._run, self._shape.vocab_size, places)
             )

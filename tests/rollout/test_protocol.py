@@ -133,9 +133,8 @@ def test_waits_grow_and_end() -> None:
     ],
 )
 def test_settings_that_do_not_fit_together(settings: dict, message: str) -> None:
-    assert message in "\n".join(
-        ": ".join(problem) for problem in rollout_problems(RolloutSettings(**settings), ranks=2)
-    )
+    found = rollout_problems(RolloutSettings(**settings), ranks=2)
+    assert message in "\n".join(": ".join(problem) for problem in found)
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
