@@ -141,16 +141,16 @@ def test_sarif_has_what_readers_of_sarif_need() -> None:
 
 
 def test_a_fix_that_is_a_change_of_the_text_is_one_for_programs() -> None:
-    results = [lint_text("rest: grpo()\nkey: grpp(w=3)", path="a.trace"), lint_text(SHADOWED, path="b.trace")]
+    results = [lint_text("key: grpp(w=3)\nrest: grpo()", path="a.trace"), lint_text(SHADOWED, path="b.trace")]
     first, *others = json.loads(as_json(results))
-    place = {"path": "a.trace", "line": 2, "column": 6, "end_line": 2, "end_column": 10}
+    place = {"path": "a.trace", "line": 1, "column": 6, "end_line": 1, "end_column": 10}
     assert first["replacement"] == {**place, "text": "grpo"}
     assert {other["replacement"] for other in others} == {None}
     first, *others = json.loads(sarif(results))["runs"][0]["results"]
     (fix,) = first["fixes"]
     assert fix["description"] == {"text": "did you mean `grpo`?"}
     (change,) = fix["artifactChanges"]
-    region = {"startLine": 2, "startColumn": 6, "endLine": 2, "endColumn": 10}
+    region = {"startLine": 1, "startColumn": 6, "endLine": 1, "endColumn": 10}
     assert change["artifactLocation"] == {"uri": "a.trace"}
     assert change["replacements"] == [{"deletedRegion": region, "insertedContent": {"text": "grpo"}}]
     assert not any("fixes" in other for other in others)
@@ -223,6 +223,6 @@ def test_render_reads_the_file(tmp_path: Path) -> None:
 
 def test_an_empty_line_stands_between_findings(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
-    path.write_text("rest: grp()\nkey: nl()\n", encoding="utf-8")
+    path.write_text("key: nl()\nrest: grp()\n", encoding="utf-8")
     blocks = render(lint_file(path).diagnostics, path).split("\n\n")
     assert [block.partition(":")[0] for block in blocks] == ["error[unknown-name]"] * 2
