@@ -149,12 +149,12 @@ class Client:
                     await asyncio.sleep(_FIRST_WAIT)
                     continue
                 drawing.add(answer, version)
-                stopped = answer.finish == "stop" and (drawing.token_ids[-1] in stops)
+                stopped = bool(drawing.token_ids) and drawing.token_ids[-1] in stops
                 if stopped or len(drawing.token_ids) >= request.budget:
                     return Sample(
                         token_ids=tuple(drawing.token_ids),
                         logprobs=tuple(drawing.logprobs),
-                        finish="stop" if drawing.token_ids[-1] in stops else "length",
+                        finish="stop" if stopped else "length",
                         weight_versions=tuple(drawing.versions),
                     )
                 if len(drawing.token_ids) > before:

@@ -36,6 +36,7 @@ def _everything(directory: str) -> dict:
             engine = _engine(model)
             found["sampled", name] = engine.generate(PROMPTS, N, PARAMS, keys=KEYS)
             found["greedy", name] = engine.generate(PROMPTS, 1, GREEDY, keys=KEYS)
+            found["scores", name] = engine.score(PROMPTS)
             if layout == TP2:
                 # the last column is padding; make it the likeliest
                 with torch.no_grad():
@@ -138,6 +139,18 @@ def test_logprobs_equal_a_full_forward(found, reference, kind, temperature, name
             assert (chosen_T - torch.tensor(sample.logprobs)).abs().max() < 1e-5
             if kind == "greedy":
                 assert full_TV.argmax(1).tolist() == list(sample.token_ids)
+
+
+@pytest.mark.parametrize("name", ["tp1", "tp2", "pp2"])
+def test_scores_equal_a_full_forward(both_ranks, reference, name):
+    for rank in both_ranks:
+        for prompt, scores in zip(PROMPTS, rank["scores", name], strict=True):
+            ids = torch.tensor([prompt])
+            with torch.no_grad():
+                logp_TV = torch.log_softmax(reference(ids).logits[0, :-1], 1)
+            expected = logp_TV.gather(1, ids[0, 1:, None])[:, 0]
+            assert len(scores) == len(prompt) - 1
+            assert (expected - torch.tensor(scores)).abs().sum() < 1e-4
 
 
 def test_sampling_is_at_the_sampling_temperature(found, reference):

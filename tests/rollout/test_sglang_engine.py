@@ -18,7 +18,7 @@ from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.rollout import protocol, weights
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import PromptError, RolloutError, SamplingParams
-from tests.bridge.ranks import PP2, TP1, TP2, loaded, under
+from tests.bridge.ranks import TP1, TP2, loaded, under
 from tests.distributed import run_distributed
 from tests.rollout.rig import (
     KEYS,
@@ -177,9 +177,9 @@ def test_an_unknown_version_is_refused(model, server, tmp_path, monkeypatch):
 
 
 def _layouts(url: str, folder: str) -> list:
-    """tp 2, pp 2, then dp 2, through the same server: weights gathered from shards, samples on every rank."""
+    """tp 2, cp 2, then dp 2, through the same server: weights gathered from shards, samples on every rank."""
     found = []
-    for layout in (TP2, PP2, TP1):
+    for layout in (TP2, Layout(cp=2), TP1):
         with under(layout):
             model = loaded(POLICY, layout)
             with served(model, Path(folder), [url], sync="distributed") as engine:
@@ -197,9 +197,9 @@ def _layouts(url: str, folder: str) -> list:
 def test_layouts_gather_their_shards(server, tmp_path):
     one, other = run_distributed(_layouts, 2, server.url, str(tmp_path))
     assert max(gap for gap, _ in (*one, *other)) < 1e-4
-    assert one[0][1] == other[0][1]  # tp ranks train on the same tokens, and so do stages
-    assert one[1][1] == other[1][1]
-    assert one[2][1] != other[2][1]  # data-parallel ranks on their own
+    assert one[0][1] == other[0][1]  # tp ranks train on the same tokens
+    assert one[1][1] != other[1][1]  # context- and data-parallel ranks sample their own
+    assert one[2][1] != other[2][1]
 
 
 def test_training_goes_on_while_samples_are_drawn(model, server, tmp_path):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from megatron_bridge.rollout.engine import RolloutError
+from megatron_bridge.rollout.settings import LaunchSettings
 from tests.rollout.proxy import Proxy
 from tests.rollout.rig import KEYS, LONG, POLICY, PROMPTS, SHORT, N, change, check_whole, gaps, served, until_busy
 
@@ -91,6 +92,15 @@ def test_no_server_is_one_clear_error(model, tmp_path):
     with (
         served(model, tmp_path, ["http://127.0.0.1:9"], server_timeout=2.0) as engine,
         pytest.raises(RolloutError, match=r"http://127\.0\.0\.1:9 did not answer /health for 2 s"),
+    ):
+        engine.sync(0)
+
+
+def test_a_server_that_does_not_start_shows_why(model, tmp_path):
+    launch = LaunchSettings(arguments=["--no-such-argument"])
+    with (
+        served(model, tmp_path, [], launch=launch) as engine,
+        pytest.raises(RolloutError, match=r"(?s)SGLang server 0 ended with exit code 2; .*--no-such-argument"),
     ):
         engine.sync(0)
 
