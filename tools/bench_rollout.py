@@ -49,9 +49,12 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=96, help="tokens a request (default: 96)")
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--url", help="a running server with the demo policy (default: one is started)")
     options = parser.parse_args()
     draw = random.Random(0)
     prompts = [[draw.randrange(5, 127) for _ in range(24)] for _ in range(options.requests)]
+    if options.url:
+        return compare(options.url, prompts, options)
     with tempfile.TemporaryDirectory() as folder:
         plan = ServerPlan(
             python=PYTHON,
@@ -91,8 +94,11 @@ def compare(url: str, prompts: list[list[int]], options: argparse.Namespace) -> 
     body = [{"input_ids": prompt, "tokens": options.tokens} for prompt in prompts]
     peer.stdin.write(json.dumps({"url": url, "requests": body, "concurrency": options.concurrency}) + "\n")
     peer.stdin.flush()
-    while "ready" not in peer.stdout.readline():
-        pass
+    for line in peer.stdout:  # SGLang says other things while it is imported
+        if line == "ready\n":
+            break
+    else:
+        raise SystemExit("SGLang's client ended")
     tokens, ours, theirs = options.requests * options.tokens, [], []
     for number in range(options.rounds + 1):  # the first warms both
         began = time.perf_counter()

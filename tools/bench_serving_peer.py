@@ -9,11 +9,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import runpy
 import sys
 import time
+import types
+from pathlib import Path
 from typing import Any
 
-from sglang.benchmark import serving
+# what a server is given where there is no CUDA; kept, or torch forgets the operators
+_given = runpy.run_path(str(Path(__file__).parents[1] / "megatron_bridge" / "rollout" / "sglang_process.py"))
+# the benchmark's data sets are not read here
+sys.modules.setdefault("datasets", types.SimpleNamespace(load_dataset=None))  # type: ignore[arg-type]
+from sglang.benchmark import serving  # noqa: E402
 
 
 async def draw(url: str, requests: list[dict[str, Any]], concurrency: int) -> None:
