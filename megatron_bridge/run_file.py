@@ -197,10 +197,16 @@ def _spec_problems(file: RunFile, spec_path: Path) -> Iterator[str]:
 
 
 def _policy_problems(policy_path: Path) -> Iterator[str]:
+    if not policy_path.is_dir():
+        yield (
+            f"no folder {str(policy_path)!r}: a policy is a Hugging Face model directory on this machine, and paths "
+            "are relative to the run file; download the model first"
+        )
+        return
     for name in ("config.json", "tokenizer.json"):
         if not (policy_path / name).is_file():
             yield f"{str(policy_path)!r} is no Hugging Face model directory: it has no {name}"
-    if policy_path.is_dir() and not list(policy_path.glob("*.safetensors")):
+    if not list(policy_path.glob("*.safetensors")):
         yield f"{str(policy_path)!r} holds no *.safetensors weights"
 
 

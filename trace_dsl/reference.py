@@ -49,8 +49,8 @@ LOSS_ARGUMENTS: dict[str, ArgumentText] = {
     "floor": _argument("a number", "where the anneal ends", "0"),
     "per": _argument(
         "`sequence`, `token`, `selected` or `const(n)`",
-        "the denominator, over the global batch: each response then the mean of responses, all response tokens, the "
-        "tokens the route takes, or n times the responses",
+        "the denominator, over the global batch: each response then the mean of responses, all response tokens that "
+        "the model wrote, the tokens the route takes, or n times the responses",
         "sequence",
     ),
     "topk": _argument("a whole number", "evaluates the divergence on the k likeliest tokens", "none: full vocabulary"),
@@ -58,7 +58,7 @@ LOSS_ARGUMENTS: dict[str, ArgumentText] = {
     "tail": _argument(
         "`bucket`, `renorm` or `drop`",
         "what becomes of the tokens outside topk: one bucket, renormalised away, or dropped",
-        "none: see the rule topk-without-tail",
+        "drop, with a finding: see the rule topk-without-tail",
     ),
     "temperature": _argument("a number above 0", "of both distributions", "the run's sampling temperature"),
     "pclip": _argument("a number above 0", "cuts off each vocabulary term; see the rule hard-pclip", "none"),
@@ -127,7 +127,11 @@ LOSS_TEXTS: dict[str, WordText] = {
         "-min(ratio adv, clip(ratio, 1 - lo, 1 + hi) adv)",
         "rest: pg(adv=A*clip(exp(gap), 0.8, 1.2))",
     ),
-    "cispo": _word("cispo(high=..., ...)", "-sg(min(ratio, 1 + high)) A logp", "rest: cispo(high=0.28)"),
+    "cispo": _word(
+        "cispo(high=..., ...)",
+        "-sg(min(ratio, 1 + high)) A logp",
+        "rest: cispo(high=0.28)",
+    ),
     "nll": _word("nll(...)", "-logp", "key when correct: nll(w=0.1)"),
     "entropy": _word(
         "entropy(...)", "-H(student): a positive weight rewards entropy", "rest: grpo() + entropy(w=0.001)"

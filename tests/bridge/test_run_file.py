@@ -36,7 +36,7 @@ def complaint(*overrides: str) -> str:
         ("optim.decay=cosin", "optim.decay: 'cosin' is not allowed"),
         ("name=../x", "name: '../x' is not allowed"),
         ("spec=nope.trace", "spec: no file 'specs/demo/nope.trace'"),
-        ("policy=nowhere", "policy: 'specs/demo/nowhere' is no Hugging Face model directory"),
+        ("policy=nowhere", "policy: no folder 'specs/demo/nowhere': a policy is a Hugging Face model"),
         ("task=ledgr", "did you mean 'ledger'?"),
         ("layout.tp=3", "4 attention heads (num_attention_heads) cannot be split over tp 3: choose tp from 1, 2, 4"),
         ("layout.tp=4", "2 key/value heads (num_key_value_heads) cannot be split over tp 4"),
@@ -77,7 +77,7 @@ def test_a_ratio_over_responses_needs_them_whole(tmp_path: Path) -> None:
 
 def test_all_mistakes_are_reported_together() -> None:
     text = complaint("spec=nope.trace", "task=ledgr", "policy=nowhere")
-    assert all(part in text for part in ("spec: no file", "unknown task", "no Hugging Face model directory"))
+    assert all(part in text for part in ("spec: no file", "unknown task", "policy: no folder"))
     assert len(complaint("optim.lrr=1", "steps=many").splitlines()) == 2
     text = complaint("optim.lrr=1", "spec=nope.trace", "layout.tp=3", "rollout.prompts=31", "minibatches=2")
     parts = ("optim.lrr: unknown", "spec: no file", "layout: 4 attention heads", "rollout.prompts: 31 prompts")

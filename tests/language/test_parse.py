@@ -126,7 +126,7 @@ def test_a_continuation_outside_brackets_is_one_error() -> None:
         ("key correct: fkl()", 5, "`correct` stands where `when` or `:`", "write `when correct`"),
         ("key if correct: fkl()", 5, "`if` is written `when`", "write `when`"),
         ("key when correct wrong: none", 18, "follows a complete predicate", "`and` or `or`"),
-        ("key = fkl()", 5, "`key =` is no statement", "write `key: LOSS`"),
+        ("key = fkl()", 5, "`key =` is no statement", "write `key: fkl...`"),
         ("key:", 5, "a loss is missing after `:`", "none"),
         ("key", 4, "the route `key` has no losses", "add `: LOSS`"),
         ("key, error: fkl()", 4, "joined by `|`", "write `|`"),

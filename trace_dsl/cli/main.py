@@ -25,6 +25,7 @@ app = typer.Typer(
     name="trace-dsl",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command("lint")(for_typer(lint))

@@ -90,6 +90,10 @@ def teacher(context: Context, statement: TeacherStatement) -> Teacher | None:
     return Teacher(name=name, source=source, sees=sees, place=statement.place, written=bound.names)
 
 
+# What elsewhere is the policy as it was at the start of the run.
+_START = frozenset({"ref", "reference", "ref_model", "ref_policy", "base", "sft"})
+
+
 def _kind(context: Context, value: Callable, known: tuple[str, ...], what: str) -> str | None:
     function = function_of(value)
     if function.name in known:
@@ -98,7 +102,9 @@ def _kind(context: Context, value: Callable, known: tuple[str, ...], what: str) 
         LanguageRule.UNKNOWN_NAME,
         function.place,
         f"`{function.name}` is no {what}; allowed: {', '.join(known)}",
-        fix=did_you_mean(function.name, known),
+        fix="write self(frozen), the policy at its start"
+        if function.name in _START
+        else did_you_mean(function.name, known),
     )
     return None
 

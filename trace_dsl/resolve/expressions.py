@@ -16,6 +16,7 @@ from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
 from trace_dsl.vocabulary import (
     FUNCTIONS,
     LOSSES,
+    NO_LOSS,
     ROWS,
     SIGNALS,
     SOURCES,
@@ -168,8 +169,11 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
     said = for_value(name)
     if said is not None:
         return f"there is no `{name}`", said
+    if name == NO_LOSS:
+        return "`none` is no value", "leave the argument out; `trace-dsl explain` tells what it is then"
     near = context.closest(name, (*context.lets, *SIGNALS))
-    return f"there is no signal or `let` called `{name}`", Suggestion(near=near)
+    words = "" if near else f"write the value, or name one with `let {name} = ...`"
+    return f"there is no signal or `let` called `{name}`", Suggestion(near=near, words=words)
 
 
 def _let(context: Context, node: Name, entry: LetEntry) -> Typed | None:

@@ -33,7 +33,8 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str) -> str
         return None
     written = spelled(node)
     if isinstance(node, Text) and written in allowed:
-        message, fix = f"{what} is a word without quotes", Suggestion(near=written, words=f"drop the quotes: {written}")
+        message = f"the {what} is a word without quotes"
+        fix = Suggestion(near=written, words=f"drop the quotes: {written}")
     elif written is not None and not isinstance(node, Number):
         message, fix = f"`{written}` is no {what}; allowed: {', '.join(allowed)}", did_you_mean(written, allowed)
     else:

@@ -32,11 +32,12 @@ MAX_STATEMENTS = 2_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r'"[^"\n]*"?')
+_WITHOUT_LET = re.compile(r"([A-Za-z_]\w*)\s*=(?!=)")
 _DECLARED = {
     StatementKind.TEACHER: re.compile(r"teacher\s+([A-Za-z_]\w*)"),
     StatementKind.ROLLOUTS: re.compile(r"rollouts\s+([A-Za-z_]\w*)"),
     StatementKind.LET: re.compile(r"let\s+([A-Za-z_]\w*)"),
-    StatementKind.SPANS: re.compile(r"(?:spans\s+|[,)]\s*)([A-Za-z_]\w*)\b(?!\s*=)"),
+    StatementKind.SPANS: re.compile(r"(?:spans\s*:?\s*|[,)]\s*)([A-Za-z_]\w*)\b(?!\s*=)"),
 }
 
 
@@ -188,10 +189,12 @@ def _broken(line: LogicalLine, path: str) -> BrokenStatement:
     words = _IDENTIFIER.findall(text)
     first = words[0] if words else ""
     kind = StatementKind(first) if first in {k.value for k in StatementKind if k is not StatementKind.ROUTE} else None
-    if kind is None:
-        kind = StatementKind.ROUTE
-    pattern = _DECLARED.get(kind)
+    pattern = None if kind is None else _DECLARED.get(kind)
     declares = tuple(pattern.findall(text)) if pattern is not None else ()
+    if kind is None:
+        forgotten = _WITHOUT_LET.match(text)
+        kind = StatementKind.ROUTE if forgotten is None else StatementKind.LET
+        declares = () if forgotten is None else (forgotten[1],)
     if kind is StatementKind.TEACHER and not declares:
         declares = ("teacher",)
     return BrokenStatement(

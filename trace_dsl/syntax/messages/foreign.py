@@ -18,7 +18,7 @@ def foreign(scene: Scene) -> Advice | None:
     """Advice where what was found is written in another way here; None where it is in the wrong place."""
     if scene.at_end:
         return None
-    return _path(scene) or _two_signs(scene) or _string(scene) or _sign(scene) or _letter(scene)
+    return _path(scene) or _comment(scene) or _two_signs(scene) or _string(scene) or _sign(scene) or _letter(scene)
 
 
 def _path(scene: Scene) -> Advice | None:
@@ -37,6 +37,21 @@ def _path(scene: Scene) -> Advice | None:
         at=start + written.start("path"),
         length=len(written["path"]),
     )
+
+
+def _comment(scene: Scene) -> Advice | None:
+    """A comment of another language, where a statement begins or has ended; and the marks of a template."""
+    if scene.begins("//") and scene.slot in (
+        Slot.STATEMENT,
+        Slot.AFTER_LOSS,
+        Slot.AFTER_SOURCE,
+        Slot.AFTER_SPAN,
+        Slot.AFTER_PATH,
+    ):
+        return scene.say("a comment starts with `#`, not with `//`", "write `#`", length=2)
+    if scene.begins("{{") or scene.begins("{%"):
+        return scene.say("a spec has no templates: what is different from run to run is written out", "write the value")
+    return None
 
 
 def _two_signs(scene: Scene) -> Advice | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from trace_dsl.syntax.messages.scene import KEYWORDS, Advice, Scene
 from trace_dsl.vocabulary import LOSSES
 
@@ -24,7 +26,7 @@ def label(scene: Scene) -> Advice:
 def _first_span(scene: Scene) -> Advice:
     if scene.at_end:
         return scene.say("`spans` declares no labels", "write `spans key(cap=25%), error`")
-    if scene.kind in ("COLON", "VBAR") and scene.next.kind != "EQUAL":
+    if scene.kind == "VBAR" or (scene.kind == "COLON" and scene.next.text in LOSSES):
         return no_label(scene)
     if scene.kind in ("EQUAL", "LPAR", "COLON"):
         return scene.say(f"`spans` lists its labels without {scene.quoted}", "write `spans key(cap=25%), error`")
@@ -71,7 +73,9 @@ def after_label(scene: Scene) -> Advice:
         case "EQUAL":
             return scene.say(
                 f"`{name} =` is no statement: a route has a `:`, a named expression starts with `let`",
-                f"write `{name}: LOSS` or `let {scene.previous.text} = ...`",
+                f"write `{name}: {scene.next.text}...`"
+                if scene.next.text in LOSSES or not single
+                else f"write `let {name} = ...`, or `{name}: LOSS` for a route",
             )
         case "LPAR" if single and name in LOSSES:
             return scene.say(
@@ -137,9 +141,10 @@ def loss(scene: Scene) -> Advice:
 
 
 def _no_minus(scene: Scene) -> Advice:
+    given = re.match(r"-\s*\w+\([^()]*\bw\s*=\s*([0-9.]+)", scene.obstacle.text[scene.obstacle.at :])
     return scene.say(
         f"losses are added with `+`; there is no minus ({scene.quoted}) between them",
-        "give the loss a negative weight, w=-1.0, if that is meant",
+        f"give the loss a negative weight, w=-{given[1] if given else '1.0'}, if that is meant",
     )
 
 
