@@ -20,15 +20,20 @@ from megatron_bridge.device import training_device
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.rollout.embedded import EmbeddedEngine
-from megatron_bridge.rollout.engine import SamplingParams
+from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
+from megatron_bridge.rollout.served import ServedEngine
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.ahead import Ahead, Collected, staleness_of
 from megatron_bridge.training.collect import (
+    PendingRollouts,
     Rollout,
+    begin_rollouts,
     check_judges,
+    finish_rollouts,
     gather_rollouts,
-    sample_rollouts,
+    judge_rollouts,
     share,
     to_batch,
     told_by_first,
@@ -88,12 +93,7 @@ class Loop:
             multiple=self._run.layout.layout.sequence_multiple,
         )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
-        self._engine = EmbeddedEngine(
-            self._trainer.model,
-            vocab_size=loaded.shape.vocab_size,
-            max_context=loaded.shape.max_position,
-            max_batch=self._run.rollout.max_batch,
-        )
+        self._engine = self._make_engine()
         self._annotator = task.annotator(
             PolicyAnswers(
                 self._engine,
@@ -107,6 +107,7 @@ class Loop:
         self._shown = tuple(dict.fromkeys(t.teacher.sees for t in plan.teachers))
         self._position = DataPosition(digest=task.digest)
         self._step = 0
+        self._staleness = 0
         self._trained_tokens = 0
         self._latches: dict[str, bool] = {}
         self._before: Evaluation | None = None
@@ -121,21 +122,25 @@ class Loop:
         run = self._run
         if self._before is None:
             self._before = self._evaluate(records)
+        ahead = Ahead(
+            self._begin,
+            first=self._step // run.minibatches,
+            last=run.steps // run.minibatches,
+            staleness=run.rollout.staleness,
+        )
         while self._step < run.steps:
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
-            began = time.perf_counter()
-            rollouts = self._collect(self._step // run.minibatches)
-            sampled = time.perf_counter() - began
+            collected = self._collect(ahead)
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
-            each = len(rollouts) // run.minibatches
-            parts = [rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
+            each = len(collected.rollouts) // run.minibatches
+            parts = [collected.rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
             proximal = self._proximal_logp(parts)
             for part, proximal_logp_T in zip(parts, proximal, strict=True):
-                self._optimize(part, proximal_logp_T, sampled / run.minibatches, records)
+                self._optimize(part, proximal_logp_T, collected, records)
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
@@ -143,36 +148,46 @@ class Loop:
         save_hf(self._trainer.model, self._loaded.shape, self._loaded.policy_path, self._directory.model)
         return self._outcome(after)
 
-    def _collect(self, iteration: int) -> list[Rollout]:
-        """The global batch of one iteration; this rank samples its share of the prompts."""
+    def _begin(self, iteration: int) -> PendingRollouts:
+        """Ask for the rollouts of an iteration; this rank samples its share of the prompts."""
         run = self._run
         mine = share(run.rollout.prompts, self._sampling_group.rank(), self._sampling_group.size())
         first = self._position.first(iteration, run.rollout.prompts) + mine.start
-        self._engine.weight_version = self._step
         params = SamplingParams(
             temperature=run.rollout.temperature,
             max_new_tokens=run.rollout.max_response_tokens,
             stop_token_ids=self._stop_tokens,
             seed=run.seed,
         )
+        return begin_rollouts(
+            self._engine,
+            self._tokenizer,
+            self._task.problems(split="train", seed=run.seed, start=first, count=len(mine)),
+            range(first, first + len(mine)),
+            n=run.rollout.group_size,
+            params=params,
+            prompt_format=self._task.prompt_format,
+        )
 
-        def sample() -> list[Rollout]:
-            problems = self._task.problems(split="train", seed=run.seed, start=first, count=len(mine))
-            rollouts = sample_rollouts(
-                self._engine,
-                self._task,
-                self._tokenizer,
-                problems,
-                range(first, first + len(mine)),
-                n=run.rollout.group_size,
-                params=params,
-                annotator=self._annotator,
-            )
+    def _collect(self, ahead: Ahead) -> Collected:
+        """The global batch of the next iteration, none of its tokens staler than the run file allows."""
+        began = time.perf_counter()
+        self._engine.sync(self._step)
+        drawn, draw_seconds = finish_rollouts(ahead.take(), self._tokenizer)
+
+        def judged() -> list[Rollout]:
+            rollouts = judge_rollouts(self._task, drawn, self._annotator)
             return withhold(rollouts, self._task, self._tokenizer, self._shown, self._loaded.shape.max_position)
 
-        rollouts = gather_rollouts(sample, self._sampling_group)
+        rollouts = gather_rollouts(judged, self._sampling_group)
         check_judges(self._task, rollouts)
-        return rollouts
+        self._staleness = staleness_of(
+            rollouts,
+            step=self._step,
+            minibatches=self._run.minibatches,
+            allowed=self._run.rollout.staleness,
+        )
+        return Collected(rollouts=rollouts, wait_seconds=time.perf_counter() - began, draw_seconds=draw_seconds)
 
     def _proximal_logp(self, parts: Sequence[Sequence[Rollout]]) -> list[Tensor | None]:
         """For each mini-batch of an iteration the policy's log-probs before its updates, None when no loss reads
@@ -186,7 +201,7 @@ class Loop:
         self,
         rollouts: Sequence[Rollout],
         proximal_logp_T: Tensor | None,
-        sample_seconds: float,
+        collected: Collected,
         records: Records | None,
     ) -> None:
         """One optimizer step on `rollouts`, its metrics and its records."""
@@ -225,9 +240,12 @@ class Loop:
                     step=step,
                     trained_tokens=self._trained_tokens,
                     teacher_ran=any(usage.last_step == step for usage in self._usage.values()),
-                    sample_seconds=sample_seconds,
+                    sample_seconds=collected.wait_seconds / run.minibatches,
+                    draw_seconds=collected.draw_seconds / run.minibatches,
                     train_seconds=time.perf_counter() - began,
-                ),
+                    staleness=self._staleness,
+                )
+                | self._engine.metrics(),
             )
             if step % run.save_rollouts_every == 0:
                 records.rollouts(step, rollouts, lowered)
@@ -270,6 +288,7 @@ class Loop:
             micro_batch=self._run.micro_batch,
             part=self._part,
             device=self._device,
+            version=self._step,
         )
 
     def _sequences_read(self, teacher: str, rollouts: Sequence[Rollout], lowered: Lowered) -> int:
@@ -282,6 +301,7 @@ class Loop:
         return len(rows)
 
     def _evaluate(self, records: Records | None) -> Evaluation:
+        self._engine.sync(self._step)
         evaluation = evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
         if records is not None:
             records.evaluation(self._step, evaluation)
@@ -293,6 +313,28 @@ class Loop:
         model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
         load_hf(model, self._loaded.policy_path)
         return model
+
+    def _make_engine(self) -> RolloutEngine:
+        rollout, shape = self._run.rollout, self._loaded.shape
+        if rollout.engine == "sglang":
+            return ServedEngine(
+                self._trainer.model,
+                shape=shape,
+                policy=self._loaded.policy_path,
+                settings=rollout,
+                directory=self._directory.path,
+                seed=self._run.seed,
+            )
+        return EmbeddedEngine(
+            self._trainer.model,
+            vocab_size=shape.vocab_size,
+            max_context=shape.max_position,
+            max_batch=rollout.max_batch,
+        )
+
+    def close(self) -> None:
+        """Stop what the run started beside itself."""
+        self._engine.close()
 
     def _keep_needed_teachers(self) -> None:
         """Make the teachers that this step or a later one may need, and let go of the others."""
