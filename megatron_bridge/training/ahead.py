@@ -12,12 +12,14 @@ from megatron_bridge.training.collect import PendingRollouts, Rollout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """The global batch of one iteration. wait_seconds: what training waited; draw_seconds: what drawing took.
+    """The global batch of one iteration. staleness: iterations that its oldest token lies behind; wait_seconds: what
+    training waited; draw_seconds: what drawing took.
 
     With staleness the second may be longer than the first: training went on meanwhile.
     """
 
     rollouts: list[Rollout]
+    staleness: int
     wait_seconds: float
     draw_seconds: float
 
