@@ -1,6 +1,7 @@
 # make setup   a virtual environment in .venv with the versions of constraints.txt
 # make demo    lint, plan, train the shipped policy on two processes, show what changed
 # make test    all tests
+# make sglang  SGLang in a virtual environment of its own, .venv-sglang (make test does it by itself)
 # make lint    ruff and mypy
 # make docs    the documentation as a site: open site/index.html
 # make vscode  the VS Code extension as tools/vscode/trace-dsl.vsix (needs Node 20)
@@ -10,10 +11,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 STAMP := $(VENV)/.installed
+SGLANG := .venv-sglang
+SGLANG_STAMP := $(SGLANG)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint docs vscode clean
+.PHONY: setup sglang demo test lint docs vscode clean
 
 setup: $(STAMP)
 
@@ -23,13 +26,21 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $(STAMP)
 
+sglang: $(SGLANG_STAMP)
+
+# --no-deps: SGLang asks for CUDA kernels that no CPU needs; the file names all that it imports, at exact versions.
+$(SGLANG_STAMP): constraints-sglang.txt
+	$(PYTHON) -m venv --clear $(SGLANG)
+	$(SGLANG)/bin/pip install --quiet --no-deps --requirement constraints-sglang.txt
+	touch $(SGLANG_STAMP)
+
 demo: setup
 	$(BIN)/trace-dsl lint specs/demo/trace.trace --run specs/demo/run.yaml
 	$(BIN)/trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml
 	$(BIN)/trace-dsl train specs/demo/run.yaml --overwrite output=$(RUNS)
 	$(BIN)/trace-dsl summary $(RUNS)/demo
 
-test: setup
+test: setup sglang
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -47,4 +58,4 @@ vscode: setup
 	cd tools/vscode && npm ci --ignore-scripts && PATH="$(abspath $(BIN)):$$PATH" npm test && npm run package
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info tools/vscode/node_modules tools/vscode/*.vsix
+	rm -rf $(VENV) $(SGLANG) build dist site *.egg-info tools/vscode/node_modules tools/vscode/*.vsix

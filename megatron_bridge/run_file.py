@@ -18,15 +18,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
 from megatron_bridge.other_names import meant_by, settings_named
+from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
 from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
 from megatron_bridge.tasks import Task, open_task
 from megatron_bridge.tasks.settings import NamedOrOwn, TaskSettings, with_absolute_paths
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
-
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class LayoutSettings(Strict):
@@ -52,16 +50,6 @@ class LayoutSettings(Strict):
     @property
     def layout(self) -> Layout:
         return Layout(tp=self.tp, pp=self.pp, cp=self.cp, dp=self.dp, sp=self.sp)
-
-
-class RolloutSettings(Strict):
-    """prompts: problems an iteration, over all ranks; group_size: responses to each; temperature: of sampling."""
-
-    prompts: Positive = 32
-    group_size: Positive = 8
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    max_response_tokens: Positive = 256
-    max_batch: Positive = 256
 
 
 class OptimizerSettings(Strict):
@@ -169,6 +157,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         *(_Problem(*mistake) for mistake in task_mistakes(file.task, path.parent, policy_path)),
         *(() if known is None else _split_problems(file, known)),
         *_size_problems(file),
+        *(_Problem(*problem) for problem in rollout_problems(file.rollout, ranks=file.layout.cp * file.layout.dp)),
         *(() if shape is None else _shape_problems(file, shape)),
     ]
     lines += [problem.line for problem in found if not problem.hangs_on(doubtful)]

@@ -30,7 +30,7 @@ from megatron_bridge.model.shape import ModelShape, padded_vocab, read_shape
 from megatron_bridge.verdict import CheckpointError, Verdict
 from trace_dsl.errors import PolicyError
 
-__all__ = ["CheckpointError", "hf_to_megatron", "load_hf", "megatron_to_hf", "model_stage", "save_hf"]
+__all__ = ["CheckpointError", "collect_hf", "hf_to_megatron", "load_hf", "megatron_to_hf", "model_stage", "save_hf"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -148,7 +148,7 @@ def save_hf(
     model = bare(model)
     source, target = Path(source_directory), Path(target_directory)
     aside = target.with_name(target.name + ".partial")
-    tensors = _collect(model, shape)
+    tensors = collect_hf(model, shape)
     verdict = Verdict(lambda reason: f"cannot save the model to {target}: {reason}; what was there is untouched")
     if dist.get_rank() == 0:
         with verdict.guard():
@@ -161,8 +161,12 @@ def save_hf(
     verdict.agree(cleanup=lambda: shutil.rmtree(aside, ignore_errors=True))
 
 
-def _collect(model: RoutedGPTModel, shape: ModelShape) -> Iterator[tuple[str, torch.Tensor]]:
-    """All tensors of the model, on rank 0; nothing on the other ranks."""
+def collect_hf(model: torch.nn.Module, shape: ModelShape, *, to_cpu: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors of the model by their Hugging Face names, one parameter at a time, on rank 0; none elsewhere.
+
+    Every rank has to run through it to its end. Collectives: all-gathers over tp, point to point over pp.
+    """
+    model = bare(model)
     if parallel_state.get_data_parallel_rank() != 0:
         return
     tp, pp = model.pg_collection.tp, model.pg_collection.pp
@@ -179,7 +183,7 @@ def _collect(model: RoutedGPTModel, shape: ModelShape) -> Iterator[tuple[str, to
             if number and tp.rank() == 0:
                 gathered = _send_to_first(gathered, number, pp)
             if gathered is not None and dist.get_rank() == 0:
-                yield from zip(entry.hf, (tensor.cpu() for tensor in gathered), strict=True)
+                yield from zip(entry.hf, (t.cpu() if to_cpu else t for t in gathered), strict=True)
 
 
 def _gather(

@@ -12,6 +12,7 @@ hidden.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ import torch.distributed as dist
 from megatron_bridge.device import training_device
 from megatron_bridge.model.attention import RaggedCache
 from megatron_bridge.model.gpt import bare
-from megatron_bridge.rollout.engine import Finish, PromptError, Sample, SamplingParams
+from megatron_bridge.rollout.engine import Drawn, Finish, Sample, SamplingParams, check_budgets
 
 _COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share is still in flight
 
@@ -37,7 +38,7 @@ class _Request:
 
 
 class EmbeddedEngine:
-    """A `RolloutEngine` over the model in training; `weight_version` is the trainer's to count up."""
+    """A `RolloutEngine` over the model in training: its weights are always the trainer's."""
 
     def __init__(self, model: torch.nn.Module, *, vocab_size: int, max_context: int, max_batch: int = 256) -> None:
         """`vocab_size` without padding, `max_context` in tokens (prompt and response), `max_batch` rows at
@@ -59,10 +60,27 @@ class EmbeddedEngine:
         self._tp: dist.ProcessGroup = self.model.pg_collection.tp
         self._pp: dist.ProcessGroup = self.model.pg_collection.pp
 
+    def sync(self, step: int) -> None:
+        """See `RolloutEngine`; samples say from here on that `step` drew them."""
+        self.weight_version = step
+
+    def start(
+        self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
+    ) -> EmbeddedPending:
+        """See `RolloutEngine`; nothing is drawn before `result()`."""
+        return EmbeddedPending(engine=self, prompts=prompts, n=n, params=params, keys=keys)
+
+    def metrics(self) -> dict[str, float]:
+        """See `RolloutEngine`: nothing can happen here."""
+        return {}
+
+    def close(self) -> None:
+        """See `RolloutEngine`: nothing was started."""
+
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
     ) -> list[list[Sample]]:
-        """See `RolloutEngine.generate`. Call it inside `megatron_runtime()`; no gradient, model in eval mode.
+        """The samples of `RolloutEngine.start`. Call it inside `megatron_runtime()`; no gradient, model in eval mode.
 
         `max_new_tokens` is cut to what fits into the context ("length"). Collectives: those of the layers and
         one all-gather of logits a step, over tp; with pp > 1 hidden states from stage to stage and one
@@ -71,7 +89,7 @@ class EmbeddedEngine:
         """
         if len(keys) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts with {len(keys)} keys: give one key a prompt")
-        budgets = [self._budget(number, prompt, params) for number, prompt in enumerate(prompts)]
+        budgets = check_budgets(prompts, params, max_context=self.max_context, vocab_size=self.vocab_size)
         requests = [_Request(i, j, budget) for i, budget in enumerate(budgets) for j in range(n)]
         requests.sort(key=lambda request: (len(prompts[request.prompt]), request.prompt, request.index))
         answers: dict[tuple[int, int], Sample] = {}
@@ -82,18 +100,25 @@ class EmbeddedEngine:
                     answers[request.prompt, request.index] = sample
         return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
 
-    def _budget(self, number: int, prompt: Sequence[int], params: SamplingParams) -> int:
-        room = self.max_context - len(prompt)
-        if not prompt:
-            raise PromptError(f"prompt {number} is empty: give at least 1 token")
-        if room < 1:
-            raise PromptError(
-                f"prompt {number} has {len(prompt)} tokens and the context {self.max_context}: "
-                f"shorten it to at most {self.max_context - 1}, or raise max_context"
-            )
-        if not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
-            raise PromptError(f"prompt {number} holds a token outside of the vocabulary 0 .. {self.vocab_size - 1}")
-        return min(params.max_new_tokens, room)
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """log p of every token but the first of each sequence, at temperature 1; the same on every rank.
+
+        Collectives: as `generate`, for one step.
+        """
+        longest = max(len(sequence) for sequence in sequences)
+        ids_BP = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences])
+        ids_BP = ids_BP.to(training_device())
+        logp_BP = torch.empty(len(sequences), longest - 1, dtype=torch.float64, device=ids_BP.device)
+        with torch.no_grad(), _eval_mode(self.model), _whole_sequences(self.model):
+            cache = self._cache(longest)
+            cache.prefill(longest)
+            hidden_PBh = self._forward(ids_BP, cache)
+            if self._pp.rank() == self._pp.size() - 1:
+                logits_BPV = self._logits(hidden_PBh[:-1].transpose(0, 1).flatten(0, 1)).view(*logp_BP.shape, -1)
+                logp_BP = torch.log_softmax(logits_BPV, -1).gather(2, ids_BP[:, 1:, None]).squeeze(2)
+        if self._pp.size() > 1:
+            dist.broadcast(logp_BP, group=self._pp, group_src=self._pp.size() - 1)
+        return [row[: len(sequence) - 1] for row, sequence in zip(logp_BP.tolist(), sequences, strict=True)]
 
     def _sample(
         self,
@@ -197,15 +222,19 @@ class EmbeddedEngine:
         self, hidden_Bh: torch.Tensor, noise_B: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw on the last stage; padded columns are never drawn."""
+        logits_BV = self._logits(hidden_Bh)
+        logp_BV = torch.log_softmax(logits_BV / temperature if temperature else logits_BV, 1)
+        token_B = inverse_cdf(logp_BV.exp(), noise_B) if temperature else logp_BV.argmax(1)
+        return token_B, logp_BV.gather(1, token_B[:, None]).squeeze(1)
+
+    def _logits(self, hidden_Bh: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] in float64 on the last stage, gathered over tp, without padding."""
         logits_BV = torch.nn.functional.linear(hidden_Bh, self.model.output_weight())
         if self._tp.size() > 1:
             shards = [torch.empty_like(logits_BV) for _ in range(self._tp.size())]
             dist.all_gather(shards, logits_BV, group=self._tp)
             logits_BV = torch.cat(shards, 1)
-        logits_BV = logits_BV[:, : self.vocab_size].double()
-        logp_BV = torch.log_softmax(logits_BV / temperature if temperature else logits_BV, 1)
-        token_B = inverse_cdf(logp_BV.exp(), noise_B) if temperature else logp_BV.argmax(1)
-        return token_B, logp_BV.gather(1, token_B[:, None]).squeeze(1)
+        return logits_BV[:, : self.vocab_size].double()
 
     def _read(
         self,
@@ -225,10 +254,27 @@ class EmbeddedEngine:
                     token_ids=tuple(tokens[:end]),
                     logprobs=tuple(logprobs[:end]),
                     finish=finish,
-                    weight_version=self.weight_version,
+                    weight_versions=(self.weight_version,) * end,
                 )
             )
         return samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedPending:
+    """Samples that are drawn when they are waited for."""
+
+    engine: EmbeddedEngine
+    prompts: Sequence[Sequence[int]]
+    n: int
+    params: SamplingParams
+    keys: Sequence[int]
+
+    def result(self) -> Drawn:
+        """See `EmbeddedEngine.generate`."""
+        began = time.perf_counter()
+        samples = self.engine.generate(self.prompts, self.n, self.params, keys=self.keys)
+        return Drawn(samples=samples, seconds=time.perf_counter() - began)
 
 
 def inverse_cdf(probability_BV: torch.Tensor, noise_B: torch.Tensor) -> torch.Tensor:

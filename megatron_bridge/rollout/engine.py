@@ -19,6 +19,10 @@ class PromptError(TraceError, ValueError):
     """A prompt cannot be continued: it is empty, outside of the vocabulary, or fills the context."""
 
 
+class RolloutError(TraceError, RuntimeError):
+    """Rollouts cannot be had: servers are gone, refuse, or hold other weights than the trainer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How to sample: temperature 0 is greedy; seed, key and sample index fix all randomness."""
@@ -40,25 +44,80 @@ class Sample:
     """One response. `logprobs[t]` is log p(token_ids[t]) at the sampling temperature (at 1 where it is 0).
 
     The stop token, where one was drawn, is the last of `token_ids` and `finish` is "stop"; otherwise the
-    response was cut and `finish` is "length". `weight_version` says which weights drew it.
+    response was cut and `finish` is "length". `weight_versions[t]` says which weights drew token t: the optimizer
+    steps they had behind them.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
-    weight_version: int
+    weight_versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The samples of one request, in the order of its prompts, and the seconds from its start to its last token."""
+
+    samples: list[list[Sample]]
+    seconds: float
+
+
+class Pending(Protocol):
+    """Samples that were asked for."""
+
+    def result(self) -> Drawn:
+        """Wait for them. Collective over all ranks; every rank gets its data-parallel share. Raises RolloutError."""
+        ...
 
 
 class RolloutEngine(Protocol):
-    """Draws n responses to each prompt."""
+    """Draws n responses to each prompt, with the weights of the last `sync`."""
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
-    ) -> list[list[Sample]]:
-        """Sample `n` responses to each prompt; the answer is in the order of `prompts`, n to each.
+    def sync(self, step: int) -> None:
+        """Sample with the trainer's weights of now from here on; they have `step` optimizer steps behind them.
 
-        `keys[i]` is the global index of prompt i. The randomness of sample j of prompt i is a pure function
-        of (params.seed, keys[i], j): the same samples come however a batch is cut and whichever rank draws
-        it. Raises PromptError for a prompt that is empty or leaves no room for one new token.
+        Samples that are being drawn go on with the new weights. Collective over all ranks. Raises RolloutError.
         """
         ...
+
+    def start(
+        self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
+    ) -> Pending:
+        """Ask for `n` responses to each prompt; a served engine draws them while the trainer does other things.
+
+        `keys[i]` is the global index of prompt i. In the embedded engine the randomness of sample j of prompt i is a
+        pure function of (params.seed, keys[i], j): the same samples come however a batch is cut and whichever rank
+        draws it. Raises PromptError for a prompt that is empty or leaves no room for one new token.
+        """
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """What happened since the last call, by metric name. The same on all ranks."""
+        ...
+
+    def close(self) -> None:
+        """Stop drawing, and stop what was started for it. Not collective."""
+        ...
+
+
+def check_budgets(
+    prompts: Sequence[Sequence[int]], params: SamplingParams, *, max_context: int, vocab_size: int
+) -> list[int]:
+    """How many tokens may follow each prompt: `max_new_tokens`, cut to what fits into the context.
+
+    Raises PromptError for a prompt that is empty, leaves no room or holds a token outside of the vocabulary.
+    """
+    budgets = []
+    for number, prompt in enumerate(prompts):
+        room = max_context - len(prompt)
+        if not prompt:
+            raise PromptError(f"prompt {number} is empty: give at least 1 token")
+        if room < 1:
+            raise PromptError(
+                f"prompt {number} has {len(prompt)} tokens and the context {max_context}: "
+                f"shorten it to at most {max_context - 1}, or raise max_context"
+            )
+        if not 0 <= min(prompt) <= max(prompt) < vocab_size:
+            raise PromptError(f"prompt {number} holds a token outside of the vocabulary 0 .. {vocab_size - 1}")
+        budgets.append(min(params.max_new_tokens, room))
+    return budgets

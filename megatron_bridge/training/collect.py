@@ -21,8 +21,8 @@ from megatron_bridge.annotation import Annotation, Annotator, Problem, Written
 from megatron_bridge.contexts import Context, Diagnosis, Feedback, Sibling, Solution
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import AlignedText, align, token_spans
-from megatron_bridge.rollout.engine import Finish, RolloutEngine, SamplingParams
-from megatron_bridge.tasks.base import Task
+from megatron_bridge.rollout.engine import Finish, Pending, RolloutEngine, SamplingParams
+from megatron_bridge.tasks.base import PromptFormat, Task
 from megatron_bridge.verify.grade import Grade, check_failures
 from trace_dsl.errors import TraceError
 from trace_dsl.lowering import RolloutBatch
@@ -37,7 +37,8 @@ class Rollout:
     """One sampled response with its verdict. `group` is the global number of its prompt.
 
     reason, verifier_failure: what the verifier said, or why it could not; sibling: another response of the group that
-    is correct; feedback: what a teacher may be told of the verdict; withheld: contexts that do not fit the model's.
+    is correct; feedback: what a teacher may be told of the verdict; withheld: contexts that do not fit the model's;
+    weight_versions: for each token, the optimizer steps behind the weights that drew it.
     """
 
     group: int
@@ -45,6 +46,7 @@ class Rollout:
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    weight_versions: tuple[int, ...]
     finish: Finish
     aligned: AlignedText
     reward: float
@@ -91,26 +93,41 @@ def share(count: int, rank: int, ranks: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
-def sample_rollouts(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRollouts:
+    """Responses that an engine was asked for."""
+
+    problems: Sequence[Problem]
+    keys: Sequence[int]
+    prompts: Sequence[tuple[int, ...]]
+    pending: Pending
+
+
+def begin_rollouts(
     engine: RolloutEngine,
-    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     keys: Sequence[int],
     *,
     n: int,
     params: SamplingParams,
-    annotator: Annotator | None = None,
-) -> list[Rollout]:
-    """Sample `n` responses to each problem; verify them, and annotate them where there is an annotator.
+    prompt_format: PromptFormat,
+) -> PendingRollouts:
+    """Ask for `n` responses to each problem."""
+    prompts = [encode_prompt(tokenizer, prompt_format, p.prompt) for p in problems]
+    return PendingRollouts(
+        problems=problems, keys=keys, prompts=prompts, pending=engine.start(prompts, n, params, keys=keys)
+    )
 
-    Rollouts of one problem stand together. Collectives: those of the engine, and broadcasts of verdicts and annotations
-    (tp x pp). Raises TraceError, on every rank of such a group.
+
+def finish_rollouts(asked: PendingRollouts, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Rollout], float]:
+    """Wait for the responses, not judged yet; also the seconds that drawing them took.
+
+    Rollouts of one problem stand together. Collective where the engine's waiting is.
     """
-    prompts = [encode_prompt(tokenizer, task.prompt_format, p.prompt) for p in problems]
-    answers = engine.generate(prompts, n, params, keys=keys)
+    drawn = asked.pending.result()
     rollouts = []
-    for problem, key, prompt_ids, samples in zip(problems, keys, prompts, answers, strict=True):
+    for problem, key, prompt_ids, samples in zip(asked.problems, asked.keys, asked.prompts, drawn.samples, strict=True):
         for sample in samples:
             written = sample.token_ids[:-1] if sample.finish == "stop" else sample.token_ids
             rollouts.append(
@@ -120,17 +137,22 @@ def sample_rollouts(
                     prompt_ids=prompt_ids,
                     token_ids=sample.token_ids,
                     logprobs=sample.logprobs,
+                    weight_versions=sample.weight_versions,
                     finish=sample.finish,
                     aligned=align(tokenizer, written),
                     reward=0.0,
                     annotation=Annotation(),
                 )
             )
-    return judge_rollouts(task, rollouts, annotator)
+    return rollouts, drawn.seconds
 
 
 def judge_rollouts(task: Task, rollouts: list[Rollout], annotator: Annotator | None) -> list[Rollout]:
-    """The rollouts with their verdicts, and with annotations where there is an annotator; groups stand together."""
+    """The rollouts with their verdicts, and with annotations where there is an annotator; groups stand together.
+
+    Collectives: broadcasts of verdicts and annotations (tp x pp), and those of the engine where the policy is asked.
+    Raises TraceError, on every rank of such a group.
+    """
     rollouts = _graded(task, rollouts)
     return rollouts if annotator is None else _annotated(annotator, rollouts)
 

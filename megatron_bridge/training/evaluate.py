@@ -13,7 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
 from megatron_bridge.run_file import RunFile
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.collect import check_judges, gather_rollouts, sample_rollouts, share
+from megatron_bridge.training.collect import (
+    begin_rollouts,
+    check_judges,
+    finish_rollouts,
+    gather_rollouts,
+    judge_rollouts,
+    share,
+)
 
 SHOWN = 4
 
@@ -50,9 +57,9 @@ def evaluate(
         stop_token_ids=stop,
         seed=settings.seed,
     )
-    rollouts = gather_rollouts(
-        lambda: sample_rollouts(engine, task, tokenizer, problems, mine, n=1, params=params), dp_group
-    )
+    asked = begin_rollouts(engine, tokenizer, problems, mine, n=1, params=params, prompt_format=task.prompt_format)
+    drawn, _ = finish_rollouts(asked, tokenizer)
+    rollouts = gather_rollouts(lambda: judge_rollouts(task, drawn, None), dp_group)
     check_judges(task, rollouts)
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     return Evaluation(

@@ -76,6 +76,8 @@ def _run(
         if first:
             print(f"error: {error}\n{_last_checkpoint(directory)}", file=sys.stderr, flush=True)
         return EXIT_FAILED
+    finally:
+        loop.close()
     if first:
         if outcome.finished:
             _write_summary(loaded, plan, directory, outcome)
@@ -129,6 +131,7 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "task": loaded.task_name,
         "seed": loaded.file.seed,
         "temperature": loaded.file.rollout.temperature,
+        "rollout_engine": loaded.file.rollout.engine,
         "evaluation_split": loaded.file.evaluation.split,
         "policy": str(loaded.policy_path),
         "model": str(directory.model),

@@ -19,29 +19,18 @@ from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
 from megatron_bridge.device import training_device
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
-from megatron_bridge.rollout.embedded import EmbeddedEngine
-from megatron_bridge.rollout.engine import SamplingParams
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.training.collect import (
-    Rollout,
-    check_judges,
-    gather_rollouts,
-    sample_rollouts,
-    share,
-    to_batch,
-    told_by_first,
-    withhold,
-)
-from megatron_bridge.training.data_position import DataPosition
-from megatron_bridge.training.evaluate import Evaluation, evaluate
+from megatron_bridge.training.ahead import Collected
+from megatron_bridge.training.collect import Rollout, to_batch
+from megatron_bridge.training.evaluate import Evaluation
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import step_metrics
 from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
-from megatron_bridge.training.policy_answers import PolicyAnswers
 from megatron_bridge.training.records import Records
+from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
 from trace_dsl.lowering import FusedRouting, Lowered, lower
@@ -75,11 +64,9 @@ class Loop:
         interrupt: Interrupt,
     ) -> None:
         self._loaded, self._run, self._plan, self._directory = loaded, loaded.file, plan, directory
-        self._task, self._tokenizer, self._stop_tokens = task, tokenizer, stop_tokens
+        self._task, self._tokenizer = task, tokenizer
         self._interrupt = interrupt
         self._device = training_device()
-        # prompts are shared out over context-parallel ranks too: each samples with the whole context
-        self._sampling_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         self._part = Share(
             dp_rank=parallel_state.get_data_parallel_rank(),
             dp=parallel_state.get_data_parallel_world_size(),
@@ -88,24 +75,7 @@ class Loop:
             multiple=self._run.layout.layout.sequence_multiple,
         )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
-        self._engine = EmbeddedEngine(
-            self._trainer.model,
-            vocab_size=loaded.shape.vocab_size,
-            max_context=loaded.shape.max_position,
-            max_batch=self._run.rollout.max_batch,
-        )
-        self._annotator = task.annotator(
-            PolicyAnswers(
-                self._engine,
-                tokenizer,
-                stop_token_ids=stop_tokens,
-                seed=self._run.seed,
-                max_context=loaded.shape.max_position,
-            )
-        )
-        told_by_first(self._annotator.start)
-        self._shown = tuple(dict.fromkeys(t.teacher.sees for t in plan.teachers))
-        self._position = DataPosition(digest=task.digest)
+        self._sampler = Sampler(loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens)
         self._step = 0
         self._trained_tokens = 0
         self._latches: dict[str, bool] = {}
@@ -121,58 +91,26 @@ class Loop:
         run = self._run
         if self._before is None:
             self._before = self._evaluate(records)
+        ahead = self._sampler.ahead(self._step)
         while self._step < run.steps:
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
-            began = time.perf_counter()
-            rollouts = self._collect(self._step // run.minibatches)
-            sampled = time.perf_counter() - began
+            collected = self._sampler.collect(ahead, self._step)
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
-            each = len(rollouts) // run.minibatches
-            parts = [rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
+            each = len(collected.rollouts) // run.minibatches
+            parts = [collected.rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
             proximal = self._proximal_logp(parts)
             for part, proximal_logp_T in zip(parts, proximal, strict=True):
-                self._optimize(part, proximal_logp_T, sampled / run.minibatches, records)
+                self._optimize(part, proximal_logp_T, collected, records)
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
         after = self._evaluate(records)
         save_hf(self._trainer.model, self._loaded.shape, self._loaded.policy_path, self._directory.model)
         return self._outcome(after)
-
-    def _collect(self, iteration: int) -> list[Rollout]:
-        """The global batch of one iteration; this rank samples its share of the prompts."""
-        run = self._run
-        mine = share(run.rollout.prompts, self._sampling_group.rank(), self._sampling_group.size())
-        first = self._position.first(iteration, run.rollout.prompts) + mine.start
-        self._engine.weight_version = self._step
-        params = SamplingParams(
-            temperature=run.rollout.temperature,
-            max_new_tokens=run.rollout.max_response_tokens,
-            stop_token_ids=self._stop_tokens,
-            seed=run.seed,
-        )
-
-        def sample() -> list[Rollout]:
-            problems = self._task.problems(split="train", seed=run.seed, start=first, count=len(mine))
-            rollouts = sample_rollouts(
-                self._engine,
-                self._task,
-                self._tokenizer,
-                problems,
-                range(first, first + len(mine)),
-                n=run.rollout.group_size,
-                params=params,
-                annotator=self._annotator,
-            )
-            return withhold(rollouts, self._task, self._tokenizer, self._shown, self._loaded.shape.max_position)
-
-        rollouts = gather_rollouts(sample, self._sampling_group)
-        check_judges(self._task, rollouts)
-        return rollouts
 
     def _proximal_logp(self, parts: Sequence[Sequence[Rollout]]) -> list[Tensor | None]:
         """For each mini-batch of an iteration the policy's log-probs before its updates, None when no loss reads
@@ -186,7 +124,7 @@ class Loop:
         self,
         rollouts: Sequence[Rollout],
         proximal_logp_T: Tensor | None,
-        sample_seconds: float,
+        collected: Collected,
         records: Records | None,
     ) -> None:
         """One optimizer step on `rollouts`, its metrics and its records."""
@@ -225,9 +163,12 @@ class Loop:
                     step=step,
                     trained_tokens=self._trained_tokens,
                     teacher_ran=any(usage.last_step == step for usage in self._usage.values()),
-                    sample_seconds=sample_seconds,
+                    sample_seconds=collected.wait_seconds / run.minibatches,
+                    draw_seconds=collected.draw_seconds / run.minibatches,
                     train_seconds=time.perf_counter() - began,
-                ),
+                    staleness=collected.staleness,
+                )
+                | self._sampler.metrics(),
             )
             if step % run.save_rollouts_every == 0:
                 records.rollouts(step, rollouts, lowered)
@@ -270,6 +211,7 @@ class Loop:
             micro_batch=self._run.micro_batch,
             part=self._part,
             device=self._device,
+            version=self._step,
         )
 
     def _sequences_read(self, teacher: str, rollouts: Sequence[Rollout], lowered: Lowered) -> int:
@@ -282,7 +224,7 @@ class Loop:
         return len(rows)
 
     def _evaluate(self, records: Records | None) -> Evaluation:
-        evaluation = evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
+        evaluation = self._sampler.evaluate(self._step)
         if records is not None:
             records.evaluation(self._step, evaluation)
         return evaluation
@@ -293,6 +235,10 @@ class Loop:
         model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
         load_hf(model, self._loaded.policy_path)
         return model
+
+    def close(self) -> None:
+        """Stop what the run started beside itself."""
+        self._sampler.close()
 
     def _keep_needed_teachers(self) -> None:
         """Make the teachers that this step or a later one may need, and let go of the others."""
@@ -328,7 +274,7 @@ class Loop:
             extra={
                 "trained_tokens": self._trained_tokens,
                 "latches": self._latches,
-                "data": self._position.state(self._step // self._run.minibatches, self._run.rollout.prompts),
+                "data": self._sampler.position.state(self._step // self._run.minibatches, self._run.rollout.prompts),
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
@@ -353,7 +299,7 @@ class Loop:
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]
         self._latches = restored.extra["latches"]
-        self._position = self._position.restored(
+        self._sampler.position = self._sampler.position.restored(
             restored.extra["data"], self._step // self._run.minibatches, self._run.rollout.prompts
         )
         self._usage = {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}

@@ -43,12 +43,16 @@ def step_metrics(
     trained_tokens: int,
     teacher_ran: bool,
     sample_seconds: float,
+    draw_seconds: float,
     train_seconds: float,
+    staleness: int,
 ) -> Metrics:
     """Names with values: rates are fractions, lengths tokens, entropy nats a token, times seconds.
 
     routed_fraction: share of response tokens with a nonzero weight on some channel; kl_fraction: on some divergence;
-    route/<loss>/fraction: on that loss.
+    route/<loss>/fraction: on that loss. rollout/logp_mismatch: |trainer's - engine's log-prob| of routed tokens under
+    the same weights, None where every token is staler; rollout/staleness: iterations the oldest token lies behind.
+    perf/sample_seconds is what training waited, perf/rollout_tokens_per_second counts while drawing.
     """
     names = loss_names(plan)
     tokens = sum(len(r.token_ids) for r in rollouts)
@@ -73,6 +77,9 @@ def step_metrics(
         "rollout/annotated_fraction": sum(bool(r.annotation.spans) for r in rollouts) / len(rollouts),
         **judge_metrics(rollouts),
         "rollout/equal_reward_groups": sum(len(rewards) == 1 for rewards in groups.values()) / len(groups),
+        "rollout/logp_mismatch": result.mismatch,
+        "rollout/logp_mismatch_max": result.mismatch_max,
+        "rollout/staleness": staleness,
         "policy/entropy": result.entropy,
         "policy/logp_change": result.logp_gap,
         "policy/clip_fraction": result.clip_fraction,
@@ -81,6 +88,8 @@ def step_metrics(
         "perf/sample_seconds": sample_seconds,
         "perf/train_seconds": train_seconds,
         "perf/tokens_per_second": tokens / (sample_seconds + train_seconds),
+        "perf/rollout_tokens_per_second": tokens / max(draw_seconds, 1e-9),
+        "perf/rollouts_per_second": len(rollouts) / max(draw_seconds, 1e-9),
         "trained_tokens": trained_tokens,
     }
     for key, count in lowered.tokens_of_loss.items():

@@ -42,7 +42,8 @@ class MicroBatch:
     """What one forward and backward pass reads.
 
     rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch; row_T: int64,
-    the sequence of each token; proximal_logp_T: log-probs before the iteration's updates, None when no loss reads them.
+    the sequence of each token; proximal_logp_T: log-probs before the iteration's updates, None when no loss reads them;
+    fresh_T: bool, drawn with the weights of now.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -52,6 +53,7 @@ class MicroBatch:
     target_T: Tensor
     old_logp_T: Tensor
     proximal_logp_T: Tensor | None
+    fresh_T: Tensor
     routing: FusedRouting
 
     def take(self, token_t: Tensor) -> MicroBatch:
@@ -63,6 +65,7 @@ class MicroBatch:
             target_T=self.target_T[token_t],
             old_logp_T=self.old_logp_T[token_t],
             proximal_logp_T=None if self.proximal_logp_T is None else self.proximal_logp_T[token_t],
+            fresh_T=self.fresh_T[token_t],
             routing=self.routing.take(token_t),
         )
 
@@ -115,12 +118,14 @@ def cut(
     micro_batch: int,
     part: Share,
     device: torch.device,
+    version: int | None = None,
 ) -> list[MicroBatch]:
     """This data-parallel rank's micro-batches of `micro_batch` sequences, like lengths together to pad little.
 
     `routing` and `proximal_logp_T` cover the response tokens of all `rollouts`, in order. The weights hold the global
     denominators already, so any cut adds up to the same loss and gradient. Micro-batches hold whole responses; their
     `sequences` are what this context-parallel rank has of them.
+    `version` names the weights of now, where they are to be compared with those that drew a token.
     """
     starts, total = [], 0
     for rollout in rollouts:
@@ -136,6 +141,7 @@ def cut(
         members = tuple(rollouts[r] for r in chosen)
         tokens = torch.cat([torch.arange(len(rollouts[r].token_ids)) + starts[r] for r in chosen])
         target = [token for m in members for token in m.token_ids]
+        fresh = [drawn_by == version for m in members for drawn_by in m.weight_versions]
         old_logp = [logprob for m in members for logprob in m.logprobs]
         batches.append(
             MicroBatch(
@@ -148,6 +154,7 @@ def cut(
                 target_T=torch.tensor(target, dtype=torch.int64, device=device),
                 old_logp_T=torch.tensor(old_logp, dtype=torch.float32, device=device),
                 proximal_logp_T=None if proximal_logp_T is None else proximal_logp_T[tokens].to(device),
+                fresh_T=torch.tensor(fresh, dtype=torch.bool, device=device),
                 routing=routing.take(tokens).to(device),
             )
         )

@@ -37,7 +37,8 @@ class StepResult:
     """loss: the global objective; loss_C: its part from each channel; both summed over data-parallel ranks.
 
     logp_gap: mean |log-prob now - log-prob when sampled| over routed tokens; entropy, nats a token; clip_fraction of
-    routed policy-gradient tokens; grad_norm before clipping; lr that the step used.
+    routed policy-gradient tokens; grad_norm before clipping; lr that the step used; mismatch, mismatch_max: mean and
+    largest |trainer's - engine's log-prob| over routed tokens that the weights of this step drew, None without any.
     """
 
     loss: float
@@ -47,6 +48,8 @@ class StepResult:
     clip_fraction: float
     grad_norm: float
     lr: float
+    mismatch: float | None
+    mismatch_max: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -180,19 +183,28 @@ def accumulate_gradients(
     return _over_ranks(run_schedule(forward_step, model, items), channels=len(micro_batches[0].routing.kernels))
 
 
-_SUMS = ("evaluated", "logp_gap", "entropy", "clipped")
+_SUMS = ("evaluated", "logp_gap", "entropy", "clipped", "fresh", "mismatch")
 
 
 def _over_ranks(parts: Sequence[Mapping[str, Tensor]], *, channels: int) -> dict[str, Tensor]:
-    """Sums of what the micro-batches of the last stage gave, the same on every rank."""
+    """Sums (and the largest mismatch) of what the micro-batches of the last stage gave, the same on every rank."""
     packed = torch.zeros(len(_SUMS) + channels, dtype=torch.float64, device=training_device())
+    largest = torch.zeros(1, dtype=torch.float64, device=training_device())
     for one in parts:
         packed += torch.cat([torch.stack([one[name] for name in _SUMS]), one["loss_C"]])
-    dist.all_reduce(packed, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
+        largest = torch.maximum(largest, one["mismatch_max"])
+    data = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    dist.all_reduce(packed, group=data)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=data)
     group = parallel_state.get_pipeline_model_parallel_group()
     if group.size() > 1:
-        dist.broadcast(packed, group=group, group_src=group.size() - 1)
-    return {**dict(zip(_SUMS, packed, strict=False)), "loss_C": packed[len(_SUMS) :]}
+        for told in (packed, largest):
+            dist.broadcast(told, group=group, group_src=group.size() - 1)
+    return {
+        **dict(zip(_SUMS, packed, strict=False)),
+        "loss_C": packed[len(_SUMS) :],
+        "mismatch_max": largest[0],
+    }
 
 
 def train_step(
@@ -226,18 +238,24 @@ def train_step(
         clip_fraction=float(sums["clipped"]) / evaluated,
         grad_norm=float(grad_norm),
         lr=float(lr),
+        mismatch=float(sums["mismatch"] / sums["fresh"]) if sums["fresh"] else None,
+        mismatch_max=float(sums["mismatch_max"]) if sums["fresh"] else None,
     )
 
 
 def _sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
-    """Sums over the tokens of a micro-batch that this rank predicts, float64."""
+    """Sums over the tokens of a micro-batch that this rank predicts, and one maximum, float64."""
     stats = result.stats
     routed_T = (batch.routing.weight_CT != 0).any(0)
     change_T = (stats.logp_T - batch.old_logp_T).abs()
+    mismatch_t = change_T[routed_T & batch.fresh_T].double()
     return {
         "loss_C": result.loss_C.double(),
         "evaluated": routed_T.double().sum(),
         "logp_gap": change_T[routed_T].double().sum(),
         "entropy": stats.entropy_T[routed_T].double().sum(),
         "clipped": stats.clipped_T[routed_T].double().sum(),
+        "fresh": torch.tensor(float(len(mismatch_t)), dtype=torch.float64, device=mismatch_t.device),
+        "mismatch": mismatch_t.sum(),
+        "mismatch_max": mismatch_t.max() if len(mismatch_t) else mismatch_t.sum(),
     }

@@ -34,14 +34,13 @@ class PolicyAnswers:
         prompts = [self._encode(message) for message in messages]
         fitting = [n for n, prompt in enumerate(prompts) if len(prompt) < self._max_context]
         replies = [Reply(missing=Missing.TOO_LONG, note="the question fills the policy's context")] * len(messages)
-        if not fitting:
-            return replies
         params = SamplingParams(
             temperature=temperature, max_new_tokens=max_tokens, stop_token_ids=self._stop, seed=self._seed
         )
         keys = [zlib.crc32(repr(prompts[n]).encode()) for n in fitting]
-        answers = self._engine.generate([prompts[n] for n in fitting], 1, params, keys=keys)
-        for n, (sample,) in zip(fitting, answers, strict=True):
+        # Waiting for the answers is collective: a rank without a question takes part.
+        drawn = self._engine.start([prompts[n] for n in fitting], 1, params, keys=keys).result()
+        for n, (sample,) in zip(fitting, drawn.samples, strict=True):
             replies[n] = self._reply(sample, len(prompts[n]))
         return replies
 

@@ -101,6 +101,7 @@ class Records:
                             for s in rollout.annotation.spans
                         ],
                         "token_ids": rollout.token_ids,
+                        "weight_versions": rollout.weight_versions,
                         "intervals": rollout.aligned.intervals,
                         "route": lowered.route_of_T[first:last].tolist(),
                     }

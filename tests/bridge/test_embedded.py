@@ -36,6 +36,7 @@ def _everything(directory: str) -> dict:
             engine = _engine(model)
             found["sampled", name] = engine.generate(PROMPTS, N, PARAMS, keys=KEYS)
             found["greedy", name] = engine.generate(PROMPTS, 1, GREEDY, keys=KEYS)
+            found["scores", name] = engine.score(PROMPTS)
             if layout == TP2:
                 # the last column is padding; make it the likeliest
                 with torch.no_grad():
@@ -49,7 +50,7 @@ def _everything(directory: str) -> dict:
 def _one_layout(model) -> dict:
     engine, found = _engine(model), {}
     found["again"] = engine.generate(PROMPTS, N, PARAMS, keys=KEYS)
-    engine.weight_version = 8
+    engine.sync(8)
     found["pieces"] = {
         size: _engine(model, max_batch=size).generate(PROMPTS, N, PARAMS, keys=KEYS) for size in (1, 2, 5, 20)
     }
@@ -140,6 +141,18 @@ def test_logprobs_equal_a_full_forward(found, reference, kind, temperature, name
                 assert full_TV.argmax(1).tolist() == list(sample.token_ids)
 
 
+@pytest.mark.parametrize("name", ["tp1", "tp2", "pp2"])
+def test_scores_equal_a_full_forward(both_ranks, reference, name):
+    for rank in both_ranks:
+        for prompt, scores in zip(PROMPTS, rank["scores", name], strict=True):
+            ids = torch.tensor([prompt])
+            with torch.no_grad():
+                logp_TV = torch.log_softmax(reference(ids).logits[0, :-1], 1)
+            expected = logp_TV.gather(1, ids[0, 1:, None])[:, 0]
+            assert len(scores) == len(prompt) - 1
+            assert (expected - torch.tensor(scores)).abs().sum() < 1e-4
+
+
 def test_sampling_is_at_the_sampling_temperature(found, reference):
     sample = found["sampled", "tp1"][0][0]
     wrong_TV = _full_logprobs(reference, PROMPTS[0], sample, 1.0)
@@ -218,8 +231,9 @@ def test_padded_columns_are_never_sampled(found):
 
 
 def test_weight_version_is_the_trainers(found):
-    assert found["again"][0][0].weight_version == 0
-    assert found["alone"][0][0].weight_version == 8
+    for name, version in (("again", 0), ("alone", 8)):
+        for sample in itertools.chain(*found[name]):
+            assert sample.weight_versions == (version,) * len(sample.token_ids)
 
 
 def test_the_models_mode_is_restored(found):

@@ -27,7 +27,7 @@ def complaint(*overrides: str) -> str:
     [
         ("optim.lrr=1", "optim.lrr: unknown setting; did you mean 'lr'?"),
         ("stepz=1", "stepz: unknown setting; did you mean 'steps'?"),
-        ("rollout.frobnicate=1", "allowed here: group_size, max_batch, max_response_tokens, prompts, temperature"),
+        ("rollout.frobnicate=1", "unknown setting; allowed here: bucket_mb, concurrency, engine, group_size"),
         ("steps=many", "steps: 'many' is not allowed"),
         ("steps=1.5", "steps: 1.5 is not allowed"),
         ("steps=true", "steps: True is not allowed"),

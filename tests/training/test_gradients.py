@@ -27,7 +27,7 @@ from megatron_bridge.rollout.align import AlignedText
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import SamplingParams
 from megatron_bridge.tasks import get_task
-from megatron_bridge.training.collect import Rollout, sample_rollouts, to_batch
+from megatron_bridge.training.collect import Rollout, begin_rollouts, finish_rollouts, judge_rollouts, to_batch
 from megatron_bridge.training.job import stop_tokens
 from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import accumulate_gradients, make_trainer
@@ -53,22 +53,23 @@ def rollouts_of(policy: Path) -> list[Rollout]:
         model = build_model(shape, Layout())
         load_hf(model, policy)
         engine = EmbeddedEngine(model, vocab_size=shape.vocab_size, max_context=shape.max_position)
-        rollouts = sample_rollouts(
+        asked = begin_rollouts(
             engine,
-            task,
             tokenizer,
             task.problems(split="train", seed=3, start=0, count=PROMPTS),
             range(PROMPTS),
             n=GROUP,
-            annotator=task.annotator(None),
+            prompt_format=task.prompt_format,
             params=SamplingParams(
                 temperature=1.0, max_new_tokens=96, stop_token_ids=stop_tokens(policy, tokenizer), seed=3
             ),
         )
+        rollouts = judge_rollouts(task, finish_rollouts(asked, tokenizer)[0], task.annotator(None))
     rollouts[5] = replace(  # a response without any token
         rollouts[5],
         token_ids=(),
         logprobs=(),
+        weight_versions=(),
         aligned=AlignedText(text="", intervals=()),
         reward=0.0,
         annotation=Annotation(),

@@ -1,0 +1,64 @@
+"""Whole jobs whose rollouts come from SGLang."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.training.jobs import command, environment, metrics, summary, train
+
+pytestmark = [pytest.mark.sglang, pytest.mark.distributed, pytest.mark.slow]
+
+
+def test_samples_of_the_next_step_are_drawn_while_this_one_trains(server, tmp_path):
+    """At most one iteration stale, and every token still has the log-prob it was drawn with."""
+    overrides = ("rollout.engine=sglang", f"rollout.url={server.url}", "rollout.staleness=1", "steps=4")
+    train(tmp_path, "ahead", *overrides, "rollout.sync=distributed", ranks=2)
+    lines = metrics(tmp_path, "ahead")
+    assert [line["rollout/staleness"] for line in lines] == [0, 1, 1, 1]
+    assert lines[0]["rollout/logp_mismatch_max"] < 1e-4
+    for line in lines:
+        assert line["rollout/probe_gap"] < 1e-4
+        assert line["rollout/stale_answers"] == line["rollout/retries"] == 0
+        assert line["perf/rollout_tokens_per_second"] > 0
+        assert line["perf/rollouts_per_second"] > 0
+    assert summary(tmp_path, "ahead")["rollout_engine"] == "sglang"
+
+
+def test_a_run_starts_its_server_and_outlives_it(tmp_path: Path):
+    """kill -9 of the server in the middle of training: it is started again and given the weights of now."""
+    job = subprocess.Popen(
+        command(tmp_path, "own", ("rollout.engine=sglang", "steps=4", "rollout.retries=20"), ranks=1),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert job.stdout is not None
+    text = ""
+    for line in job.stdout:
+        text += line
+        if re.match(r"step +1/", line):
+            break
+    assert "step" in text, text
+    servers = [p for p in psutil.Process(job.pid).children(recursive=True) if "sglang_process.py" in str(p.cmdline())]
+    assert servers
+    for process in [*servers, *servers[0].children(recursive=True)]:
+        process.send_signal(signal.SIGKILL)
+    rest, _ = job.communicate(timeout=400)
+    assert job.returncode == 0, text + rest
+    lines = metrics(tmp_path, "own")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert sum(line["rollout/server_restarts"] for line in lines) == 1
+    assert all(line["rollout/logp_mismatch_max"] < 1e-4 for line in lines)
+    log = tmp_path / "own" / "servers" / "server-0.log"
+    assert log.read_text().count("The server is fired up") == 2
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info["cmdline"])]
+    assert not left
+    assert not [p for p in servers if p.is_running()]
