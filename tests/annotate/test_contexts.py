@@ -55,6 +55,7 @@ def rollout(annotation: Annotation, **changes: object) -> Rollout:
         "prompt_ids": (1,),
         "token_ids": (2,),
         "logprobs": (-1.0,),
+        "weight_versions": (0,),
         "finish": "stop",
         "aligned": AlignedText(text=f"{CANARY} {CANARY}", intervals=((0, 19),)),
         "reward": 0.0,

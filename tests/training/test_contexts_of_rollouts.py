@@ -36,6 +36,7 @@ def rollout(group: int, text: str, *, correct: bool) -> Rollout:
         prompt_ids=(1, 2, 3),
         token_ids=(1,) * 10,
         logprobs=(-1.0,) * 10,
+        weight_versions=(0,) * 10,
         finish="stop",
         aligned=AlignedText(text=text, intervals=()),
         reward=float(correct),
