@@ -1,4 +1,4 @@
-"""Real SGLang servers with the demo policy: one for the whole session, a second one and a router for those that ask."""
+"""Real SGLang servers with the demo policy: one for all tests here, a second one and a router for those that ask."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def running(process: ManagedProcess) -> Iterator[ManagedProcess]:
         process.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("servers")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(logs: Path) -> Iterator[ManagedProcess]:
     assert Path(PYTHON).is_file(), "SGLang is not installed: run `make sglang`"
     yield from running(plan_server(PLAN, 0, logs))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def second(logs: Path) -> Iterator[ManagedProcess]:
     yield from running(plan_server(PLAN, 1, logs))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def router(logs: Path, server: ManagedProcess, second: ManagedProcess) -> Iterator[ManagedProcess]:
     yield from running(plan_router(PYTHON, [server.url, second.url], logs))
 

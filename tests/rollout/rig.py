@@ -64,10 +64,11 @@ def change(model: RoutedGPTModel, seed: int) -> None:
 
 
 def check_whole(drawn: Drawn, params: SamplingParams, *, prompts: int = len(PROMPTS), n: int = N) -> None:
-    """Every sample is there once, and whole. Two alike would be one counted twice: they have 160 random tokens."""
+    """Every sample is there once, and whole. Two alike would be one counted twice where they have LONG's length."""
     assert [len(row) for row in drawn.samples] == [n] * prompts
     everything = [sample for row in drawn.samples for sample in row]
-    assert len({sample.token_ids for sample in everything}) == len(everything)
+    if params.max_new_tokens >= LONG.max_new_tokens:  # shorter ones may be alike by chance
+        assert len({sample.token_ids for sample in everything}) == len(everything)
     for sample in everything:
         assert len(sample.token_ids) == len(sample.logprobs) == len(sample.weight_versions) == params.max_new_tokens
         assert sample.finish == "length"

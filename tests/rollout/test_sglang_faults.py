@@ -22,11 +22,11 @@ def test_broken_connections_and_answers_are_asked_again(model, server, tmp_path)
     with Proxy(server.url) as proxy, served(model, tmp_path, [proxy.url]) as engine:
         engine.sync(0)
         proxy.faults.extend(faults)
-        drawn = engine.start(PROMPTS, N, SHORT, keys=KEYS).result()
+        drawn = engine.start(PROMPTS, N, LONG, keys=KEYS).result()
         retries = engine.metrics()["rollout/retries"]
     assert proxy.met == list(faults)
     assert retries >= len(faults)
-    check_whole(drawn, SHORT)
+    check_whole(drawn, LONG)
     assert max(gaps(model, drawn)) < 1e-4
 
 
