@@ -115,8 +115,6 @@ def fix_text(
     A spec with errors of the language is left as it is. When something new would be found in the text afterwards,
     nothing is taken out at all.
     """
-    from trace_dsl.checks.removals import removals  # of use here alone
-
     first = lint_text(text, facts, path=path, selection=selection)
     now, removed = FixedText(text=text, removed=(), result=first), True
     while removed:

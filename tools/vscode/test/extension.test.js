@@ -13,7 +13,7 @@ let listener;
 
 const vscode = {
   workspace: {
-    workspaceFolders: [{ uri: { fsPath: "/work" } }],
+    workspaceFolders: [{ uri: { fsPath: "/project" } }],
     getConfiguration: () => ({ get: (name, otherwise) => settings[name] ?? otherwise }),
     onDidChangeConfiguration: (found) => (listener = found),
   },
@@ -56,7 +56,7 @@ beforeEach(() => {
 test("the command of the settings is started with its settings", async () => {
   Object.assign(settings, { command: "${workspaceFolder}/.venv/bin/trace-dsl", runFile: "run.yaml" });
   await extension.activate({ subscriptions: [] });
-  assert.deepStrictEqual(started[0].executable, { command: "/work/.venv/bin/trace-dsl", args: ["lsp"], transport: 0 });
+  assert.deepStrictEqual(started[0].executable, { command: "/project/.venv/bin/trace-dsl", args: ["lsp"], transport: 0 });
   assert.deepStrictEqual(started[0].options.initializationOptions, { runFile: "run.yaml", documentation: "" });
   assert.deepStrictEqual(started[0].options.documentSelector, [{ language: "trace" }]);
   await extension.deactivate();
