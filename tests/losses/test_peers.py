@@ -1,6 +1,4 @@
-"""The same losses as computed by Liger-Kernel (0.8.5) and Hugging Face TRL (1.16), where they are installed.
-
-Neither is a dependency: Liger needs Triton (280 MB) to be imported at all, TRL the datasets library.
+"""The same losses as computed by Liger-Kernel (0.8.5) and Hugging Face TRL (1.16), which are no dependencies of ours.
 
 Legend: R responses of n tokens, T = R n tokens, H hidden, V vocabulary.
 """
@@ -12,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from liger_kernel.chunked_loss.grpo_loss import LigerFusedLinearGRPOLoss
+from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
 from torch import Tensor
+from trl.experimental.gkd import GKDTrainer
 
 from tests.losses.cases import FKL, GRPO, RKL, Case, evaluate, make_case
 from tests.losses.oracle import relative_error
@@ -57,7 +58,6 @@ def _assert_same(case: Case, loss: Tensor, hidden_TH: Tensor, weight_VH: Tensor)
     ids=["grpo", "gspo", "tis", "grpo + k3", "cispo"],
 )
 def test_liger_policy_gradients(kernels: tuple[FusedKernel, ...]) -> None:
-    grpo = pytest.importorskip("liger_kernel.chunked_loss.grpo_loss", reason="liger-kernel is not installed")
     beta = 0.04 if len(kernels) > 1 else 0.0
     case = _whole(kernels, (1.0, beta)[: len(kernels)])
     kernel = kernels[0]
@@ -76,7 +76,7 @@ def test_liger_policy_gradients(kernels: tuple[FusedKernel, ...]) -> None:
     elif kernel.tis is not None:
         old_T = case.proximal_logp_T
         importance_Rn = by_response(case.proximal_logp_T.double() - case.old_logp_T.double()).exp().clamp(max=1.1)
-    loss_function = grpo.LigerFusedLinearGRPOLoss(
+    loss_function = LigerFusedLinearGRPOLoss(
         beta=beta, temperature=case.temperature, compiled=False, use_ref_model=beta > 0, **options
     )
     loss, _ = loss_function(
@@ -95,11 +95,10 @@ def test_liger_policy_gradients(kernels: tuple[FusedKernel, ...]) -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
 def test_liger_jsd(beta: float) -> None:
     """Its ends are the forward and the reverse KL, which are kernels of their own here."""
-    jsd = pytest.importorskip("liger_kernel.chunked_loss.jsd_loss", reason="liger-kernel is not installed")
     case = _whole((_divergence(beta),), (1.0,))
     hidden_TH, weight_VH = case.hidden_TH.double().requires_grad_(), case.weight_VH.double().requires_grad_()
     rows_TH, table_VH = case.teachers["large"]
-    loss_function = jsd.LigerFusedLinearJSDLoss(
+    loss_function = LigerFusedLinearJSDLoss(
         weight_hard_loss=0.0, weight_soft_loss=1.0, beta=beta, temperature=case.temperature, compiled=False
     )
     loss = loss_function(hidden_TH, weight_VH, rows_TH.double(), table_VH.double(), case.target_T)
@@ -110,11 +109,10 @@ def test_liger_jsd(beta: float) -> None:
 @pytest.mark.parametrize("temperature", [None, 2.0])
 def test_trl_generalized_jsd(beta: float, temperature: float | None) -> None:
     """A divergence at its own temperature too: TRL multiplies by no square of it either."""
-    gkd = pytest.importorskip("trl.experimental.gkd", reason="trl is not installed")
     case = _whole((replace(_divergence(beta), temperature=temperature),), (1.0,))
     hidden_TH, weight_VH = case.hidden_TH.double().requires_grad_(), case.weight_VH.double().requires_grad_()
     rows_TH, table_VH = case.teachers["large"]
-    loss = gkd.GKDTrainer.generalized_jsd_loss(
+    loss = GKDTrainer.generalized_jsd_loss(
         (hidden_TH @ weight_VH.T)[None],
         (rows_TH.double() @ table_VH.double().T)[None],
         labels=case.target_T[None],
