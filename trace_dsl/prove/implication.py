@@ -259,7 +259,7 @@ class _Words:
     def route(self, spec: Spec, route: Route) -> _Route:
         when = None if route.when is None else explicit(self._expr(spec, route.when), self.contexts)
         courses = Courses(spec, None)
-        losses = tuple(self._loss(spec, c) for c in route.channels if not courses.of(c.weight).is_zero)
+        losses = tuple(self._loss(spec, c) for c in route.channels if not courses.of(route, c.weight).is_zero)
         return _Route(original=route, route=replace(route, when=when), losses=losses)
 
     def _loss(self, spec: Spec, channel: Channel) -> _Loss:
