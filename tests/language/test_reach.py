@@ -110,7 +110,12 @@ def test_the_policy_is_computed_again_only_for_a_loss_that_may_train() -> None:
     assert not needs_proximal(plan_of("rest: grpo(tis=2, w=schedule(1, start=9)) + nll()"), range(9))
 
 
-_NAMES = {Content.SAMPLED: "logp", Content.ENTROPY: "entropy"}
+_MEASURED = {
+    "logp": (Origin.POLICY, Content.SAMPLED),
+    "entropy": (Origin.POLICY, Content.ENTROPY),
+    "teacher_logp": (Origin.TEACHER, Content.SAMPLED),
+    "teacher_entropy": (Origin.TEACHER, Content.ENTROPY),
+}
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,13 +124,9 @@ def test_what_is_measured_at_a_step_is_what_the_plan_gathers_there(seed: int) ->
     plan = plan_of(random_spec(random.Random(seed)))
     for step in range(STEPS):
         gathered = {
-            ("teacher_" if g.need.payload.teacher else "")
-            + _NAMES[g.need.payload.content]
-            + (g.need.payload.teacher or "")
+            (g.need.payload.origin, g.need.payload.content, g.need.payload.teacher)
             for g in plan.gathered
-            if any(first <= step <= last for first, last in g.steps)
-            and g.need.everywhere
-            and g.need.payload.content in _NAMES
-            and g.need.payload.origin in (Origin.POLICY, Origin.TEACHER)
+            if g.need.everywhere and any(first <= step <= last for first, last in g.steps)
         }
-        assert {signal.name + (signal.teacher or "") for signal in measurements(plan, step)} == gathered
+        measured = {(*_MEASURED[signal.name], signal.teacher) for signal in measurements(plan, step)}
+        assert measured == {need for need in gathered if need[:2] in _MEASURED.values()}
