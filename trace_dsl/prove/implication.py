@@ -242,6 +242,7 @@ class _Words:
         self._same_advantage = _estimate(spec.advantage) == _estimate(other.advantage)
         self._spec = spec
         self._other = other
+        self._courses = Courses(spec, None), Courses(other, None)
         self._mine = {teacher.name: teacher.name for teacher in spec.teachers}
         self._theirs: dict[str, str] = {}
         known = {(t.source, t.sees): t.name for t in spec.teachers}
@@ -268,7 +269,7 @@ class _Words:
 
     def route(self, spec: Spec, route: Route) -> _Route:
         when = None if route.when is None else explicit(self._expr(spec, route.when), self.contexts)
-        courses = Courses(spec, None)
+        courses = self._courses[spec is self._other]
         losses = tuple(self._loss(spec, c) for c in route.channels if not courses.of(route, c.weight).is_zero)
         return _Route(original=route, route=replace(route, when=when), losses=losses)
 
