@@ -19,6 +19,8 @@ from trace_dsl.terms import Constant, Expr
 # So many parts of predicates are looked at for one spec: at 5,000 steps those of 7 short ones. Of longer runs, evenly
 # spread steps, the ends of every phase of a schedule, and the numbers that predicates on the step compare with.
 _STANDINGS = 100_000
+# And so many parts of all expressions.
+_VALUES = 2_000_000
 _LONGEST = 100 * NOMINAL_STEPS
 
 
@@ -59,8 +61,7 @@ def sampled_run(spec: Spec, facts: RunFacts | None) -> SampledRun:
     total = min(_nominal_length(spec), _LONGEST) if facts is None else max(facts.total_steps, 1)
     if any(map(reads_step, spec.routes)):
         return _moving(spec, total)
-    steps = range(total) if total <= _STANDINGS else _thinned(spec, total, math.ceil(total / _STANDINGS))
-    return SampledRun(total_steps=total, steps=steps, moves=False, standing=())
+    return SampledRun(total_steps=total, steps=_steps(spec, total, 0), moves=False, standing=())
 
 
 def last_standing(spec: Spec, index: int) -> Standing:
@@ -72,11 +73,17 @@ def last_standing(spec: Spec, index: int) -> Standing:
 @lru_cache(maxsize=8)  # the rules ask one after the other
 def _moving(spec: Spec, total: int) -> SampledRun:
     size = sum(formula_size(route.when) for route in spec.routes if route.when is not None)
-    stride = math.ceil(total * size / _STANDINGS)
-    steps: Sequence[int] = range(total) if stride <= 1 else _thinned(spec, total, stride)
+    steps = _steps(spec, total, size)
     reach = Reach(spec.routes, spec.broken)
     at = [reach.at(Progress(step=step, total_steps=total)) for step in steps]
     return SampledRun(total_steps=total, steps=steps, moves=True, standing=tuple(zip(*at, strict=True)))
+
+
+def _steps(spec: Spec, total: int, predicates: int) -> Sequence[int]:
+    """As many steps as there is work for; `predicates`: the parts of those that read the step."""
+    parts = sum(map(formula_size, expressions_of(spec)))
+    stride = math.ceil(total * max(predicates / _STANDINGS, parts / _VALUES))
+    return range(total) if stride <= 1 else _thinned(spec, total, stride)
 
 
 def _nominal_length(spec: Spec) -> int:
