@@ -10,6 +10,10 @@ from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
 from trace_dsl.vocabulary import ARGUMENT_WORDS, Suggestion, did_you_mean
 
+# Of the arguments of one call that should have a name, so many are told which: to tell it, the others are looked at.
+MOST_ADVISED = 20
+_TAKE_OUT = "take it out, or name what it is for"
+
 
 class Bound:
     """The arguments of one call by name."""
@@ -56,6 +60,7 @@ def bind(
     values: dict[str, Argument] = {}
     meant: set[str | None] = set()
     free = list(positional)
+    unnamed = 0
     used = {argument.name.name for argument in value.arguments if argument.name} if isinstance(value, Call) else set()
     for argument in value.arguments if isinstance(value, Call) else ():
         if argument.name is None:
@@ -65,23 +70,25 @@ def bind(
                 used.add(free[0])
                 values[free.pop(0)] = argument
             elif isinstance(value, Call):
+                unnamed += 1
+                fix = fix_for_unnamed(context, value, argument, known, used) if unnamed <= MOST_ADVISED else _TAKE_OUT
                 context.error(
                     LanguageRule.UNKNOWN_ARGUMENT,
                     argument.place,
                     f"`{function}` does not take this argument without a name",
-                    fix=fix_for_unnamed(context, value, argument, known, used),
+                    fix=fix,
                 )
             continue
         name = argument.name.name
         if name not in known:
             said = elsewhere.for_argument(context, function, name, argument.value)
-            fix = said or _fix_for_unknown(function, name, known)
-            meant.add(fix.near if isinstance(fix, Suggestion) else None)
+            instead = said or _fix_for_unknown(function, name, known)
+            meant.add(instead.near if isinstance(instead, Suggestion) else None)
             context.error(
                 LanguageRule.UNKNOWN_ARGUMENT,
                 argument.name.place,
                 f"`{function}` has no argument `{name}`",
-                fix=fix,
+                fix=instead,
                 consequence="elsewhere such a key is dropped in silence and the run is another one than was written",
             )
         elif name in values:

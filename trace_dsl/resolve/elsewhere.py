@@ -5,6 +5,8 @@ Words that have one word here in their place are in `vocabulary`; here are those
 
 from __future__ import annotations
 
+from itertools import chain, count
+
 from trace_dsl.model import Frozen, Sees, SelfTeacher, Teacher
 from trace_dsl.resolve.findings import DEFAULT_TEACHER_LINE, Context
 from trace_dsl.syntax.tree import Binary, Call, Callable, Name, Node, Number, Text, Unit
@@ -104,7 +106,8 @@ def reference_loss(context: Context, loss: str, weight: str) -> str:
     """A divergence to the policy that the run started from, with the teacher it needs."""
     teachers = context.teachers
     kept = next((teacher.name for teacher in teachers.values() if teacher is not None and _is_start(teacher)), None)
-    name = kept or next(name for name in ("ref", "start", "start_policy") if name not in teachers)
+    names = chain(("ref", "start", "start_policy"), (f"ref{number}" for number in count(2)))
+    name = kept or next(name for name in names if name not in teachers)
     call = f"{loss}(teacher={name}, w={weight})"
     if kept is not None:
         return call
