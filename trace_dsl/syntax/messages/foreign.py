@@ -123,7 +123,7 @@ def _string(scene: Scene) -> Advice | None:
             f"{scene.quoted}: strings stand in double quotes", f'write "{inside}"' if inside else 'write "..."'
         )
     if takes_name:
-        fix = f"write `{inside}`" if inside.isidentifier() else "write the name without quotes"
+        fix = f"write `{inside}`" if inside.isidentifier() and inside.isascii() else "write the name without quotes"
         return scene.say(f"{scene.quoted}: names stand without quotes", fix)
     return None
 

@@ -167,7 +167,7 @@ def loss(scene: Scene) -> Advice:
 # A loss behind a minus, and its weight: up to the next `,` or `)` outside brackets of its own.
 _MINUS = re.compile(r"-\s*(?P<name>\w+)\s*\((?P<given>(?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)")
 _WEIGHT = re.compile(r"(?:^|,)\s*w\s*=\s*(?P<weight>(?:[^(),]|\((?:[^()]|\([^()]*\))*\))+)")
-_PLAIN = re.compile(r"[\w.]+%?")
+_PLAIN = re.compile(r"[\d.]+(?:[eE][+-]?\d+)?%?|\w+")
 
 
 def _no_minus(scene: Scene) -> Advice:
@@ -176,13 +176,11 @@ def _no_minus(scene: Scene) -> Advice:
     called = _MINUS.match(scene.obstacle.text, scene.obstacle.at)
     name = scene.next.text if called is None else called["name"]
     written = f"{name}(...)" if called is None else called[0].removeprefix("-").strip()
-    sign = "" if scene.previous.kind == "COLON" else "+ "
+    sign = "" if scene.previous.kind in ("COLON", "PLUS") else "+ "
     if name == "entropy":
         return scene.say(message, f"write `{sign}{written}`: a positive weight rewards entropy")
     if name in DIVERGENCES or name == "k3":
-        return scene.say(
-            message, f"write `{sign}{written}`: a loss is made small, so a positive weight keeps them near"
-        )
+        return scene.say(message, f"write `{sign}{written}`: a positive weight keeps the policy near the other one")
     given = None if called is None else _WEIGHT.search(called["given"])
     weight = "1.0" if given is None else given["weight"].strip()
     negative = weight if _PLAIN.fullmatch(weight) else f"({weight})"
