@@ -293,10 +293,11 @@ _ELSEWHERE = {
 _WORDS = frozenset({*SIGNALS, *FUNCTIONS, *LOSSES, *STATEMENTS, *SOURCES, *ESTIMATORS, NO_LOSS, ROWS, "true", "false"})
 _WORDS |= {word for words in ARGUMENT_WORDS.values() for word in words}
 _WORDS |= {word for info in LOSSES.values() for word in info.arguments}
-_MEANT: dict[str, tuple[str, ...]] = {}
+# The words here that each of those words may stand for.
+MEANT_ELSEWHERE: dict[str, tuple[str, ...]] = {}
 for _word, _others in _ELSEWHERE.items():
     for _other in _others.split():
-        _MEANT[_other] = (*_MEANT.get(_other, ()), _word)
+        MEANT_ELSEWHERE[_other] = (*MEANT_ELSEWHERE.get(_other, ()), _word)
 
 
 def word_of_elsewhere(word: str, known: Container[str]) -> str | None:
@@ -306,7 +307,7 @@ def word_of_elsewhere(word: str, known: Container[str]) -> str | None:
 
 def words_of_elsewhere(word: str) -> tuple[str, ...]:
     """The words here that say what `word` says in other systems."""
-    return _MEANT.get(word.lower(), ())
+    return MEANT_ELSEWHERE.get(word.lower(), ())
 
 
 def closest(word: str, known: Iterable[str], *, own: Iterable[str] = ()) -> str | None:
@@ -326,7 +327,7 @@ def closest(word: str, known: Iterable[str], *, own: Iterable[str] = ()) -> str 
     meant = word_of_elsewhere(word, choices)
     if meant is not None:
         return meant
-    return _nearest(word, choices, _SAME if word.lower() in _MEANT or word.lower() in _WORDS else _NEAR)
+    return _nearest(word, choices, _SAME if word.lower() in MEANT_ELSEWHERE or word.lower() in _WORDS else _NEAR)
 
 
 # How much of two words has to be the same, from 0 to 1: of a word that means nothing, of one that the spec may have

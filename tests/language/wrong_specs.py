@@ -8,7 +8,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from trace_dsl.vocabulary import _MEANT, ARGUMENT_WORDS, ESTIMATORS, FUNCTIONS, LOSSES, SIGNALS
+from trace_dsl.vocabulary import ARGUMENT_WORDS, ESTIMATORS, FUNCTIONS, LOSSES, MEANT_ELSEWHERE, SIGNALS
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1_000  # the larger ones are wrong by their size
@@ -44,13 +44,11 @@ _VALUE_PLACES = (
     "rest when source == {}: grpo()",
     "rest: jsd({})",
     "teacher = self(sync=9, sees={})\nrest: fkl()",
-    "teacher = model({})\nrest: fkl()",
     "teacher = {}\nrest: fkl()",
     "teacher = self(sync={})\nrest: fkl()",
     "teacher = self(ema={})\nrest: fkl()",
     "advantage = {}\nrest: grpo()",
     "advantage = group(scale={})\nrest: grpo()",
-    "rollouts r = cached({})\nrest: grpo()",
     "rest: grpo() + {}",
     "rollouts r = policy(sees={})\nrest: grpo()",
     "rest: nll(warmup={})",
@@ -62,6 +60,7 @@ _VALUE_PLACES = (
     "rest: grpo(w=schedule({}, anneal=cos))",
     "rest: grpo(w=latch({}, step > 3))",
 )
+_TEXT_PLACES = ("teacher = model({})\nrest: fkl()", "rollouts r = cached({})\nrest: grpo()")
 _NAME_PLACES = (
     "{}: nll()\nrest: grpo()",
     "rest: {}()",
@@ -99,12 +98,20 @@ _NAME_PLACES = (
 @cache
 def wrong_specs() -> tuple[str, ...]:
     """Texts of which most have errors, each once."""
-    foreign = (*_MEANT, *FUNCTIONS, *LOSSES, *SIGNALS, *ESTIMATORS, *chain.from_iterable(ARGUMENT_WORDS.values()))
-    names = tuple(dict.fromkeys((*_MISSPELT, *(word for word in foreign if word.isidentifier()))))
-    made = [place.format(word) for place in _VALUE_PLACES for word in dict.fromkeys((*WORDS, *foreign))]
+    known = (*FUNCTIONS, *LOSSES, *SIGNALS, *ESTIMATORS, *chain.from_iterable(ARGUMENT_WORDS.values()))
+    words = tuple(dict.fromkeys((*foreign_words(), *known)))
+    names = tuple(dict.fromkeys((*_MISSPELT, *words)))
+    made = [place.format(word) for place in _VALUE_PLACES for word in dict.fromkeys((*WORDS, *words))]
+    made += [place.format(word) for place in _TEXT_PLACES for word in WORDS]
     made += [place.format(word) for place in _NAME_PLACES for word in names]
     made += [before + place.format(word) for before in _BEFORE for place in _VALUE_PLACES[:2] for word in names]
     return tuple(dict.fromkeys((*of_the_tests(), *made)))
+
+
+@cache
+def foreign_words() -> tuple[str, ...]:
+    """The words of other systems that stand for a word of the language, as far as they are names."""
+    return tuple(word for word in MEANT_ELSEWHERE if word.isidentifier())
 
 
 def of_the_tests() -> Iterator[str]:

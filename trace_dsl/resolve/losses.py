@@ -26,7 +26,7 @@ from trace_dsl.model import (
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
 from trace_dsl.resolve.elsewhere import for_denominator, for_loss, spelled, truth_of
-from trace_dsl.resolve.expressions import number
+from trace_dsl.resolve.expressions import expression, number
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
 from trace_dsl.resolve.unnamed import written_as
@@ -41,6 +41,7 @@ from trace_dsl.vocabulary import (
     PARAMETER_NAMES,
     SCHEDULE_ARGUMENTS,
     Suggestion,
+    ValueKind,
     did_you_mean,
 )
 
@@ -111,17 +112,20 @@ def _weight(context: Context, bound: Bound) -> Expr | None:
         return Constant(value=1.0) if node is None else number(context, node, "a weight")
     peak: float | None = 1.0
     if node is not None:
-        weight = number(context, node, "a weight")
+        weight = expression(context, node)
         if weight is None:
             peak = None
-        elif isinstance(weight, Constant):
-            peak = weight.value
+        elif isinstance(weight.expr, Constant):
+            peak = weight.expr.value
         else:
+            is_number = weight.kind is ValueKind.NUMBER
             context.error(
                 LanguageRule.WRONG_RANK,
                 node.place,
                 f"`w` is scheduled by {', '.join(f'{name}=' for name in scheduled)}, so it must be a constant",
-                fix="multiply with schedule(...) inside w= instead",
+                fix="multiply with schedule(...) inside w= instead"
+                if is_number
+                else "write w=where(p, schedule(...), 0) instead, with this as its p",
             )
             peak = None
     schedule = schedule_from(context, bound, peak, bound.place)
