@@ -191,7 +191,7 @@ def test_sources_of_rollouts_are_told() -> None:
         ),
         (
             "skl(0.5, topk=8)",
-            "the teacher's 8 likeliest tokens, the rest as the engine leaves it (default)",
+            "the teacher's 8 likeliest tokens, the rest dropped (default)",
             "the 8 likeliest tokens of teacher `teacher` and their log-probabilities",
         ),
     ],

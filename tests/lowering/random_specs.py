@@ -139,7 +139,7 @@ class _Writer:
             for name in ("start", "ramp", "warmup")
             if name not in present and rng.random() < 0.5
         ]
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 and "anneal" in present:
             parts.append(f"floor={rng.choice(('0.1', '0', '1.5'))}")
         return ", ".join(parts)
 

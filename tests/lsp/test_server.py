@@ -49,7 +49,7 @@ def test_a_session_from_hello_to_goodbye(editor: Editor) -> None:
     (found,) = editor.open("a.trace", EMOJI)
     assert (found["code"], found["range"]) == ("unknown-argument", span(1, 41, 46))
     assert found["severity"] == 1
-    assert "fix: did you mean `anneal`?" in found["message"]
+    assert "fix: `anneal` is given already: keep one of them" in found["message"]
 
     told = editor.request("textDocument/hover", editor.at("a.trace", 1, 20))
     assert told["contents"]["kind"] == "markdown"

@@ -240,7 +240,7 @@ def _settings(plan: Plan, channel: Channel) -> Iterator[Setting]:
 
 
 _TAILS = {
-    None: "the rest as the engine leaves it (default)",
+    None: "the rest dropped (default)",
     Tail.BUCKET: "the rest as one bucket",
     Tail.RENORM: "renormalised to them",
     Tail.DROP: "the rest dropped",

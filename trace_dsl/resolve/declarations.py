@@ -30,9 +30,11 @@ from trace_dsl.syntax.tree import (
     Call,
     Callable,
     Name,
+    Number,
     RolloutsStatement,
     SpansStatement,
     TeacherStatement,
+    Unit,
 )
 from trace_dsl.terms import Expr, Rank
 from trace_dsl.vocabulary import (
@@ -42,10 +44,12 @@ from trace_dsl.vocabulary import (
     ROLLOUT_ARGUMENTS,
     SEES,
     TEACHER_ARGUMENTS,
+    Suggestion,
     did_you_mean,
 )
 
 _WAYS = ("sync", "ema", "frozen")
+_EMA = "write a small share, such as ema=0.01; `frozen` keeps the first weights, sync=1 copies the student's"
 
 
 def span_labels(context: Context, statement: SpansStatement) -> tuple[SpanLabel, ...]:
@@ -56,7 +60,9 @@ def span_labels(context: Context, statement: SpansStatement) -> tuple[SpanLabel,
         bound = bind(context, item, known=("cap",))
         node = bound.get("cap")
         cap = None if node is None else share(context, node, f"the cap of `{name.name}`")
-        labels.append(SpanLabel(name=name.name, cap=cap, place=item.place))
+        literal = None if node is None else context.through_lets(node)
+        percent = isinstance(literal, Number) and literal.unit is Unit.PERCENT
+        labels.append(SpanLabel(name=name.name, cap=cap, place=item.place, cap_in_percent=percent))
     return tuple(labels)
 
 
@@ -91,7 +97,8 @@ def teacher(context: Context, statement: TeacherStatement) -> Teacher | None:
     return Teacher(name=name, source=source, sees=sees, place=statement.place, written=bound.names)
 
 
-# What elsewhere is the policy as it was at the start of the run.
+# What elsewhere is the policy, and the policy as it was at the start of the run.
+_STUDENT = frozenset({"student", "policy", "actor", "assistant", "this"})
 _START = frozenset({"ref", "reference", "ref_model", "ref_policy", "base", "sft"})
 
 
@@ -103,11 +110,21 @@ def _kind(context: Context, value: Callable, known: tuple[str, ...], what: str) 
         LanguageRule.UNKNOWN_NAME,
         function.place,
         f"`{function.name}` is no {what}; allowed: {', '.join(known)}",
-        fix="write self(frozen), the policy at its start"
-        if function.name in _START
-        else did_you_mean(function.name, known),
+        fix=_kind_meant(value, known),
     )
     return None
+
+
+def _kind_meant(value: Callable, known: tuple[str, ...]) -> str | Suggestion:
+    name = function_of(value).name
+    if "self" in known and name in _START:
+        return "write self(frozen), the policy at its start"
+    if "self" in known and name in _STUDENT:
+        return "write self(sync=10), for example: the model that is trained, as it was some steps ago"
+    meant = did_you_mean(name, known)
+    if isinstance(value, Call) or meant.near is None or meant.near in ESTIMATORS:
+        return meant
+    return f"did you mean `{meant.near}(...)`?"
 
 
 def _with_frozen_named(context: Context, value: Callable) -> Callable:
@@ -159,7 +176,7 @@ def _self_teacher(context: Context, bound: Bound) -> SelfTeacher | None:
             every = count(context, node, "`sync`, in steps,", fix="write `frozen` to keep the first weights, or sync=1")
             return None if every is None else SelfTeacher(Sync(every))
         case "ema":
-            rate = constant(context, node, "`ema`", above=0, at_most=1)
+            rate = constant(context, node, "`ema`", above=0, at_most=1, fix=_EMA)
             return None if rate is None else SelfTeacher(Ema(rate))
         case _:
             return SelfTeacher(Frozen())

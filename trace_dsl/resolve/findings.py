@@ -68,34 +68,39 @@ class Context:
         place: Place,
         message: str,
         *,
-        fix: str | Suggestion = "",
+        fix: str | Suggestion,
         consequence: str = "",
         others: tuple[OtherPlace, ...] = (),
     ) -> None:
         """Record an error of the statement at hand. A suggestion is about the whole of `place`."""
         self.broken = True
+        words = fix if isinstance(fix, str) else fix.text
+        assert words, f"{message}: what to write instead?"
         self.diagnostics.append(
             Diagnostic(
                 rule=rule.value,
                 severity=Severity.ERROR,
                 place=place,
                 message=message,
-                fix=fix if isinstance(fix, str) else fix.text,
+                fix=words,
                 consequence=consequence,
                 others=others,
                 replacement=None if isinstance(fix, str) else fix.at(place),
             )
         )
 
-    def closest(self, word: str, declared: Iterable[str]) -> str | None:
-        """The name a spec declares that is nearest to a word; None once so many have been looked for."""
+    def closest(self, word: str, declared: Iterable[str], known: Iterable[str] = ()) -> str | None:
+        """The name a spec declares that is nearest to a word, or else a known word; None once so many have been looked
+        for."""
         self.hints_left -= 1
-        return closest(word, declared) if self.hints_left >= 0 else None
+        return closest(word, known, own=declared) if self.hints_left >= 0 else None
 
-    def did_you_mean(self, word: str, declared: Iterable[str]) -> Suggestion:
-        """A hint at the nearest name that a spec declares; none once so many have been looked for."""
+    def did_you_mean(self, word: str, declared: Iterable[str], known: Iterable[str] = ()) -> Suggestion:
+        """A hint at what `closest` finds."""
         self.hints_left -= 1
-        return did_you_mean(word, declared) if self.hints_left >= 0 else Suggestion(near=None)
+        if self.hints_left < 0:
+            return Suggestion(near=None, words="check its spelling")
+        return did_you_mean(word, known, own=declared)
 
     def teacher_named(self, name: str, place: Place) -> str | None:
         """`name` when a statement declares it, otherwise an error and None."""
