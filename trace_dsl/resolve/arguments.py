@@ -73,12 +73,13 @@ def bind(
                 values[free.pop(0)] = argument
             elif isinstance(value, Call):
                 unnamed += 1
-                fix = fix_for_unnamed(context, value, argument, known, used) if unnamed <= MOST_ADVISED else _TAKE_OUT
+                advised = unnamed <= MOST_ADVISED
+                words = fix_for_unnamed(context, value, argument, known, used) if advised else _TAKE_OUT
                 context.error(
                     LanguageRule.UNKNOWN_ARGUMENT,
                     argument.place,
                     f"`{function}` does not take this argument without a name",
-                    fix=fix,
+                    fix=words,
                 )
             continue
         name = argument.name.name
