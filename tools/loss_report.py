@@ -17,7 +17,8 @@ Written by `python tools/bench_loss.py`, whose docstring says how time and memor
 the KL fraction of them to a {divergence} from a teacher, the others to a clipped policy gradient. All peers that are
 timed compute the same loss and the same gradients; the largest relative difference found was {difference:.0e}. Ratios
 are the peer's over ours: above 1, ours is faster or smaller. The last row of a table is the time of the matrix
-products alone, in chunks as large as ours. Other work ran on the machine: seconds compare within a table, not between tables.
+products alone, in chunks as large as ours. Other work ran on the machine: seconds compare within a table,
+not between tables.
 
 ## What limits it
 
