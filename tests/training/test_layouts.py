@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def _broken(policy: str, rollouts: list[Rollout], folder: str) -> None:
         patch.setattr(optimize, "finalize_model_grads", lambda *_args, **_kwargs: None)
         _one(policy, rollouts, CASES["cp4"], f"{folder}/broken-cp")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finalize_model_grads, "_allreduce_word_embedding_grads", lambda *_args, **_kwargs: None)
+        module = importlib.import_module("megatron.core.distributed.finalize_model_grads")  # hidden by a function
+        patch.setattr(module, "_allreduce_word_embedding_grads", lambda *_args, **_kwargs: None)
         _one(policy, rollouts, CASES["pp4"], f"{folder}/broken-pp")
 
 

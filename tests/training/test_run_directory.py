@@ -23,12 +23,13 @@ def _stopped_at(step: int, output: Path, overrides: list[str]) -> None:
 
 
 def test_other_minibatches_go_on_only_where_an_iteration_begins(tmp_path: Path) -> None:
-    """Known failure: steps 54, 58 .. 102 of 100, and never a checkpoint again. 5 and 10 divide the steps too, but not the
-    32 prompts."""
-    shared = [f"output={tmp_path}", "steps=100", "checkpoint.every=20", "micro_batch=8"]
+    """Known failure: steps 54, 58 .. 102 of 100, and never a checkpoint again. 5 and 10 divide the steps too, but not
+    the 6 prompts."""
+    shared = [f"output={tmp_path}", "steps=120", "checkpoint.every=60", "micro_batch=1"]
+    shared += ["rollout.prompts=6", "rollout.group_size=10"]
     _stopped_at(50, tmp_path, shared)
-    loaded, plan, _ = prepare_run(RUN, [*shared, "minibatches=4"])
-    message = r"step_000050 is at step 50, .* of minibatches = 4: .* last step, 100, .*; set it to 1 or 2$"
+    loaded, plan, _ = prepare_run(RUN, [*shared, "minibatches=3"])
+    message = r"step_000050 is at step 50, .* of minibatches = 3: .* last step, 120, .*; set it to 1 or 2$"
     with pytest.raises(RunFileError, match=message):
         find_run_directory(loaded, plan, resume=True, overwrite=False)
     for minibatches in (1, 2):

@@ -132,8 +132,8 @@ def test_ranks_run_two_teachers_in_one_order(output: Path) -> None:
         "spans error(cap=25%)\n"
         "teacher by_sibling = self(frozen, sees=diagnosis)\n"
         "teacher by_feedback = self(sync=1, sees=diagnosis)\n"
-        "error when wrong: rkl(w=0.5, teacher=by_feedback) + fkl(w=0.5, teacher=by_sibling) + grpo()\n"
-        "rest when wrong and len > 30: rkl(w=0.5, teacher=by_sibling)\n"
+        "error when wrong: rkl(w=0.5, teacher=by_feedback) + grpo()\n"
+        "rest when wrong and len > mean(len, over=batch): fkl(w=0.5, teacher=by_sibling)\n"
         "rest: grpo()\n"
     )
     orders = set()
@@ -148,4 +148,6 @@ def test_ranks_run_two_teachers_in_one_order(output: Path) -> None:
     for one, two in zip(metrics(output, "two-tp1"), metrics(output, "two-tp2"), strict=True):
         assert abs(one["loss"] - two["loss"]) < 1e-5
         assert one["optim/grad_norm"] == pytest.approx(two["optim/grad_norm"], rel=1e-3)
-        assert one["kl_fraction"] > 0
+        read = [one[key] for key in one if key.endswith(("/rkl/fraction", "/fkl/fraction"))]
+        assert len(read) == 2
+        assert min(read) > 0
