@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
-from megatron_bridge.run_file import LoadedRun, RunFile, changed_settings, dump_run
+from megatron_bridge.run_file import LoadedRun, RunFile, changed_settings, dump_run, size_problems
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan
 from trace_dsl.plan.describe import default_steps, describe
@@ -143,14 +142,10 @@ def _check_whole_iterations(checkpoint: Path, step: int, run: RunFile) -> None:
     """Each iteration of rollouts serves `minibatches` steps, so a run goes on where one begins."""
     if step % run.minibatches == 0:
         return
-    most = math.gcd(step, run.steps, run.checkpoint.every)
-    batch = run.micro_batch * run.layout.dp
     fit = [
         str(n)
-        for n in range(1, most + 1)
-        if most % n == 0
-        and run.rollout.prompts % (n * run.layout.dp) == 0
-        and run.rollout.prompts * run.rollout.group_size % (n * batch) == 0
+        for n in range(1, step + 1)
+        if step % n == 0 and not any(size_problems(run.model_copy(update={"minibatches": n})))
     ]
     raise RunFileError(
         f"minibatches: {checkpoint} is at step {step}, which is no multiple of minibatches = {run.minibatches}: going "
