@@ -8,11 +8,16 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`: aside, flushed, then renamed over what was there. Raises OSError."""
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`: aside, flushed, then renamed over what was there. Raises OSError."""
     aside = path.with_name(path.name + ".partial")
     try:
-        with open(aside, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with open(aside, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, path)

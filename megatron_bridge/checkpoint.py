@@ -198,6 +198,7 @@ def _meta(step: int, meta: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
         "layout": {
             "tp": parallel_state.get_tensor_model_parallel_world_size(),
             "pp": parallel_state.get_pipeline_model_parallel_world_size(),
+            "cp": parallel_state.get_context_parallel_world_size(),
             "dp": parallel_state.get_data_parallel_world_size(),
             "world": dist.get_world_size(),
         },

@@ -1,7 +1,8 @@
 """A run's directory: made, refused, moved aside or continued, before anything is computed.
 
 runs/NAME/ holds spec.trace, run.yaml (every default written out), plan.json, metrics.jsonl, tensorboard/, rollouts/,
-checkpoints/, model/ (the trained policy, Hugging Face format) and summary.json.
+checkpoints/, model/ (the trained policy, Hugging Face format) and summary.json; stopped/ the batch of a step whose loss
+or gradient was not finite.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
-from megatron_bridge.run_file import LoadedRun, changed_settings, dump_run
+from megatron_bridge.run_file import LoadedRun, RunFile, changed_settings, dump_run, size_problems
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan
 from trace_dsl.plan.describe import default_steps, describe
@@ -50,7 +51,7 @@ def find_run_directory(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite
     """Decide what a start means for the directory; nothing is written.
 
     Raises RunFileError when the directory holds a run and neither `resume` nor `overwrite` is given, or when the
-    checkpoint to resume from was made under another objective.
+    checkpoint to resume from was made under another objective or in the middle of what is now an iteration.
     """
     path = loaded.directory
     if not resume:
@@ -62,7 +63,9 @@ def find_run_directory(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite
         return RunDirectory(path=path, resume_from=None)
     checkpoint = latest_checkpoint(path / "checkpoints")
     if checkpoint is not None:
-        _check_same_objective(checkpoint, read_meta(checkpoint), plan)
+        meta = read_meta(checkpoint)
+        _check_same_objective(checkpoint, meta, plan)
+        _check_whole_iterations(checkpoint, meta["step"], loaded.file)
     return RunDirectory(path=path, resume_from=checkpoint)
 
 
@@ -132,6 +135,21 @@ def _check_same_objective(checkpoint: Path, meta: dict[str, Any], plan: Plan) ->
         f"{checkpoint} was trained under plan {meta['plan_hash']}, the spec and run file now give {plan.hash}: "
         f"{'; '.join(changed) or f'the spec differs from {spec}'}. Continuing would change the objective midway: "
         "put it back, or start a new run with another name=..."
+    )
+
+
+def _check_whole_iterations(checkpoint: Path, step: int, run: RunFile) -> None:
+    """Each iteration of rollouts serves `minibatches` steps, so a run goes on where one begins."""
+    if step % run.minibatches == 0:
+        return
+    fit = [
+        str(n)
+        for n in range(1, step + 1)
+        if step % n == 0 and not any(size_problems(run.model_copy(update={"minibatches": n})))
+    ]
+    raise RunFileError(
+        f"minibatches: {checkpoint} is at step {step}, which is no multiple of minibatches = {run.minibatches}: going "
+        f"on would never meet the last step, {run.steps}, nor a step to save at; set it to {' or '.join(fit)}"
     )
 
 

@@ -160,7 +160,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         *(_Problem("policy", text) for text in policy_problems),
         *(_Problem(*mistake) for mistake in task_mistakes(file.task, path.parent, policy_path)),
         *(() if known is None else _split_problems(file, known)),
-        *_size_problems(file),
+        *size_problems(file),
         *(_Problem(*problem) for problem in rollout_problems(file.rollout, ranks=file.layout.cp * file.layout.dp)),
         *(() if shape is None else _shape_problems(file, shape)),
     ]
@@ -234,7 +234,7 @@ def _split_problems(file: RunFile, task: TaskFacts) -> Iterator[_Problem]:
         )
 
 
-def _size_problems(file: RunFile) -> Iterator[_Problem]:
+def size_problems(file: RunFile) -> Iterator[_Problem]:
     """What divides what; each message names the values and the fix."""
     rows = file.rollout.prompts * file.rollout.group_size
     sampling = file.layout.cp * file.layout.dp

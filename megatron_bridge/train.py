@@ -27,7 +27,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog="python -m megatron_bridge.train",
         description="Train a policy with the objective of a spec. Start it with torchrun, one process a GPU (or CPU "
-        "rank); the number of processes is layout.tp x layout.pp x layout.dp of the run file.",
+        "rank); the number of processes is layout.tp x layout.pp x layout.cp x layout.dp of the run file.",
         epilog="example: torchrun --nproc-per-node 2 -m megatron_bridge.train specs/demo/run.yaml optim.lr=3e-4",
     )
     parser.add_argument("run_file", type=Path, metavar="RUN.yaml", help="the run file")

@@ -134,9 +134,7 @@ class Peer:
 
     def missing(self) -> str | None:
         """What to install, or None."""
-        module = None if self.package is None else self.package.replace("-", "_").split("==")[0]
-        module = {"liger_kernel": "liger_kernel.chunked_loss"}.get(module or "", module)
-        if module is None or importlib.util.find_spec(module.split(".")[0]) is not None:
+        if self.package is None or importlib.util.find_spec(self.package.split("==")[0].replace("-", "_")) is not None:
             return None
         return f"not installed: pip install {self.package}"
 
@@ -297,7 +295,7 @@ def _no_divergence(case: Case) -> str | None:
 
 
 def _gathered_width(case: Case) -> float:
-    return max(4 * (1 - case.kl_fraction), 4 * (1 - case.kl_fraction) + 9 * case.kl_fraction)
+    return 4 * (1 - case.kl_fraction) + 9 * case.kl_fraction
 
 
 PEERS = (

@@ -8,30 +8,32 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
+KEY = ("device", "dtype", "tokens", "hidden", "vocabulary", "kl_fraction", "divergence")  # what makes a case
 
 HEAD = """\
 # The routed loss beside other ways to compute it
 
 Written by `python tools/bench_loss.py`, whose docstring says how time and memory are measured. Every token is routed:
-the KL fraction of them to a {divergence} from a teacher, the others to a clipped policy gradient. All peers compute the
-same loss and the same gradients; the largest relative difference found was {difference:.0e}. Ratios are the peer's over
-ours: above 1, ours is faster or smaller. The last row of a table is the time of the matrix products alone, in chunks as
-large as ours. Other work ran on the machine: seconds compare within a table, not between tables.
+the KL fraction of them to a {divergence} from a teacher, the others to a clipped policy gradient. All peers that are
+timed compute the same loss and the same gradients; the largest relative difference found was {difference:.0e}. Ratios
+are the peer's over ours: above 1, ours is faster or smaller. The last row of a table is the time of the matrix
+products alone, in chunks as large as ours. Other work ran on the machine: seconds compare within a table,
+not between tables.
 
 ## What limits it
 
 With U = 2 N H V operations, a row of the policy gradient takes three products (logits, hidden gradient, weight
 gradient) and a row of the divergence a fourth one, the teacher's logits: (3 + r) U for a KL fraction r, and no code
-that multiplies in float32 does with fewer. Liger's GRPO forms the logits twice, once more in its backward, and its JSD
+that multiplies in {dtype} does with fewer. Liger's GRPO forms the logits twice, once more in its backward, and its JSD
 forms them once: 4 U at any r. So where only products counted, the ratio would be 4 / (3 + r): 1.33 at r = 0, 1.29 at
-r = 0.1, 1 at r = 1. What is above that is element-wise work. The column "time / products" is the most that any float32
+r = 0.1, 1 at r = 1. What is above that is element-wise work. The column "time / products" is the most that any {dtype}
 code could gain on that peer here: where it stands at 1.8, nobody is twice as fast.
 
 """
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("device", "dtype", "tokens", "hidden", "vocabulary", "kl_fraction"))
+    return tuple(row[name] for name in KEY)
 
 
 def _cases(rows: Iterable[Row]) -> list[tuple[tuple[Any, ...], list[Row]]]:
@@ -42,7 +44,8 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown: one case, one row a peer."""
     first, limit = rows[0], rows[0]["products_seconds"]
     lines = [
-        f"## N {first['tokens']}, H {first['hidden']}, V {first['vocabulary']}, KL fraction {first['kl_fraction']:g}",
+        f"## N {first['tokens']}, H {first['hidden']}, V {first['vocabulary']}, KL fraction {first['kl_fraction']:g} "
+        f"({first['divergence']})",
         "",
         f"{first['device']}, {first['dtype']}, chunks of {first['chunk_rows']} rows.",
         "",
@@ -81,8 +84,9 @@ def plot(cases: Sequence[tuple[tuple[Any, ...], list[Row]]], path: Path) -> None
         colors = ["tab:blue" if name == rows[0]["peer"] else "tab:gray" for name in names]
         time_axis.barh(names, [row["seconds"] / row["products_seconds"] for row in timed], color=colors)
         time_axis.axvline(1.0, color="black", linewidth=1)
-        _, _, tokens, hidden, vocabulary, kl_fraction = key
-        time_axis.set_title(f"N {tokens}, H {hidden}, V {vocabulary}, KL {kl_fraction:g}", loc="left", fontsize=9)
+        _, _, tokens, hidden, vocabulary, kl_fraction, divergence = key
+        title = f"N {tokens}, H {hidden}, V {vocabulary}, KL {kl_fraction:g} ({divergence})"
+        time_axis.set_title(title, loc="left", fontsize=9)
         memory_axis.barh(names, [row["memory_bytes"] / 2**20 for row in timed], color=colors)
         memory_axis.set_yticklabels([])
     axes[-1][0].set_xlabel("time / matrix products alone")
@@ -97,7 +101,8 @@ def write_report(rows: Sequence[Row], out: Path) -> None:
     cases = _cases(rows)
     head = HEAD.format(
         divergence=" and ".join(sorted({row["divergence"] for row in rows})),
-        difference=max(row["difference"] for row in rows if row["difference"] is not None),
+        difference=max(row["difference"] for row in rows if row["seconds"] is not None),
+        dtype=" or ".join(sorted({row["dtype"] for row in rows})),
     )
     try:
         plot(cases, out.with_suffix(".svg"))

@@ -12,19 +12,19 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from megatron_bridge.losses.checks import check_call, teachers_read
+from megatron_bridge.losses.checks import check_call, live_channels
 from megatron_bridge.losses.inputs import PolicyLogProbs, SweepInputs
 from megatron_bridge.losses.statistics import default_chunk_rows
 from megatron_bridge.losses.student import Student
 from megatron_bridge.losses.teacher import TeacherRows
-from trace_dsl.lowering.fused import FusedRouting
+from trace_dsl.lowering.fused import FusedRouting, teacher_of
 
 NO_POLICIES: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def sweep_inputs(
     student_of: Callable[[int], Student],
-    teacher_of: Callable[..., TeacherRows],
+    teacher_rows: Callable[..., TeacherRows],
     given_teachers: Mapping[str, Any],
     *,
     shard: int,
@@ -41,7 +41,7 @@ def sweep_inputs(
 ) -> SweepInputs:
     """Check a call and make ready what it reads.
 
-    student_of: the student with so many true columns on this rank; teacher_of: `HiddenTeacherRows.of` or
+    student_of: the student with so many true columns on this rank; teacher_rows: `HiddenTeacherRows.of` or
     `GivenTeacherRows.of`, for the teachers that channels with weight read. Raises as `routed_linear_loss`.
     """
     world, rank = (1, 0) if tp_group is None else (tp_group.size(), tp_group.rank())
@@ -58,11 +58,12 @@ def sweep_inputs(
     )
     columns = min(max(vocabulary - rank * shard, 0), shard)
     student = student_of(columns)
+    live = live_channels(routing)
     teachers = {}
-    for name in teachers_read(routing):
+    for name in dict.fromkeys(teacher for channel in live if (teacher := teacher_of(routing.kernels[channel]))):
         if name not in given_teachers:
             raise ValueError(f"no rows of teacher {name!r}: given are {sorted(given_teachers) or 'none'}")
-        teachers[name] = teacher_of(
+        teachers[name] = teacher_rows(
             name,
             given_teachers[name],
             routing=routing,
@@ -77,6 +78,7 @@ def sweep_inputs(
         target_T=target_T,
         policies=policies,
         routing=routing,
+        live=frozenset(live),
         temperature=temperature,
         shard=shard,
         vocabulary=vocabulary,

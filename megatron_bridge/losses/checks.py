@@ -24,7 +24,6 @@ from trace_dsl.lowering.fused import (
     NllKernel,
     PolicyGradientKernel,
     is_sequence_level,
-    teacher_of,
 )
 
 
@@ -67,40 +66,50 @@ def check_call(
     outside = int(((routed_target < 0) | (routed_target >= vocabulary)).sum())
     if outside:
         raise ValueError(f"{outside} routed targets are outside the vocabulary 0 .. {vocabulary - 1}")
-    for channel, kernel in enumerate(routing.kernels):
-        _check_kernel(kernel, policies, vocabulary)
+    for kernel in routing.kernels:
+        _check_options(kernel, vocabulary)
+    for channel in live_channels(routing):
+        kernel = routing.kernels[channel]
+        _check_policies(kernel, policies)
         if is_sequence_level(kernel):
             _check_whole_responses(routing, channel, target_T, vocabulary)
 
 
-def teachers_read(routing: FusedRouting) -> tuple[str, ...]:
-    """The teachers of the channels with weight, each once."""
-    names = (
-        teacher_of(kernel)
-        for kernel, weight_T in zip(routing.kernels, routing.weight_CT, strict=True)
-        if bool((weight_T != 0).any())
-    )
-    return tuple(dict.fromkeys(name for name in names if name is not None))
+def live_channels(routing: FusedRouting) -> tuple[int, ...]:
+    """The channels with weight at some token, ascending: the others read no policy and no teacher."""
+    live_C = (routing.weight_CT != 0).any(dim=1).tolist()
+    return tuple(channel for channel, live in enumerate(live_C) if live)
 
 
-def _check_kernel(kernel: FusedKernel, policies: PolicyLogProbs, vocabulary: int) -> None:
+def _check_options(kernel: FusedKernel, vocabulary: int) -> None:
+    """The ranges of a kernel's options, those that specs are held to."""
     match kernel:
         case PolicyGradientKernel():
             _check_positive(kernel, "tis", kernel.tis)
+            _check_positive(kernel, "clip_high", kernel.clip_high)
+            if not 0 < kernel.clip_low <= 1:
+                raise ValueError(f"{kernel}: clip_low is {kernel.clip_low}, expected a number above 0, at most 1")
+            if kernel.dual is not None and not (math.isfinite(kernel.dual) and kernel.dual > 1):
+                raise ValueError(f"{kernel}: dual is {kernel.dual}, expected a finite number above 1")
             if kernel.anchor is not None and not 0 < kernel.anchor.share < 1:
                 raise ValueError(f"{kernel}: the share of the anchor must lie between 0 and 1, ends excluded")
-            if kernel.tis is not None and policies.proximal_T is None:
-                raise ValueError(f"{kernel} needs proximal_logp_T, which is None")
+        case CispoKernel():
+            _check_positive(kernel, "high", kernel.high)
         case DivergenceKernel():
             _check_divergence(kernel, vocabulary)
-        case K3Kernel(to=to):
-            if to != "old" and to not in policies.reference:
-                given = sorted(policies.reference) or "none"
-                raise ValueError(f"{kernel} needs reference_logp[{to!r}]: given are {given}")
-        case CispoKernel() | NllKernel() | EntropyKernel():
+        case K3Kernel() | NllKernel() | EntropyKernel():
             pass
         case _:
             assert_never(kernel)
+
+
+def _check_policies(kernel: FusedKernel, policies: PolicyLogProbs) -> None:
+    """The log-probs that a kernel with weight reads."""
+    if isinstance(kernel, PolicyGradientKernel) and kernel.tis is not None and policies.proximal_T is None:
+        raise ValueError(f"{kernel} needs proximal_logp_T, which is None")
+    if isinstance(kernel, K3Kernel) and kernel.to != "old" and kernel.to not in policies.reference:
+        given = sorted(policies.reference) or "none"
+        raise ValueError(f"{kernel} needs reference_logp[{kernel.to!r}]: given are {given}")
     reads_old = isinstance(kernel, PolicyGradientKernel | CispoKernel) or kernel == K3Kernel("old")
     if reads_old and policies.old_T is None:
         raise ValueError(f"{kernel} needs old_logp_T, which is None")

@@ -137,10 +137,11 @@ class ChunkLogits:
             from megatron_bridge.losses import triton_statistics
 
             return triton_statistics.mixture_statistics(
-                [kernel],
+                kernel,
                 student_Nv=self.student_Nv,
                 student_shift_N=statistics.student.shift_N.contiguous(),
-                teachers={kernel.teacher: (teacher_Nv, shift_N)},
+                teacher_Nv=teacher_Nv,
+                teacher_shift_N=shift_N,
             )
         held = not shared and kernel.pclip is None
         total_NK = self.student_Nv.new_zeros(len(self.student_Nv), MIXTURE_COLUMNS)

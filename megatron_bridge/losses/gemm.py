@@ -15,13 +15,13 @@ from torch import Tensor
 _DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+def compute_dtype(dtype: torch.dtype, what: str = "hidden rows and output weight") -> torch.dtype:
     """The dtype of logits, statistics and gradients for operands of `dtype`: float32, or float64 for float64.
 
-    Raises TypeError for any other dtype; float16 would need its loss scale inside the gradient.
+    Raises TypeError, naming `what`, for any other dtype; float16 would need its loss scale inside the gradient.
     """
     if dtype not in _DTYPES:
-        raise TypeError(f"hidden rows and output weight are {dtype}: expected float32 or bfloat16 (or float64)")
+        raise TypeError(f"{what} are {dtype}: expected float32 or bfloat16 (or float64)")
     return _DTYPES[dtype]
 
 

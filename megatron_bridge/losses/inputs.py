@@ -44,13 +44,15 @@ class PolicyLogProbs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SweepInputs:
-    """`shard` counts the padded columns of this rank, `vocabulary` the true ones of all ranks."""
+    """`shard` counts the padded columns of this rank, `vocabulary` the true ones of all ranks; `live` are the channels
+    with weight at some token."""
 
     student: Student
     teachers: Mapping[str, TeacherRows]
     target_T: Tensor
     policies: PolicyLogProbs
     routing: FusedRouting
+    live: frozenset[int]
     temperature: float
     shard: int
     vocabulary: int
@@ -66,7 +68,7 @@ class SweepInputs:
     @property
     def has_weight(self) -> bool:
         """Whether any token is routed at all."""
-        return bool((self.routing.weight_CT != 0).any())
+        return bool(self.live)
 
     @property
     def first_column(self) -> int:

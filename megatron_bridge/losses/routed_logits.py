@@ -90,7 +90,7 @@ def routed_logits_loss(
             logits_Tv=logits_Tv,
             columns=columns,
             temperature=temperature,
-            dtype=gemm.compute_dtype(logits_Tv.dtype),
+            dtype=gemm.compute_dtype(logits_Tv.dtype, "logits"),
             gradient_Tv=torch.zeros_like(logits_Tv) if wanted else None,
         )
 

@@ -71,7 +71,11 @@ def rows_by_flags(takes_T: Tensor, flags: Sequence[Tensor]) -> Iterator[tuple[Te
     Raises ValueError past 62 flags.
     """
     if len(flags) > _MAX_FLAGS:
-        raise ValueError(f"{len(flags)} channels with a divergence, an entropy or an anchor: at most {_MAX_FLAGS}")
+        raise ValueError(
+            f"{len(flags)} channels with a divergence, an entropy or a mixed anchor, which a call groups its rows by: "
+            f"at most {_MAX_FLAGS} fit; let routes share kernels with the same arguments (each distinct one is a "
+            "channel), or give the channels to several calls, whose losses add up"
+        )
     signature_T = takes_T.long() - 1
     for bit, flag_T in enumerate(flags):
         signature_T += (flag_T & takes_T).long() << bit

@@ -25,7 +25,7 @@ def sequence_log_ratios(inputs: SweepInputs) -> dict[int, Tensor]:
     channels = {
         channel: kernel
         for channel, kernel in enumerate(routing.kernels)
-        if is_sequence_level(kernel) and bool((routing.weight_CT[channel] != 0).any())
+        if is_sequence_level(kernel) and channel in inputs.live
     }
     if not channels:
         return {}

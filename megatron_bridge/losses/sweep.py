@@ -91,7 +91,8 @@ def _add_target_terms(
     """Book the kernels of the sampled token's log-prob; return d loss / d logp, [N]."""
     logp_N, routing = opened.views[0].statistics.target_logp_N, inputs.routing
     target_slope_N = torch.zeros_like(logp_N)
-    for channel, kernel in enumerate(routing.kernels):
+    for channel in sorted(inputs.live):  # the others' policies may not be there
+        kernel = routing.kernels[channel]
         match kernel:
             case PolicyGradientKernel():
                 term = _policy_gradient(inputs, group, rows_N, channel, opened, log_ratios)
@@ -136,8 +137,6 @@ def _policy_gradient(
     assert isinstance(kernel, PolicyGradientKernel)
     logp_N = opened.views[0].statistics.target_logp_N
     if is_sequence_level(kernel):
-        if channel not in log_ratios:
-            return None
         log_ratio_N = log_ratios[channel][rows_N]
     elif kernel.anchor is not None and channel not in group.anchored:
         return None

@@ -69,9 +69,15 @@ class HiddenTeacherRows:
     ) -> HiddenTeacherRows:
         """Check a teacher against the routing: `shard` padded columns on this rank, `columns` true ones.
 
-        Raises ValueError where shapes disagree or a routed token has no hidden row.
+        Raises ValueError where shapes disagree or a routed token has no hidden row, TypeError for dtypes.
         """
         hidden_RH, weight_vH = teacher.hidden_RH.detach(), teacher.output_weight_vH.detach()
+        if hidden_RH.dtype != weight_vH.dtype:
+            raise TypeError(
+                f"hidden rows of teacher {name!r} are {hidden_RH.dtype}, its output weight {weight_vH.dtype}: "
+                "expected equal"
+            )
+        _check_dtype(f"hidden rows and output weight of teacher {name!r}", weight_vH.dtype, dtype)
         if weight_vH.shape != (shard, hidden_RH.shape[1]):
             raise ValueError(
                 f"output weight of teacher {name!r} is {tuple(weight_vH.shape)}: expected ({shard}, "
@@ -115,6 +121,7 @@ class GivenTeacherRows:
     ) -> GivenTeacherRows:
         """As `HiddenTeacherRows.of`."""
         logits_Rv = teacher.logits_Rv.detach()
+        _check_dtype(f"logits of teacher {name!r}", logits_Rv.dtype, dtype)
         if logits_Rv.shape[1:] != (shard,):
             raise ValueError(
                 f"logits of teacher {name!r} are {tuple(logits_Rv.shape)}: expected [rows, {shard}], the student's "
@@ -131,6 +138,16 @@ class GivenTeacherRows:
     def at(self, rows_N: Tensor, buffers: gemm.Buffers, name: str) -> Tensor:
         out_Nv = buffers.take(name, len(rows_N), self.columns, dtype=self.dtype, device=rows_N.device)
         return given_logits(self.logits_Rv, self.position_T[rows_N], temperature=self.temperature, out_Nv=out_Nv)
+
+
+def _check_dtype(what: str, given: torch.dtype, dtype: torch.dtype) -> None:
+    """A teacher is computed in the student's precision: neither may be rounded to the other's in silence."""
+    computed = gemm.compute_dtype(given, what)
+    if computed != dtype:
+        raise TypeError(
+            f"{what} are {given}, computed in {computed}, and the student is computed in {dtype}: cast one of them "
+            "(float64 goes with float64 alone)"
+        )
 
 
 def _positions(name: str, rows_T: Tensor, rows: int, routing: FusedRouting, what: str) -> Tensor:

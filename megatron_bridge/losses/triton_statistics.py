@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from megatron_bridge.losses.kernels import MIXTURE_COLUMNS
 from megatron_bridge.losses.statistics import STUDENT_COLUMNS, TEACHER_COLUMNS
 from megatron_bridge.losses.triton_math import JSD, SKL, coded, log_mixture_ratios, mixture_slope
 from trace_dsl.lowering.fused import DivergenceKernel
@@ -119,8 +120,6 @@ def _mixture_row(
     teacher_shift,
     packed,
     columns,
-    width,
-    place,
     KIND: tl.constexpr,
     SHARE: tl.constexpr,
     PARAMETER: tl.constexpr,
@@ -150,41 +149,35 @@ def _mixture_row(
         value = tl.sum(kl_teacher_mix, axis=0)
     else:
         value = tl.sum(kl_student_mix, axis=0)
-    packed += row * width + place
-    tl.store(packed, value)
-    tl.store(packed + 1, tl.sum(slope_sum, axis=0))
+    tl.store(packed + 2 * row, value)
+    tl.store(packed + 2 * row + 1, tl.sum(slope_sum, axis=0))
 
 
 def mixture_statistics(
-    kernels: Sequence[DivergenceKernel],
+    kernel: DivergenceKernel,
     *,
     student_Nv: Tensor,
     student_shift_N: Tensor,
-    teachers: dict[str, tuple[Tensor, Tensor]],
+    teacher_Nv: Tensor,
+    teacher_shift_N: Tensor,
 ) -> Tensor:
-    """This rank's part of every kernel's value and E_student[g], [N, 2 kernels]: as `kernels.mixture_statistics`.
+    """This rank's part of a kernel's value and E_student[g], [N, 2]: as `kernels.mixture_statistics`.
 
-    Logits are centred, a log-prob is the logit minus the shift; `teachers` holds (logits_Nv, shift_N) by name.
-    Launches: one a kernel.
+    Logits are centred, a log-prob is the logit minus the shift. Launches: one.
     """
     rows, columns = student_Nv.shape
-    width = 2 * len(kernels)
-    packed_NK = torch.empty(rows, width, dtype=torch.float32, device=student_Nv.device)
-    for index, kernel in enumerate(kernels):
-        logits_Nv, shift_N = teachers[kernel.teacher]
-        kind, share, parameter = coded(kernel)
-        _mixture_row[(rows,)](
-            student_Nv,
-            logits_Nv,
-            student_shift_N,
-            shift_N,
-            packed_NK,
-            columns,
-            width,
-            2 * index,
-            KIND=kind,
-            SHARE=share,
-            PARAMETER=parameter,
-            BLOCK=block_columns(columns),
-        )
+    packed_NK = torch.empty(rows, MIXTURE_COLUMNS, dtype=torch.float32, device=student_Nv.device)
+    kind, share, parameter = coded(kernel)
+    _mixture_row[(rows,)](
+        student_Nv,
+        teacher_Nv,
+        student_shift_N,
+        teacher_shift_N,
+        packed_NK,
+        columns,
+        KIND=kind,
+        SHARE=share,
+        PARAMETER=parameter,
+        BLOCK=block_columns(columns),
+    )
     return packed_NK

@@ -138,6 +138,8 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "checkpoint": str(directory.last_checkpoint()),
         "versions": {name: version(name) for name in ("trace-dsl", "torch", "megatron-core", "transformers")},
         "tensor_parallel": loaded.file.layout.tp,
+        "pipeline_parallel": loaded.file.layout.pp,
+        "context_parallel": loaded.file.layout.cp,
         "data_parallel": loaded.file.layout.dp,
         "routed_fraction": {
             key.removeprefix("route/").removesuffix("/fraction"): sum(m[key] for m in metrics) / len(metrics)

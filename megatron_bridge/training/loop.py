@@ -7,8 +7,9 @@ drawn, so a run that goes on from a checkpoint repeats the unbroken run exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from megatron.core import parallel_state
@@ -26,13 +27,15 @@ from megatron_bridge.training.ahead import Collected
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.evaluate import Evaluation
 from megatron_bridge.training.interrupt import Interrupt
-from megatron_bridge.training.measure import step_metrics
+from megatron_bridge.training.measure import channel_names, step_metrics
 from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
 from megatron_bridge.training.records import Records
 from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
+from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
+from megatron_bridge.verdict import CheckpointError
 from trace_dsl.lowering import FusedRouting, Lowered, lower
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
@@ -103,9 +106,11 @@ class Loop:
                 return self._outcome(None)
             each = len(collected.rollouts) // run.minibatches
             parts = [collected.rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
+            began = time.perf_counter()
             proximal = self._proximal_logp(parts)
+            proximal_seconds = (time.perf_counter() - began) / run.minibatches
             for part, proximal_logp_T in zip(parts, proximal, strict=True):
-                self._optimize(part, proximal_logp_T, collected, records)
+                self._optimize(part, proximal_logp_T, proximal_seconds, collected, records)
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
@@ -125,10 +130,14 @@ class Loop:
         self,
         rollouts: Sequence[Rollout],
         proximal_logp_T: Tensor | None,
+        proximal_seconds: float,
         collected: Collected,
         records: Records | None,
     ) -> None:
-        """One optimizer step on `rollouts`, its metrics and its records."""
+        """One optimizer step on `rollouts`, its metrics and its records.
+
+        Raises NotFiniteError, on every rank and before a weight is changed, where its loss or gradient is not finite.
+        """
         run, step = self._run, self._step
         began = time.perf_counter()
         self._keep_needed_teachers()
@@ -140,10 +149,18 @@ class Loop:
             micro_batches,
             self._teachers,
             self._part,
-            step=step,
             temperature=run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
         )
+        if isinstance(result, NotFinite):
+            stopped = StoppedBatch(
+                step=step,
+                rollouts=tuple(rollouts),
+                lowered=lowered,
+                proximal_logp_T=proximal_logp_T,
+                found=result,
+            )
+            raise stop(self._directory.path, stopped, channel_names(self._plan, lowered))
         for teacher in self._teachers:
             teacher.after_step(self._trainer.model)
         self._latches = lowered.latches
@@ -166,7 +183,7 @@ class Loop:
                     teacher_ran=any(usage.last_step == step for usage in self._usage.values()),
                     sample_seconds=collected.wait_seconds / run.minibatches,
                     draw_seconds=collected.draw_seconds / run.minibatches,
-                    train_seconds=time.perf_counter() - began,
+                    train_seconds=time.perf_counter() - began + proximal_seconds,
                     staleness=collected.staleness,
                 )
                 | self._sampler.metrics(),
@@ -243,10 +260,12 @@ class Loop:
 
     def _keep_needed_teachers(self) -> None:
         """Make the teachers that this step or a later one may need, and let go of the others."""
-        needed = {teacher.name: teacher for teacher in needed_teachers(self._plan, self._step)}
-        self._teachers = [t for t in self._teachers if t.teacher.name in needed]
-        for name in needed.keys() - {t.teacher.name for t in self._teachers}:
-            self._teachers.append(SelfTeacherModel(needed[name], self._policy(), self._task, self._tokenizer))
+        held = {t.teacher.name: t for t in self._teachers}
+        # in the plan's order: every rank runs the teachers' collectives in the order of this list
+        self._teachers = [
+            held.get(teacher.name) or SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer)
+            for teacher in needed_teachers(self._plan, self._step)
+        ]
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -296,6 +315,7 @@ class Loop:
             optimizer=self._trainer.optimizer,
             scheduler=self._trainer.scheduler,
         )
+        _check_complete(checkpoint, restored.extra)
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]
@@ -318,4 +338,17 @@ class Loop:
             before=self._before,
             after=after,
             teachers=self._usage,
+        )
+
+
+_EXTRA = ("trained_tokens", "latches", "data", "before", "teachers")  # what `_save` keeps beside models and optimizer
+
+
+def _check_complete(checkpoint: Path, extra: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for a checkpoint that lacks what a run needs to go on exactly."""
+    missing = [name for name in _EXTRA if name not in extra]
+    if missing:
+        raise CheckpointError(
+            f"cannot go on from {checkpoint}: it lacks {', '.join(missing)}, which this version keeps in a checkpoint; "
+            "go on with the version that saved it, or start a new run with another name=..."
         )

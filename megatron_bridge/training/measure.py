@@ -33,6 +33,12 @@ def kl_weight(plan: Plan, at: Progress) -> float | None:
     return max((w for w in weights if w is not None), default=0.0)
 
 
+def channel_names(plan: Plan, lowered: Lowered) -> tuple[str, ...]:
+    """The losses that feed each channel, as the metrics name them."""
+    names = loss_names(plan)
+    return tuple("+".join(names[pair] for pair in pairs) for pairs in lowered.loss_of_C)
+
+
 def step_metrics(
     plan: Plan,
     rollouts: Sequence[Rollout],
@@ -97,6 +103,6 @@ def step_metrics(
         metrics[f"route/{names[key]}/fraction"] = count / max(tokens, 1)
         r, c = key
         metrics[f"route/{names[key]}/weight"] = weights[r][c]
-    for loss, pairs in zip(result.loss_C, lowered.loss_of_C, strict=True):
-        metrics[f"loss/{'+'.join(names[pair] for pair in pairs)}"] = loss
+    for loss, name in zip(result.loss_C, channel_names(plan, lowered), strict=True):
+        metrics[f"loss/{name}"] = loss
     return metrics

@@ -29,7 +29,9 @@ from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.run_file import OptimizerSettings
 from megatron_bridge.training.forward import hidden_states, predictors, run_schedule
 from megatron_bridge.training.microbatch import MicroBatch, Share
+from megatron_bridge.training.stopped import NotFinite, SpoiledTokens, find_not_finite
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherRows
+from trace_dsl.lowering.fused import CispoKernel, PolicyGradientKernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,8 +39,9 @@ class StepResult:
     """loss: the global objective; loss_C: its part from each channel; both summed over data-parallel ranks.
 
     logp_gap: mean |log-prob now - log-prob when sampled| over routed tokens; entropy, nats a token; clip_fraction of
-    routed policy-gradient tokens; grad_norm before clipping; lr that the step used; mismatch, mismatch_max: mean and
-    largest |trainer's - engine's log-prob| over routed tokens that the weights of this step drew, None without any.
+    the tokens with weight on a policy gradient or cispo, 0 without any; grad_norm before clipping; lr that the step
+    used; mismatch, mismatch_max: mean and largest |trainer's - engine's log-prob| over routed tokens that the weights
+    of this step drew, None without any.
     """
 
     loss: float
@@ -128,6 +131,16 @@ class _Item:
     teachers: Mapping[str, TeacherRows]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Accumulated:
+    """sums: over all micro-batches and data-parallel ranks, float64, by name; spoiled: this rank's tokens whose loss is
+    not finite, on the last stage.
+    """
+
+    sums: Mapping[str, Tensor]
+    spoiled: tuple[SpoiledTokens, ...]
+
+
 def accumulate_gradients(
     model: torch.nn.Module,
     micro_batches: Sequence[MicroBatch],
@@ -136,10 +149,10 @@ def accumulate_gradients(
     *,
     temperature: float,
     vocab_size: int,
-) -> dict[str, Tensor]:
+) -> Accumulated:
     """Run all micro-batches forward and backward; gradients end up reduced in Megatron's buffers.
 
-    Returns sums over all micro-batches and data-parallel ranks, float64. Collectives: those of the layers and of
+    Collectives: those of the layers and of
     `routed_linear_loss` (tp), of the teachers, from stage to stage (pp), one reduction of the gradients (dp, cp), the
     sums.
     """
@@ -176,14 +189,18 @@ def accumulate_gradients(
                 gradient_accumulation_fusion=bare(network).config.gradient_accumulation_fusion,
             )
             tokens = torch.tensor(len(here.target_T), dtype=torch.int, device=here.target_T.device)
-            return result.loss, tokens, _sums(result, here)
+            return result.loss, tokens, (_sums(result, here), SpoiledTokens.of(result, here))
 
         return hidden_sbH, loss_function
 
-    return _over_ranks(run_schedule(forward_step, model, items), channels=len(micro_batches[0].routing.kernels))
+    results = run_schedule(forward_step, model, items)
+    return Accumulated(
+        sums=_over_ranks([sums for sums, _ in results], channels=len(micro_batches[0].routing.kernels)),
+        spoiled=tuple(spoiled for _, spoiled in results),
+    )
 
 
-_SUMS = ("evaluated", "logp_gap", "entropy", "clipped", "fresh", "mismatch")
+_SUMS = ("evaluated", "logp_gap", "entropy", "ratios", "clipped", "fresh", "mismatch")
 
 
 def _over_ranks(parts: Sequence[Mapping[str, Tensor]], *, channels: int) -> dict[str, Tensor]:
@@ -213,30 +230,36 @@ def train_step(
     teachers: Sequence[SelfTeacherModel],
     part: Share,
     *,
-    step: int,
     temperature: float,
     vocab_size: int,
-) -> StepResult:
-    """One optimizer step. Raises FloatingPointError, with the weights as they were, when the loss is not finite."""
+) -> StepResult | NotFinite:
+    """One optimizer step; or, with every weight as it was on every rank, what is not finite in its loss or gradient.
+
+    Collectives: those of `accumulate_gradients`, `find_not_finite` and the optimizer.
+    """
     trainer.model.zero_grad_buffer()
     trainer.optimizer.zero_grad()
-    sums = accumulate_gradients(
+    accumulated = accumulate_gradients(
         trainer.model, micro_batches, teachers, part, temperature=temperature, vocab_size=vocab_size
     )
-    loss = float(sums["loss_C"].sum())
-    if not torch.isfinite(sums["loss_C"]).all():
-        raise FloatingPointError(f"the loss of step {step} is {loss}")
+    sums = accumulated.sums
+    trainer.optimizer.prepare_grads()
+    grad_norm = float(trainer.optimizer.get_grad_norm())
+    found = find_not_finite(trainer.model, sums["loss_C"], grad_norm, accumulated.spoiled)
+    if found is not None:
+        return found
     lr = trainer.optimizer.param_groups[0]["lr"]
-    _, grad_norm, _ = trainer.optimizer.step()
+    updated, _, _ = trainer.optimizer.step()
+    assert updated  # it only ever leaves out a step whose gradients overflow
     trainer.scheduler.step(increment=1)
     evaluated = max(float(sums["evaluated"]), 1.0)
     return StepResult(
-        loss=loss,
+        loss=float(sums["loss_C"].sum()),
         loss_C=tuple(sums["loss_C"].tolist()),
         logp_gap=float(sums["logp_gap"]) / evaluated,
         entropy=float(sums["entropy"]) / evaluated,
-        clip_fraction=float(sums["clipped"]) / evaluated,
-        grad_norm=float(grad_norm),
+        clip_fraction=float(sums["clipped"]) / max(float(sums["ratios"]), 1.0),
+        grad_norm=grad_norm,
         lr=float(lr),
         mismatch=float(sums["mismatch"] / sums["fresh"]) if sums["fresh"] else None,
         mismatch_max=float(sums["mismatch_max"]) if sums["fresh"] else None,
@@ -246,7 +269,9 @@ def train_step(
 def _sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
     """Sums over the tokens of a micro-batch that this rank predicts, and one maximum, float64."""
     stats = result.stats
-    routed_T = (batch.routing.weight_CT != 0).any(0)
+    weighted_CT = batch.routing.weight_CT != 0
+    routed_T = weighted_CT.any(0)
+    ratios = [isinstance(kernel, PolicyGradientKernel | CispoKernel) for kernel in batch.routing.kernels]
     change_T = (stats.logp_T - batch.old_logp_T).abs()
     mismatch_t = change_T[routed_T & batch.fresh_T].double()
     return {
@@ -254,6 +279,7 @@ def _sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
         "evaluated": routed_T.double().sum(),
         "logp_gap": change_T[routed_T].double().sum(),
         "entropy": stats.entropy_T[routed_T].double().sum(),
+        "ratios": weighted_CT[torch.tensor(ratios, dtype=torch.bool, device=routed_T.device)].any(0).double().sum(),
         "clipped": stats.clipped_T[routed_T].double().sum(),
         "fresh": torch.tensor(float(len(mismatch_t)), dtype=torch.float64, device=mismatch_t.device),
         "mismatch": mismatch_t.sum(),

@@ -49,10 +49,19 @@ class PolicyAnswers:
             return encode_prompt(self._tokenizer, PromptFormat(chat=True, system=message.system), message.user)
         return encode_prompt(self._tokenizer, PromptFormat(), f"{message.system}\n\n{message.user}\n")
 
+    def _cut_by(self, usage: Usage) -> str:
+        """What ended an answer that had not ended itself."""
+        if usage.prompt_tokens + usage.completion_tokens >= self._max_context:
+            return (
+                f"the answer was cut where the policy's context of {self._max_context} tokens ends, of which the "
+                f"question takes {usage.prompt_tokens}: keep responses shorter (rollout.max_response_tokens)"
+            )
+        return f"the answer was cut at task.annotator.max_tokens = {usage.completion_tokens}: raise it"
+
     def _reply(self, sample: Sample, prompt_tokens: int) -> Reply:
         usage = Usage(requests=1, prompt_tokens=prompt_tokens, completion_tokens=len(sample.token_ids))
         if sample.finish == "length":
-            return Reply(missing=Missing.CUT, note="the answer was cut at task.annotator.max_tokens", usage=usage)
+            return Reply(missing=Missing.CUT, note=self._cut_by(usage), usage=usage)
         text = decode(self._tokenizer, sample.token_ids[:-1])
         if not text.strip():
             return Reply(missing=Missing.EMPTY, note="its answer is empty", usage=usage)

@@ -104,6 +104,18 @@ MIXTURES: dict[str, tuple[FusedKernel, ...]] = {
     ),
 }
 
+ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
+    **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
+    **MIXTURES,
+}
+
+# divergences whose gradient is zero where the teacher is the student: all but those that drop a tail
+AGREEING = tuple(
+    name
+    for name, kernel in SINGLE_KERNELS.items()
+    if isinstance(kernel, DivergenceKernel) and (kernel.top_k is None or kernel.top_k.tail is not Tail.DROP)
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
@@ -158,6 +170,31 @@ class Case:
             routing=self.routing.take(tokens),
             teachers={name: (rows[tokens], table) for name, (rows, table) in self.teachers.items()},
         )
+
+
+def double_loss(case: Case, hidden_TH: Tensor, weight_VH: Tensor) -> Tensor:
+    """The loss in float64 of other hidden rows and weight than the case's, for finite differences."""
+    teachers = {
+        name: TeacherHidden(
+            rows_T=(needed := case.routing.teacher_tokens(name)),
+            hidden_RH=rows_TH[needed].double(),
+            output_weight_vH=table_VH.double(),
+        )
+        for name, (rows_TH, table_VH) in case.teachers.items()
+    }
+    return routed_linear_loss(
+        hidden_TH,
+        weight_VH,
+        target_T=case.target_T,
+        old_logp_T=case.old_logp_T.double(),
+        proximal_logp_T=case.proximal_logp_T.double(),
+        reference_logp={name: logp_T.double() for name, logp_T in case.reference_logp.items()},
+        routing=case.routing,
+        teacher_hidden=teachers,
+        temperature=case.temperature,
+        vocab_size=case.vocab_size,
+        chunk_rows=3,
+    ).loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

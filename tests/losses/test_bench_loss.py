@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +70,26 @@ def test_peak_memory_is_exact() -> None:
         del second, third
 
     assert bench_loss.peak_bytes(run, "cpu") == 3_500_000
+
+
+def test_the_report_keeps_divergences_apart_and_says_what_was_timed(tmp_path: Path) -> None:
+    """What differs is in no statement about what was compared, and no bfloat16 table is argued about in float32."""
+    from bench_loss import Row
+    from loss_report import write_report
+
+    common = {"kl_fraction": 0.1, "tokens": 8, "hidden": 4, "vocabulary": 16, "device": "a GPU", "dtype": "bfloat16"}
+    common |= {"chunk_rows": 8, "products_seconds": 1.0, "memory_bytes": 1024, "time_ratio": 1.0, "memory_ratio": 1.0}
+    rows = []
+    for divergence in ("jsd", "fkl"):
+        rows.append(Row(peer="ours", divergence=divergence, seconds=2.0, difference=2e-3, **common))
+        untimed = common | {"time_ratio": None, "memory_ratio": None, "memory_bytes": None}
+        note = "differs by 5.0e-01: not timed"
+        rows.append(Row(peer="other", divergence=divergence, difference=0.5, note=note, **untimed))
+    write_report([asdict(row) for row in rows], tmp_path / "loss")
+    text = (tmp_path / "loss.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## N")]
+    assert headings == [f"## N 8, H 4, V 16, KL fraction 0.1 ({divergence})" for divergence in ("fkl", "jsd")]
+    assert "largest relative difference found was 2e-03" in text
+    assert "differs by 5.0e-01: not timed" in text
+    assert "float32" not in text
+    assert text.count("bfloat16") == 4

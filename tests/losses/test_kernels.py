@@ -14,9 +14,10 @@ from torch import Tensor
 
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
 from megatron_bridge.losses.kernels import log_mixture_ratios_
+from megatron_bridge.losses.row_groups import rows_by_flags
 from megatron_bridge.losses.sampled import policy_gradient
 from megatron_bridge.losses.statistics import default_chunk_rows
-from tests.losses.cases import FKL, RKL
+from tests.losses.cases import FKL, RKL, make_case
 from trace_dsl.lowering.fused import (
     CispoKernel,
     DivergenceKernel,
@@ -27,7 +28,7 @@ from trace_dsl.lowering.fused import (
     NllKernel,
     PolicyGradientKernel,
 )
-from trace_dsl.model import DivergenceKind, MixAnchor, TopK
+from trace_dsl.model import DivergenceKind, MixAnchor, RatioLevel, TopK
 
 
 def _loss_of_two_tokens(kernel: FusedKernel) -> tuple[float, list[float]]:
@@ -220,6 +221,15 @@ def test_refusals() -> None:
     for kernel, what in (
         (PolicyGradientKernel(0.2, 0.2, tis=2.0), "needs proximal_logp_T"),
         (PolicyGradientKernel(0.2, 0.2, tis=-1.0), "tis is -1.0, expected a finite number above 0"),
+        (PolicyGradientKernel(math.nan, 0.2), "clip_low is nan, expected a number above 0, at most 1"),
+        (PolicyGradientKernel(-0.2, 0.2), "clip_low is -0.2, expected a number above 0, at most 1"),
+        (PolicyGradientKernel(1.2, 0.2), "clip_low is 1.2, expected a number above 0, at most 1"),
+        (PolicyGradientKernel(0.2, math.nan), "clip_high is nan, expected a finite number above 0"),
+        (PolicyGradientKernel(0.2, -0.2), "clip_high is -0.2, expected a finite number above 0"),
+        (PolicyGradientKernel(0.2, 0.2, dual=1.0), "dual is 1.0, expected a finite number above 1"),
+        (PolicyGradientKernel(0.2, 0.2, dual=math.nan), "dual is nan, expected a finite number above 1"),
+        (CispoKernel(-0.1), "high is -0.1, expected a finite number above 0"),
+        (CispoKernel(math.nan), "high is nan, expected a finite number above 0"),
         (PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 1.0)), "share of the anchor"),
         (replace(FKL, top_k=TopK(k=0)), "topk is 0, expected at least 1"),
         (replace(FKL, pclip=0.0), "pclip is 0.0, expected"),
@@ -260,6 +270,71 @@ def test_refusals() -> None:
         _call(NllKernel(), vocab_size=6)
     with pytest.raises(ValueError, match="chunk_rows is 0"):
         _call(NllKernel(), chunk_rows=0)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        PolicyGradientKernel(0.2, 0.2, tis=2.0),
+        PolicyGradientKernel(0.2, 0.2, level=RatioLevel.SEQUENCE, tis=2.0),
+        PolicyGradientKernel(0.2, 0.2, anchor=MixAnchor("large", 0.5)),
+        CispoKernel(0.2),
+        K3Kernel("old"),
+        K3Kernel("ref"),
+        FKL,
+    ],
+)
+def test_a_channel_without_weight_asks_for_nothing(kernel: FusedKernel) -> None:
+    """A schedule that starts or ends at zero keeps its channel, and what it reads is not gathered at such a step."""
+    _call(kernel, weight=torch.zeros(1, 2))
+    _call(kernel, weight=torch.zeros(1, 2), evaluate_all=True)
+    with pytest.raises(ValueError, match=r"needs|no rows of teacher"):
+        _call(kernel)
+
+
+def test_what_a_channel_without_weight_lacks_changes_no_other_channel() -> None:
+    case = make_case((NllKernel(), PolicyGradientKernel(0.2, 0.2, tis=2.0), K3Kernel("gone")))
+    case.routing.weight_CT[1:] = 0.0
+    loss = routed_linear_loss(
+        case.hidden_TH, case.weight_VH, target_T=case.target_T, old_logp_T=None, routing=case.routing
+    )
+    alone = replace(
+        case.routing,
+        kernels=(NllKernel(),),
+        weight_CT=case.routing.weight_CT[:1],
+        advantage_CT=case.routing.advantage_CT[:1],
+    )
+    expected = routed_linear_loss(
+        case.hidden_TH, case.weight_VH, target_T=case.target_T, old_logp_T=None, routing=alone
+    )
+    assert torch.equal(loss.loss, expected.loss)
+    assert loss.loss_C.tolist() == [*expected.loss_C.tolist(), 0.0, 0.0]
+    assert loss.stats.value_CT[1:].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "weight", "message"),
+    [
+        (torch.float32, torch.bfloat16, "hidden rows of teacher 'large' are torch.float32, its output weight"),
+        (torch.float64, torch.float64, "computed in torch.float64, and the student is computed in torch.float32"),
+        (torch.float16, torch.float16, "of teacher 'large' are torch.float16: expected float32 or bfloat16"),
+    ],
+)
+def test_a_teacher_of_another_precision_is_refused(hidden: torch.dtype, weight: torch.dtype, message: str) -> None:
+    """Not rounded: on CUDA a product would take anything but float32 for bfloat16."""
+    given = _teacher([0, 1])
+    teacher = replace(given, hidden_RH=given.hidden_RH.to(hidden), output_weight_vH=given.output_weight_vH.to(weight))
+    with pytest.raises(TypeError, match=message):
+        _call(FKL, teacher=teacher)
+    both = {"hidden_RH": given.hidden_RH.bfloat16(), "output_weight_vH": given.output_weight_vH.bfloat16()}
+    _call(FKL, teacher=replace(given, **both))  # as exact in float32
+
+
+def test_too_many_channels_to_tell_apart_is_refused_with_the_way_out() -> None:
+    flags = [torch.ones(2, dtype=torch.bool)] * 63
+    assert [flags for _, flags in rows_by_flags(flags[0], flags[:62])] == [tuple(range(62))]
+    with pytest.raises(ValueError, match=r"63 channels .* at most 62 fit; let routes share kernels"):
+        list(rows_by_flags(flags[0], flags))
 
 
 def test_default_chunk_rows() -> None:

@@ -15,37 +15,12 @@ from torch import Tensor
 
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
 from megatron_bridge.losses.support import likeliest_columns
-from tests.losses.cases import FKL, GSPO, RKL, SINGLE_KERNELS, Case, evaluate, make_case, tied_case
+from tests.losses.cases import FKL, GSPO, RKL, SINGLE_KERNELS, Case, double_loss, evaluate, make_case, tied_case
 from tests.losses.oracle import loss_error, relative_error
 from trace_dsl.lowering.fused import DivergenceKernel, FusedKernel, K3Kernel, NllKernel, PolicyGradientKernel
 from trace_dsl.model import DivergenceKind, MixAnchor, RatioLevel, SupportOf, Tail, TopK
 
 TOLERANCE = 5e-6
-
-
-def _double_loss(case: Case, hidden_TH: Tensor, weight_VH: Tensor) -> Tensor:
-    """The loss in float64 of other hidden rows and weight than the case's."""
-    teachers = {
-        name: TeacherHidden(
-            rows_T=(needed := case.routing.teacher_tokens(name)),
-            hidden_RH=rows_TH[needed].double(),
-            output_weight_vH=table_VH.double(),
-        )
-        for name, (rows_TH, table_VH) in case.teachers.items()
-    }
-    return routed_linear_loss(
-        hidden_TH,
-        weight_VH,
-        target_T=case.target_T,
-        old_logp_T=case.old_logp_T.double(),
-        proximal_logp_T=case.proximal_logp_T.double(),
-        reference_logp={name: logp_T.double() for name, logp_T in case.reference_logp.items()},
-        routing=case.routing,
-        teacher_hidden=teachers,
-        temperature=case.temperature,
-        vocab_size=case.vocab_size,
-        chunk_rows=3,
-    ).loss
 
 
 # A cispo weight and a sequence-level ratio hold a stop-gradient, so their loss has no such derivative.
@@ -59,7 +34,7 @@ def test_finite_differences(name: str) -> None:
         (SINGLE_KERNELS[name],), tokens=5, hidden=3, vocabulary=33, padding=2, ratio_noise=0.05, routed=0.9
     )
     inputs = (case.hidden_TH.double().requires_grad_(), case.weight_VH.double().requires_grad_())
-    assert torch.autograd.gradcheck(lambda *tensors: _double_loss(case, *tensors), inputs)
+    assert torch.autograd.gradcheck(lambda *tensors: double_loss(case, *tensors), inputs)
 
 
 def _whole_responses(case: Case) -> Case:
@@ -81,7 +56,7 @@ def test_sequence_ratio_of_whole_responses_is_gspo() -> None:
     of the loss that is returned."""
     case = _whole_responses(make_case((GSPO,), tokens=12, hidden=3, vocabulary=11, ratio_noise=0.05))
     inputs = (case.hidden_TH.double().requires_grad_(), case.weight_VH.double().requires_grad_())
-    assert torch.autograd.gradcheck(lambda *tensors: _double_loss(case, *tensors), inputs)
+    assert torch.autograd.gradcheck(lambda *tensors: double_loss(case, *tensors), inputs)
 
 
 def test_sequence_ratio_trains_only_the_tokens_of_its_route() -> None:

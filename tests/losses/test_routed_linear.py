@@ -16,24 +16,25 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from megatron_bridge.losses import TeacherHidden, routed_linear_loss
-from tests.losses.cases import FKL, GRPO, MIXTURES, RKL, SINGLE_KERNELS, Case, Evaluated, evaluate, make_case
+from megatron_bridge.losses import routed_linear_loss
+from tests.losses.cases import (
+    AGREEING,
+    ALL_KERNELS,
+    FKL,
+    GRPO,
+    MIXTURES,
+    RKL,
+    SINGLE_KERNELS,
+    Case,
+    Evaluated,
+    double_loss,
+    evaluate,
+    make_case,
+)
 from tests.losses.oracle import OracleLoss, loss_error, relative_error
-from trace_dsl.lowering.fused import DivergenceKernel, EntropyKernel, FusedKernel, NllKernel, PolicyGradientKernel
-from trace_dsl.model import Tail
+from trace_dsl.lowering.fused import EntropyKernel, NllKernel, PolicyGradientKernel
 
 TOLERANCE = 5e-6
-ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
-    **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
-    **MIXTURES,
-}
-
-# divergences whose gradient is zero where the teacher is the student: all but those that drop a tail
-AGREEING = tuple(
-    name
-    for name, kernel in SINGLE_KERNELS.items()
-    if isinstance(kernel, DivergenceKernel) and (kernel.top_k is None or kernel.top_k.tail is not Tail.DROP)
-)
 
 
 @pytest.fixture(autouse=True)
@@ -90,29 +91,8 @@ def test_formulas_in_float64(name: str) -> None:
 def test_finite_differences() -> None:
     """No autograd on either side: the gradients are those of the loss that is returned."""
     case = make_case(MIXTURES["everything"], tokens=5, hidden=3, vocabulary=11, padding=2, ratio_noise=0.05)
-    teachers = {
-        name: TeacherHidden(
-            rows_T=(needed := case.routing.teacher_tokens(name)),
-            hidden_RH=rows_TH[needed].double(),
-            output_weight_vH=table_VH.double(),
-        )
-        for name, (rows_TH, table_VH) in case.teachers.items()
-    }
-
-    def loss(hidden_TH: torch.Tensor, weight_VH: torch.Tensor) -> torch.Tensor:
-        return routed_linear_loss(
-            hidden_TH,
-            weight_VH,
-            target_T=case.target_T,
-            old_logp_T=case.old_logp_T,
-            routing=case.routing,
-            teacher_hidden=teachers,
-            vocab_size=case.vocab_size,
-            chunk_rows=2,
-        ).loss
-
     inputs = (case.hidden_TH.double().requires_grad_(), case.weight_VH.double().requires_grad_())
-    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(lambda *tensors: double_loss(case, *tensors), inputs)
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 61, None])

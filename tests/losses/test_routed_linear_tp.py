@@ -16,26 +16,25 @@ import torch.distributed as dist
 
 from megatron_bridge.losses import routed_linear, statistics
 from tests.distributed import run_distributed
-from tests.losses.cases import MIXTURES, SINGLE_KERNELS, Case, evaluate, evaluate_logits, make_case, tied_case
+from tests.losses.cases import (
+    AGREEING,
+    ALL_KERNELS,
+    SINGLE_KERNELS,
+    Case,
+    evaluate,
+    evaluate_logits,
+    make_case,
+    tied_case,
+)
 from tests.losses.oracle import loss_error, relative_error
-from trace_dsl.lowering.fused import DivergenceKernel, FusedKernel
-from trace_dsl.model import SupportOf, Tail
+from trace_dsl.lowering.fused import DivergenceKernel
+from trace_dsl.model import SupportOf
 
 pytestmark = pytest.mark.distributed
 
 TOLERANCE = 5e-6
 CHUNK_ROWS = 13
 RANKS = 2
-ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
-    **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
-    **MIXTURES,
-}
-# divergences whose gradient is zero where the teacher is the student: all but those that drop a tail
-AGREEING = tuple(
-    name
-    for name, kernel in SINGLE_KERNELS.items()
-    if isinstance(kernel, DivergenceKernel) and (kernel.top_k is None or kernel.top_k.tail is not Tail.DROP)
-)
 LOGITS = ("everything", "every option", "sequence", "fkl, top 20 of teacher, bucket")
 SHAPES: dict[str, dict[str, Any]] = {
     "even": {"vocabulary": 308},

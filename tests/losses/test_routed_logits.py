@@ -11,15 +11,11 @@ import pytest
 import torch
 
 from megatron_bridge.losses import TeacherLogits, routed_logits_loss
-from tests.losses.cases import FKL, MIXTURES, SINGLE_KERNELS, evaluate_logits, make_case
+from tests.losses.cases import ALL_KERNELS, FKL, evaluate_logits, make_case
 from tests.losses.oracle import loss_error, relative_error
-from trace_dsl.lowering.fused import FusedKernel, NllKernel
+from trace_dsl.lowering.fused import NllKernel
 
 TOLERANCE = 5e-6
-ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
-    **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
-    **MIXTURES,
-}
 
 
 @pytest.mark.parametrize("name", ALL_KERNELS)
@@ -65,3 +61,9 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             routed_logits_loss(logits_TV, teacher_logits={"large": broken}, **options)
+    with pytest.raises(TypeError, match=r"logits of teacher 'large' are torch\.float64, computed in torch\.float64"):
+        routed_logits_loss(
+            logits_TV, teacher_logits={"large": replace(teacher, logits_Rv=logits_TV.double())}, **options
+        )
+    with pytest.raises(TypeError, match=r"^logits are torch\.float16: expected float32 or bfloat16"):
+        routed_logits_loss(logits_TV.half(), **options)

@@ -11,15 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.losses.cases import MIXTURES, SINGLE_KERNELS, Case, evaluate, make_case
+from tests.losses.cases import ALL_KERNELS, SINGLE_KERNELS, Case, evaluate, make_case
 from tests.losses.oracle import loss_error, relative_error
-from trace_dsl.lowering.fused import FusedKernel
 
 ROOT = Path(__file__).parents[2]
-ALL_KERNELS: dict[str, tuple[FusedKernel, ...]] = {
-    **{name: (kernel,) for name, kernel in SINGLE_KERNELS.items()},
-    **MIXTURES,
-}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -41,6 +36,8 @@ def _on_cuda(case: Case) -> Case:
         weight_VH=case.weight_VH.cuda(),
         target_T=case.target_T.cuda(),
         old_logp_T=case.old_logp_T.cuda(),
+        proximal_logp_T=case.proximal_logp_T.cuda(),
+        reference_logp={name: logp_T.cuda() for name, logp_T in case.reference_logp.items()},
         routing=case.routing.to(torch.device("cuda")),
         teachers={name: (rows.cuda(), table.cuda()) for name, (rows, table) in case.teachers.items()},
     )

@@ -20,8 +20,9 @@ from megatron_bridge.losses.triton_math import ENTROPY, FKL, JSD, RKL, SKL, SRKL
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled")
 
 FLOATS, NUMBER = "*fp32", "i32"
+MIXTURE = {name: FLOATS for name in ("student", "teacher", "student_shift", "teacher_shift", "packed")}
+MIXTURE |= {"columns": NUMBER}
 ROW = {"packed": FLOATS, "columns": NUMBER, "width": NUMBER}
-MIXTURE = ROW | {name: FLOATS for name in ("student", "teacher", "student_shift", "teacher_shift")} | {"place": NUMBER}
 STUDENT = ROW | {"logits": FLOATS, "target_logit": FLOATS}
 TEACHER = ROW | {"logits": FLOATS, "student": FLOATS, "place": NUMBER}
 GRADIENT = {

@@ -15,14 +15,22 @@ RUN = "specs/demo/run.yaml"
 SMALL = ("rollout.prompts=8", "rollout.group_size=4", "micro_batch=8", "evaluation.problems=32", "checkpoint.every=2")
 
 
-def command(output: Path, name: str, overrides: Sequence[str], *, ranks: int, flags: Sequence[str] = ()) -> list[str]:
+def command(
+    output: Path,
+    name: str,
+    overrides: Sequence[str],
+    *,
+    ranks: int,
+    flags: Sequence[str] = (),
+    module: str = "megatron_bridge.train",
+) -> list[str]:
     """The command line of a job of `ranks` processes; tensor-parallel unless `overrides` say otherwise."""
     layout = [] if any(o.startswith("layout.") for o in overrides) else [f"layout.tp={ranks}"]
     return [
         sys.executable,
         *("-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
-        *("-m", "megatron_bridge.train", RUN, f"output={output}", f"name={name}"),
+        *("-m", module, RUN, f"output={output}", f"name={name}"),
         *SMALL,
         *layout,
         *overrides,
@@ -35,12 +43,19 @@ def environment() -> dict[str, str]:
 
 
 def train(
-    output: Path, name: str, *overrides: str, ranks: int = 1, flags: Sequence[str] = (), check: bool = True
+    output: Path,
+    name: str,
+    *overrides: str,
+    ranks: int = 1,
+    flags: Sequence[str] = (),
+    check: bool = True,
+    change: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a job to its end."""
+    """Run a job to its end; `change` names what `changed_job` makes happen in it."""
+    module = "megatron_bridge.train" if change is None else "tests.training.changed_job"
     done = subprocess.run(
-        command(output, name, overrides, ranks=ranks, flags=flags),
-        env=environment(),
+        command(output, name, overrides, ranks=ranks, flags=flags, module=module),
+        env=environment() | ({} if change is None else {"CHANGE": change}),
         capture_output=True,
         text=True,
         timeout=300,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.training.jobs import command, environment, metrics, train
@@ -146,6 +147,20 @@ def test_broken_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / "step_000002" / "common.pt").write_bytes(b"")
     broken = train(tmp_path, "run", "steps=2", ranks=1, flags=["--resume"], check=False)
     assert re.search(r"error: cannot load \S+step_000002: .*remove it to go on", broken.stderr)
+
+
+def test_a_checkpoint_of_an_older_version_is_one_clear_error(tmp_path: Path) -> None:
+    """Known failure: KeyError: 'data'."""
+    train(tmp_path, "run", "steps=2", ranks=1)
+    (tmp_path / "run" / "summary.json").unlink()
+    common = tmp_path / "run" / "checkpoints" / "step_000002" / "common.pt"
+    state = torch.load(common, weights_only=False)
+    del state["extra"]["data"]
+    torch.save(state, common)
+    refused = train(tmp_path, "run", "steps=2", ranks=1, flags=["--resume"], check=False)
+    assert refused.returncode != 0
+    assert re.search(r"error: cannot go on from \S+step_000002: it lacks data, .*start a new run", refused.stderr)
+    assert "KeyError" not in refused.stderr
 
 
 def test_unwritable_output_is_one_clear_error(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[in
                 part,
                 temperature=1.0,
                 vocab_size=loaded.shape.vocab_size,
-            )
+            ).sums
             with torch.no_grad():
                 for parameter in trainer.model.parameters():
                     parameter.copy_(parameter.main_grad)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.changed_job import PROXIMAL_SECONDS
 from tests.training.jobs import metrics, train
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -43,3 +44,22 @@ def test_sequence_level_ratio(tmp_path: Path) -> None:
     assert first["loss"] == pytest.approx(-first["reward"], rel=1e-5)
     assert first["policy/clip_fraction"] == 0
     assert second["loss"] != pytest.approx(-second["reward"], rel=1e-5)
+
+
+def test_truncated_importance_that_has_weight_in_some_steps_only(tmp_path: Path) -> None:
+    """Before and after its schedule the log-probs that it reads are not measured, and not asked for."""
+    (tmp_path / "spec.trace").write_text("rest: grpo(tis=2, w=0.5, start=1, anneal=linear(2)) + grpo()\n")
+    train(tmp_path, "tis", f"spec={tmp_path / 'spec.trace'}", "steps=5", "evaluation.problems=8", ranks=1)
+    weights = [line["route/rest/grpo/weight"] for line in metrics(tmp_path, "tis")]
+    assert (weights[0], weights[-1]) == (0.0, 0.0)
+    assert weights[1] > 0
+
+
+def test_the_pass_before_the_updates_is_training_time(tmp_path: Path) -> None:
+    """Each of the iteration's steps has its share of it."""
+    (tmp_path / "spec.trace").write_text("rest: grpo(tis=2)\n")
+    spec = f"spec={tmp_path / 'spec.trace'}"
+    train(tmp_path, "timed", spec, "steps=4", *OPTIONS[1:], ranks=1, change="slow proximal pass")
+    for line in metrics(tmp_path, "timed"):
+        assert PROXIMAL_SECONDS / 2 < line["perf/train_seconds"] < PROXIMAL_SECONDS
+        assert line["perf/sample_seconds"] < PROXIMAL_SECONDS / 2

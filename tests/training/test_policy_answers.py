@@ -51,16 +51,22 @@ def answers(tp: int) -> tuple[list[dict[str, Any]], str]:
         )
         ((sample,),) = engine.generate([prompt], 1, params, keys=[9])
         short = policy.answer(MESSAGES[:1], max_tokens=3, temperature=0.0)
-    return [asdict(reply) for reply in (*long, *short)], tokenizer.decode(sample.token_ids[:-1])
+        room = shape.max_position - len(tokenizer.encode("\n\n\n", add_special_tokens=False)) - 2
+        full = policy.answer([Message(system="", user="1" * room)], max_tokens=64, temperature=0.0)
+    return [asdict(reply) for reply in (*long, *short, *full)], tokenizer.decode(sample.token_ids[:-1])
 
 
 @pytest.mark.distributed
 def test_the_policy_answers_on_every_rank_alike() -> None:
     first, second = run_distributed(answers, 2, 2)
     assert first == second
-    (sums, filled, _, cut), greedy = first
+    (sums, filled, _, cut, full), greedy = first
     assert sums["text"] == greedy != ""
     assert sums["missing"] is None
     assert (sums["usage"]["requests"], sums["usage"]["prompt_tokens"] > 0) == (1, True)
     assert filled["missing"] == "too_long"
     assert (cut["missing"], cut["text"], cut["usage"]["completion_tokens"]) == ("cut", "", 3)
+    assert cut["note"] == "the answer was cut at task.annotator.max_tokens = 3: raise it"
+    assert (full["missing"], full["usage"]["completion_tokens"]) == ("cut", 2)
+    assert full["note"].startswith("the answer was cut where the policy's context of ")
+    assert "max_tokens" not in full["note"].replace("max_response_tokens", "")

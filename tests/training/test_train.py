@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.training.changed_job import HASH_SEEDS
 from tests.training.jobs import metrics, summary, train
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -83,7 +87,8 @@ def test_run_directory_holds_everything(tp1: Path) -> None:
 def test_summary_says_what_happened(tp1: Path) -> None:
     found = summary(tp1.parent, "tp1")
     assert found["steps"] == STEPS
-    assert found["tensor_parallel"] == 1
+    split = {name: found[f"{name}_parallel"] for name in ("tensor", "pipeline", "context", "data")}
+    assert split == {"tensor": 1, "pipeline": 1, "context": 1, "data": 1}
     assert set(found["routed_fraction"]) == {"error/rkl", "error/grpo", "key/grpo", "rest/grpo"}
     assert found["routed_fraction"]["error/grpo"] == 0.0  # rho is zero while the KL is held
     assert found["teacher_forwards"]["teacher"]["last_step"] == STEPS - 1
@@ -115,6 +120,34 @@ def test_teacher_is_not_run_after_its_weight_is_zero(output: Path) -> None:
         "rest: grpo()\n"
     )
     train(output, "short", f"spec={output / 'short.trace'}", "steps=5", ranks=1)
-    assert [line["teacher_ran"] for line in metrics(output, "short")] == [1, 1, 1, 0, 0][:5]
+    assert [line["teacher_ran"] for line in metrics(output, "short")] == [1, 1, 1, 0, 0]
     found = summary(output, "short")["teacher_forwards"]["teacher"]
     assert found["last_step"] == found["last_step_planned"] == 2
+
+
+def test_ranks_run_two_teachers_in_one_order(output: Path) -> None:
+    """Known failure: the order was that of a set of names, which each process hashes in its own way, so that ranks
+    added up the layers of different teachers."""
+    (output / "two.trace").write_text(
+        "spans error(cap=25%)\n"
+        "teacher by_sibling = self(frozen, sees=diagnosis)\n"
+        "teacher by_feedback = self(sync=1, sees=diagnosis)\n"
+        "error when wrong: rkl(w=0.5, teacher=by_feedback) + grpo()\n"
+        "rest when wrong and len > mean(len, over=batch): fkl(w=0.5, teacher=by_sibling)\n"
+        "rest: grpo()\n"
+    )
+    orders = set()
+    for seed in HASH_SEEDS:
+        command = [sys.executable, "-c", "print(list({'by_sibling', 'by_feedback'}))"]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        orders.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(orders) == 2
+    shared = (f"spec={output / 'two.trace'}", "steps=2")
+    train(output, "two-tp1", *shared, ranks=1)
+    train(output, "two-tp2", *shared, ranks=2, change="other hash seeds")
+    for one, two in zip(metrics(output, "two-tp1"), metrics(output, "two-tp2"), strict=True):
+        assert abs(one["loss"] - two["loss"]) < 1e-5
+        assert one["optim/grad_norm"] == pytest.approx(two["optim/grad_norm"], rel=1e-3)
+        read = [one[key] for key in one if key.endswith(("/rkl/fraction", "/fkl/fraction"))]
+        assert len(read) == 2
+        assert min(read) > 0
