@@ -25,7 +25,9 @@ class Proxy:
         self._upstream = (parts.hostname, parts.port)
         self.faults = deque(faults)
         self.met: list[Fault] = []
-        self.refused: list[str] = []  # calls that are answered with status 500 from now on, each as often as it is there
+        self.refused: list[
+            str
+        ] = []  # calls that are answered with status 500 from now on, each as often as it is there
         self.seen: list[str] = []  # the calls that were made, in order
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"

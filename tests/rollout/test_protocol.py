@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_tokens_asked_about() -> None:
     with pytest.raises(BadAnswer, match="of other tokens"):
         read_scores(content, [4, 6])
     for score in (b"NaN", b"-Infinity", b"null", b'"x"'):
-        with pytest.raises(BadAnswer, match="not finite|lacks"):
+        with pytest.raises(BadAnswer, match=r"not finite|lacks"):
             read_scores(content.replace(b"-2.0", score), [4, 5])
 
 

@@ -91,7 +91,9 @@ def test_a_server_with_older_weights_gets_those_of_now(model, server, tmp_path):
 def test_no_server_is_one_clear_error(model, tmp_path):
     with (
         served(model, tmp_path, ["http://127.0.0.1:9"], server_timeout=2.0) as engine,
-        pytest.raises(RolloutError, match=r"http://127\.0\.0\.1:9 did not answer /health, /server_info and /model_info for 2 s"),
+        pytest.raises(
+            RolloutError, match=r"http://127\.0\.0\.1:9 did not answer /health, /server_info and /model_info for 2 s"
+        ),
     ):
         engine.sync(0)
 

@@ -1,4 +1,4 @@
-"""What may go wrong between sending weights and drawing with them, with real servers: nothing unproved is drawn with."""
+"""What may go wrong between sending weights and drawing with them: nothing unproved is drawn with."""
 
 from __future__ import annotations
 

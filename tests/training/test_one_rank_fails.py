@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.training.jobs import train
+from tests.training.jobs import ROW, own_task, train
 
 pytestmark = pytest.mark.distributed
-ROW = {"question": "34 | +41", "answer": "answer 75"}
-
-
-def own_task(folder: Path, rows: list[str] | None = None, **change: Any) -> str:
-    """An override that makes a task of `rows`, eight good ones where none are given."""
-    (folder / "train.jsonl").write_text("\n".join(rows or [json.dumps(ROW)] * 8) + "\n")
-    (folder / "held_out.jsonl").write_text(f"{json.dumps(ROW)}\n" * 32)
-    splits = {"train": str(folder / "train.jsonl"), "eval": str(folder / "held_out.jsonl")}
-    task = {
-        "data": {"kind": "files", "shuffle": False, "splits": splits},
-        "prompt": {"template": "{question} =\n"},
-        "verifier": {"kind": "exact"},
-    }
-    return f"task={json.dumps(task | change)}"
 
 
 def failed(folder: Path, task: str, *overrides: str, code: int = 1) -> str:
