@@ -32,7 +32,7 @@ class DataPosition:
 
     def restored(self, state: Mapping[str, Any], iteration: int, prompts: int) -> DataPosition:
         """The position that goes on from `state`. Raises CheckpointError when problems or their order are others."""
-        before = state["identity"]
+        before = state.get("identity", {})
         changed = [name for name in {**before, **self.identity} if before.get(name) != self.identity.get(name)]
         if changed:
             raise CheckpointError(
