@@ -81,11 +81,10 @@ class ManagedProcess:
             self.process.wait()
 
     def stop(self) -> None:
-        """SIGTERM, time to end, then SIGKILL to what is left of the group."""
+        """SIGTERM, time to end what it started in its own order, then SIGKILL to what is left of the group."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=_STOP_SECONDS)
         self.kill()

@@ -36,18 +36,18 @@ def agreed(compute: Callable[[], T]) -> T:
 
 def told_by_first(compute: Callable[[], T]) -> T:
     """What `compute` gives on the first rank of those that hold one copy of the model (tp x pp), on every rank of them;
-    its TraceError too.
+    its TraceError or OSError too.
 
     Collective: a broadcast of an object over tp x pp.
     """
     group = parallel_state.get_model_parallel_group()
     if dist.get_world_size(group) == 1:
         return compute()
-    told: list[tuple[T | None, TraceError | None]] = [(None, None)]
+    told: list[tuple[T | None, TraceError | OSError | None]] = [(None, None)]
     if dist.get_rank(group) == 0:
         try:
             told = [(compute(), None)]
-        except TraceError as error:
+        except (TraceError, OSError) as error:
             told = [(None, error)]
     dist.broadcast_object_list(told, group=group, group_src=0)
     value, failure = told[0]

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["reset", "reset after the request", "half an answer", "garbage", "no answer"]
+Fault = Literal["reset", "reset after the request", "half an answer", "garbage", "another encoding", "no answer"]
 _GARBAGE = b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\nconnection: close\r\n\r\n{"output_ids":'
+_ENCODED = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
 _REFUSED = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"
+_SAID = {"garbage": _GARBAGE, "another encoding": _ENCODED}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -81,8 +83,8 @@ class Proxy:
                 if fault and fault[0] == "half an answer":
                     client.sendall(data[: len(data) // 2])
                     break
-                if fault and fault[0] == "garbage":
-                    client.sendall(_GARBAGE)
+                if fault and fault[0] in _SAID:
+                    client.sendall(_SAID[fault[0]])
                     break
                 client.sendall(data)
         with contextlib.suppress(OSError):

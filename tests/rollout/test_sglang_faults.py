@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sglang
 
 
 def test_broken_connections_and_answers_are_asked_again(model, server, tmp_path):
-    faults = ("reset", "reset after the request", "half an answer", "garbage") * 4
+    faults = ("reset", "reset after the request", "half an answer", "garbage", "another encoding") * 3
     with Proxy(server.url) as proxy, served(model, tmp_path, [proxy.url]) as engine:
         engine.sync(0)
         proxy.faults.extend(faults)

@@ -15,6 +15,7 @@ from megatron_bridge.rollout import probe, protocol
 from megatron_bridge.rollout.engine import RolloutError
 from megatron_bridge.rollout.launcher import KEY_VARIABLE, free_port
 from megatron_bridge.rollout.servers import State
+from megatron_bridge.rollout.settings import LaunchSettings
 from tests.rollout.proxy import Proxy
 from tests.rollout.rig import KEYS, PROMPTS, SHORT, N, change, check_whole, gaps, served
 
@@ -111,30 +112,34 @@ def test_a_server_of_another_kind_is_told_at_once(model, tmp_path):
         process.wait()
 
 
-def test_a_started_server_asks_for_a_key_and_ends_in_order(model, tmp_path, monkeypatch):
-    """Nobody else on the machine may send it pickles. The key is in no command line and no log."""
+def test_started_servers_ask_for_a_key_and_end_in_order(model, tmp_path, monkeypatch):
+    """Nobody else on the machine may send them pickles. The key is in no command line and no log."""
     monkeypatch.setenv("ROLLOUT_KEY", "wrong")
-    with served(model, tmp_path, []) as engine:
+    with served(model, tmp_path, [], launch=LaunchSettings(servers=2)) as engine:
         engine.sync(0)
-        check_whole(engine.start(PROMPTS, 1, SHORT, keys=KEYS).result(), SHORT, n=1)
-        (found,) = engine._client.pool.servers
-        (process,) = engine._watch._process_of.values()
-        for path in ("/update_weights_from_tensor", "/generate", "/update_weight_version", "/abort_request"):
-            assert httpx.post(f"{found.url}{path}", json={}, trust_env=False).status_code == 401
+        check_whole(engine.start(PROMPTS, N, SHORT, keys=KEYS).result(), SHORT)
+        one, other = engine._client.pool.servers
+        processes = list(engine._watch._process_of.values())
+        (key,) = {process.key for process in processes}
+        for server in (one, other):
+            for path in ("/update_weights_from_tensor", "/generate", "/update_weight_version", "/abort_request"):
+                assert httpx.post(f"{server.url}{path}", json={}, trust_env=False).status_code == 401
+        assert httpx.post(f"{engine._client.pool.router.url}/generate", json={}, trust_env=False).status_code == 401
         with (
-            served(model, tmp_path / "no", [found.url], api_key_env="ROLLOUT_KEY") as stranger,
+            served(model, tmp_path / "no", [one.url], api_key_env="ROLLOUT_KEY") as stranger,
             pytest.raises(RolloutError, match=r"refuses /server_info \(401\): name .* in rollout.api_key_env"),
         ):
             stranger.sync(0)
-        monkeypatch.setenv("ROLLOUT_KEY", process.key)
-        with served(model, tmp_path / "yes", [found.url], api_key_env="ROLLOUT_KEY") as friend:
+        monkeypatch.setenv("ROLLOUT_KEY", key)
+        with served(model, tmp_path / "yes", [one.url], api_key_env="ROLLOUT_KEY") as friend:
             friend.sync(0)
-        family = [psutil.Process(process.process.pid), *psutil.Process(process.process.pid).children(recursive=True)]
-        assert family[0].environ()[KEY_VARIABLE] == process.key
-        assert not any(process.key in argument for one in family for argument in one.cmdline())
+        leaders = [psutil.Process(process.process.pid) for process in processes]
+        family = [*leaders, *(child for leader in leaders for child in leader.children(recursive=True))]
+        assert all(leader.environ()[KEY_VARIABLE] == key for leader in leaders)
+        assert not any(key in argument for one in family for argument in one.cmdline())
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     written = [path.read_text(errors="replace") for path in Path(tmp_path).rglob("*") if path.is_file()]
-    assert written
-    assert not any(process.key in text for text in written)
-    assert "SIGTERM received" in process.log.read_text()
+    assert len(written) >= 3
+    assert not any(key in text for text in written)
+    assert all("SIGTERM received" in process.log.read_text() for process in processes if not process.only_one)

@@ -74,7 +74,7 @@ def test_spans_of_the_policy_are_trained_on(tmp_path: Path, engine: str) -> None
         "save_rollouts_every=1",
     ]
     if engine == "sglang":
-        overrides += ["rollout.engine=sglang", "rollout.launch.arguments=[--context-length, '1800']"]
+        overrides += ["rollout.engine=sglang", "rollout.launch.arguments=[--context-length, '1200']"]
     train(tmp_path, "run", *overrides, task, ranks=2)
     (line,) = metrics(tmp_path, "run")
     assert line["annotator/requests"] == (16 if engine == "embedded" else 8)
