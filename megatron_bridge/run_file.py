@@ -87,7 +87,10 @@ class CheckpointSettings(Strict):
 
 
 class RunFile(Strict):
-    """One training run. `steps` are optimizer steps; each iteration of rollouts serves `minibatches` of them."""
+    """One training run. `steps` are optimizer steps; each iteration of rollouts serves `minibatches` of them.
+
+    pack_tokens: the most tokens of a packed micro-batch; None: micro-batches hold `micro_batch` padded sequences.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     spec: str
@@ -97,6 +100,7 @@ class RunFile(Strict):
     steps: Positive
     minibatches: Positive = 1
     micro_batch: Positive = 8
+    pack_tokens: Positive | None = None
     output: str = "runs"
     save_rollouts_every: Positive = 10
     rollout: RolloutSettings = RolloutSettings()
@@ -249,7 +253,7 @@ def _size_problems(file: RunFile) -> Iterator[_Problem]:
             f"x {file.layout.dp} data-parallel ranks; make it a multiple of {file.minibatches * file.layout.dp}",
             cut,
         )
-    elif (rows // (file.minibatches * file.layout.dp)) % file.micro_batch:
+    elif file.pack_tokens is None and (rows // (file.minibatches * file.layout.dp)) % file.micro_batch:
         share = rows // (file.minibatches * file.layout.dp)
         yield _Problem(
             "micro_batch",

@@ -285,11 +285,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanLabel:
-    """A label the annotator may emit; `cap` is the largest fraction of a response's tokens it may take."""
+    """A label the annotator may emit; `cap` is the largest fraction of a response's tokens it may take.
+
+    `cap_in_percent`: it is written with a `%`.
+    """
 
     name: str
     cap: float | None
     place: Place
+    cap_in_percent: bool = False
 
 
 class EstimatorKind(Enum):

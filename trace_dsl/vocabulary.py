@@ -248,7 +248,8 @@ _ELSEWHERE = {
     "high": "epsilon_high clip_ratio_high cliprange_high epsilon eps eps_high eps_clip_high clip_higher",
     "dual": "clip_ratio_c delta dual_clip",
     "tis": "tis_cap tis_imp_ratio_cap vllm_importance_sampling_cap",
-    "w": "weight coef coeff kl_coef kl_coeff scale_factor loss_weight lambda lmbda",
+    "w": "weight coef coeff kl_coef kl_coeff scale_factor loss_weight lambda",
+    "topk": "top top_k",
     "per": "loss_type loss_agg_mode reduction denominator",
     "a": "alpha beta",
     "beta": "alpha lmbda",
@@ -256,7 +257,6 @@ _ELSEWHERE = {
     "temperature": "temp tau",
     "token": "token-mean token_mean tokens dapo bnpo",
     "sequence": "seq-mean-token-mean sequence-mean sequence_mean seq response sample",
-    "const(n)": "dr_grpo seq-mean-token-sum-norm seq-mean-token-sum constant",
     "row": "sequence response rollout sample completion",
     "group": "prompt grpo",
     "loo": "rloo leave_one_out",
@@ -273,12 +273,14 @@ _ELSEWHERE = {
     "ema": "rate ema_rate tau ref_model_mixup_alpha",
     "path": "name model_name model_name_or_path",
     "anneal": "decay shape",
+    "cos": "cosine cosine_annealing",
+    "exp": "exponential",
     "floor": "end_value final min_weight",
-    "step": "global_step iteration epoch training_step",
+    "step": "global_step iteration training_step",
     "pos": "position index token_index",
     "len": "length response_length num_tokens",
     "A": "advantage advantages adv",
-    "reward": "score rewards return",
+    "reward": "score scores rewards return",
     "logp": "logprob log_prob logprobs log_probs student_logp",
     "old_logp": "old_logprob old_log_prob rollout_logp",
     "ratio": "importance_ratio importance_weight",
@@ -287,31 +289,66 @@ _ELSEWHERE = {
     "log": "ln",
     "where": "cond ifelse if_else",
 }
-_MEANT: dict[str, tuple[str, ...]] = {}
+# Every word of the language, wherever it stands.
+_WORDS = frozenset({*SIGNALS, *FUNCTIONS, *LOSSES, *STATEMENTS, *SOURCES, *ESTIMATORS, NO_LOSS, ROWS, "true", "false"})
+_WORDS |= {word for words in ARGUMENT_WORDS.values() for word in words}
+_WORDS |= {word for info in LOSSES.values() for word in info.arguments}
+# The words here that each of those words may stand for.
+MEANT_ELSEWHERE: dict[str, tuple[str, ...]] = {}
 for _word, _others in _ELSEWHERE.items():
     for _other in _others.split():
-        _MEANT[_other] = (*_MEANT.get(_other, ()), _word)
+        MEANT_ELSEWHERE[_other] = (*MEANT_ELSEWHERE.get(_other, ()), _word)
 
 
 def word_of_elsewhere(word: str, known: Container[str]) -> str | None:
     """The known word that says what `word` says in other systems; None when it says nothing there."""
-    return next((meant for meant in _MEANT.get(word.lower(), ()) if meant in known), None)
+    return next((meant for meant in words_of_elsewhere(word) if meant in known), None)
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` most likely means, or None when nothing is near."""
+def words_of_elsewhere(word: str) -> tuple[str, ...]:
+    """The words here that say what `word` says in other systems."""
+    return MEANT_ELSEWHERE.get(word.lower(), ())
+
+
+def closest(word: str, known: Iterable[str], *, own: Iterable[str] = ()) -> str | None:
+    """The known word that `word` most likely means, or None when nothing is near.
+
+    `own` are words that the spec declares itself: one that looks alike is meant before a word of the language. A word
+    that means something in another place or system is no slip of the pen: only what looks nearly the same stands near
+    it.
+    """
     if len(word) > LONGEST_WORD:
         return None
-    choices = sorted({choice for choice in known if len(choice) <= LONGEST_WORD})
+    declared = _of_readable_length(own)
+    choices = sorted({*_of_readable_length(known), *declared})
+    alike = _same_letters(word, declared) or _nearest(word, declared, _ALIKE) or _same_letters(word, choices)
+    if alike is not None:
+        return alike
     meant = word_of_elsewhere(word, choices)
     if meant is not None:
         return meant
-    exact = [choice for choice in choices if choice.lower() == word.lower()]
-    if exact:
-        return exact[0]
+    return _nearest(word, choices, _SAME if word.lower() in MEANT_ELSEWHERE or word.lower() in _WORDS else _NEAR)
+
+
+# How much of two words has to be the same, from 0 to 1: of a word that means nothing, of one that the spec may have
+# declared, and of one that means something in another place.
+_NEAR, _ALIKE, _SAME = 0.66, 0.8, 0.87
+
+
+def _of_readable_length(words: Iterable[str]) -> list[str]:
+    return sorted({word for word in words if len(word) <= LONGEST_WORD})
+
+
+def _same_letters(word: str, choices: Iterable[str]) -> str | None:
+    return next((choice for choice in choices if choice.lower() == word.lower()), None)
+
+
+def _nearest(word: str, choices: list[str], cutoff: float) -> str | None:
+    if not choices:
+        return None
     import difflib  # needed for mistakes alone
 
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=cutoff)
     return near[0] if near else None
 
 
@@ -338,14 +375,15 @@ class Suggestion:
             return f"did you mean `{self.near}`?"
         if 0 < len(self.known) <= MAX_LISTED:
             return f"known here: {', '.join(self.known)}"
-        return ""
+        return "check its spelling" if self.known else ""
 
     def at(self, place: Place) -> Replacement | None:
         """The suggestion as a change of the word that stands at a place; None when nothing is near."""
         return None if self.near is None else Replacement(place=place, text=self.near)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> Suggestion:
-    """What `word` most likely means of the words that are known."""
-    choices = tuple(dict.fromkeys(known))
-    return Suggestion(near=closest(word, choices), known=choices)
+def did_you_mean(word: str, known: Iterable[str], *, own: Iterable[str] = ()) -> Suggestion:
+    """What `word` most likely means of the words that are known, those that the spec declares itself among them."""
+    declared = tuple(own)
+    choices = tuple(dict.fromkeys((*declared, *known)))
+    return Suggestion(near=closest(word, choices, own=declared), known=choices)

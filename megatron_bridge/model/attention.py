@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.inference.contexts import StaticInferenceContext
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.module import MegatronModule
@@ -43,19 +44,40 @@ class SdpaAttention(MegatronModule):
         key_sbgd: torch.Tensor,
         value_sbgd: torch.Tensor,
         attention_mask: torch.Tensor | None,
+        packed_seq_params: PackedSeqParams | None = None,
         **_kwargs: Any,
     ) -> torch.Tensor:
-        """[s, b, n * d]. Raises ValueError for an explicit mask: the mask is always causal."""
+        """[s, b, n * d]; packed sequences come, as Megatron hands them over, without b, and each sees itself alone.
+
+        Raises ValueError for an explicit mask: the mask is always causal. Collectives: two all-gathers over cp.
+        """
         if attention_mask is not None:
             raise ValueError("attention_mask is given, but the mask is always causal: pass None")
+        if packed_seq_params is None:
+            return self._attend(query_sbnd, *self._of_all_ranks(key_sbgd, value_sbgd))
+        query_sbnd = query_sbnd[:, None]
+        keys, values = self._of_all_ranks(key_sbgd[:, None], value_sbgd[:, None])
+        lengths = (packed_seq_params.cu_seqlens_q.diff() // len(keys)).tolist()
+        parts = zip(query_sbnd.split(lengths), keys.split(lengths, dim=1), values.split(lengths, dim=1), strict=True)
+        return torch.cat([self._attend(*part) for part in parts])
+
+    def _of_all_ranks(self, *mine: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Each [s, b, g, d] as [cp, s, b, g, d]."""
+        if self.config.context_parallel_size == 1:
+            return tuple(x[None] for x in mine)
         group = self.cp_group
-        if group is None or group.size() == 1:
-            return causal_attention(query_sbnd, key_sbgd, value_sbgd, scale=self.softmax_scale)
-        keys, values = (gather_from_sequence_parallel_region(x, group=group) for x in (key_sbgd, value_sbgd))
-        length = len(keys)
-        places = [places_of_rank(length, rank, group.size()) for rank in range(group.size())]
-        mask_sS = places[group.rank()][:, None] >= torch.cat(places)[None]
-        return causal_attention(query_sbnd, keys, values, scale=self.softmax_scale, mask_sS=mask_sS.to(keys.device))
+        return tuple(
+            gather_from_sequence_parallel_region(x, group=group).unflatten(0, (group.size(), -1)) for x in mine
+        )
+
+    def _attend(self, query_sbnd: torch.Tensor, key_csbgd: torch.Tensor, value_csbgd: torch.Tensor) -> torch.Tensor:
+        """This rank's places of sequences to those of all ranks c."""
+        ranks, mask_sS = len(key_csbgd), None
+        keys, values = key_csbgd.flatten(0, 1), value_csbgd.flatten(0, 1)
+        if ranks > 1:
+            places = [places_of_rank(len(keys), rank, ranks) for rank in range(ranks)]
+            mask_sS = (places[self.cp_group.rank()][:, None] >= torch.cat(places)[None]).to(keys.device)
+        return causal_attention(query_sbnd, keys, values, scale=self.softmax_scale, mask_sS=mask_sS)
 
 
 def places_of_rank(length: int, rank: int, cp: int) -> torch.Tensor:

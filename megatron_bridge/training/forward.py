@@ -18,6 +18,14 @@ from megatron_bridge.model.gpt import bare
 from megatron_bridge.training.microbatch import Sequences
 
 
+def hidden_states(network: torch.nn.Module, sequences: Sequences) -> Tensor:
+    """[s, b, H] on the last stage; before it, what the next stage reads."""
+    hidden_sbH: Tensor = network(
+        sequences.ids_bs, sequences.positions_bs, None, packed_seq_params=sequences.packed, return_hidden=True
+    )
+    return hidden_sbH
+
+
 def predictors(model: torch.nn.Module, hidden_sbH: Tensor, sequences: Sequences) -> Tensor:
     """[t, H]: the hidden states that predict the response tokens `sequences.here_t`, on the last stage.
 
@@ -63,7 +71,7 @@ def hidden_rows(model: torch.nn.Module, batches: Sequence[Sequences]) -> list[Te
 
     def step(waiting: Iterator[Sequences], network: torch.nn.Module) -> tuple[Tensor, Callable[..., Tensor]]:
         sequences = next(waiting)
-        hidden_sbH = network(sequences.ids_bs, sequences.positions_bs, None, return_hidden=True)
+        hidden_sbH = hidden_states(network, sequences)
 
         def rows(hidden_sbH: Tensor, **_kwargs: Any) -> Tensor:
             return predictors(network, hidden_sbH, sequences)

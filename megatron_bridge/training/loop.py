@@ -73,6 +73,7 @@ class Loop:
             cp_rank=parallel_state.get_context_parallel_rank(),
             cp=parallel_state.get_context_parallel_world_size(),
             multiple=self._run.layout.layout.sequence_multiple,
+            pack_tokens=self._run.pack_tokens,
         )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
         self._sampler = Sampler(loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens)

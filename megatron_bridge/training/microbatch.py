@@ -6,10 +6,11 @@ meant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
 from megatron_bridge.model.attention import places_of_rank
@@ -19,11 +20,14 @@ from trace_dsl.lowering import FusedRouting
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sequences:
-    """Prompts with responses, right-padded; the part of them that this rank holds, and the response tokens it predicts.
+    """Prompts with responses, right-padded or packed; the part of them that this rank holds, and the response tokens it
+    predicts.
 
     ids_bs: int64 token ids at places_s, the same places of every sequence (all of them without context parallelism).
     here_t: int64, which of the T response tokens are predicted on this rank; at_t, row_t: the hidden state at
     ids_bs[row_t, at_t] predicts token here_t.
+    packed: where the sequences stand one behind the other in a single row (b 1): their lengths, as Megatron tells its
+    attention; places_s then begins again at each of them.
     """
 
     ids_bs: Tensor
@@ -31,6 +35,7 @@ class Sequences:
     here_t: Tensor
     at_t: Tensor
     row_t: Tensor
+    packed: PackedSeqParams | None = None
 
     @property
     def positions_bs(self) -> Tensor:
@@ -75,6 +80,7 @@ class Share:
     """This rank's part in training: data-parallel rank of so many, context-parallel rank of so many.
 
     multiple: what the padded length of sequences is a multiple of.
+    pack_tokens: micro-batches are packed, with at most so many tokens; None: they are padded.
     """
 
     dp_rank: int = 0
@@ -82,14 +88,28 @@ class Share:
     cp_rank: int = 0
     cp: int = 1
     multiple: int = 1
+    pack_tokens: int | None = None
+
+    def padded(self, length: int) -> int:
+        """The places that a sequence of `length` tokens is given."""
+        return -(-length // self.multiple) * self.multiple
 
 
-def pack(
+def join(
     prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device, share: Share
 ) -> Sequences:
     """Join each prompt with its response. The first response token is predicted at the prompt's last place."""
+    if share.pack_tokens is None:
+        return _padded(prompts, responses, device, share)
+    return _packed(prompts, responses, device, share)
+
+
+def _padded(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device, share: Share
+) -> Sequences:
+    """Side by side, each as long as the longest."""
     lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    padded = -(-max(lengths) // share.multiple) * share.multiple
+    padded = share.padded(max(lengths))
     ids_bs = torch.zeros(len(prompts), padded, dtype=torch.int64)
     place, row = [], []
     for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
@@ -110,6 +130,41 @@ def pack(
     )
 
 
+def _packed(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device, share: Share
+) -> Sequences:
+    """One behind the other; each is padded by itself to what the layout can cut."""
+    ids, places, at, lengths, held = [], [], [], [], 0
+    for prompt, response in zip(prompts, responses, strict=True):
+        tokens = torch.tensor([*prompt, *response], dtype=torch.int64)
+        length = share.padded(len(tokens))
+        places_s = places_of_rank(length, share.cp_rank, share.cp)
+        ids.append(torch.nn.functional.pad(tokens, (0, length - len(tokens)))[places_s])
+        at_place = torch.full((length,), -1)
+        at_place[places_s] = held + torch.arange(len(places_s))
+        at.append(at_place[torch.arange(len(response)) + len(prompt) - 1])
+        places.append(places_s)
+        lengths.append(length)
+        held += len(places_s)
+    at_T = torch.cat(at)
+    here_t = (at_T >= 0).nonzero()[:, 0]
+    begins = torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
+    return Sequences(
+        ids_bs=torch.cat(ids)[None].to(device),
+        places_s=torch.cat(places).to(device),
+        here_t=here_t.to(device),
+        at_t=at_T[here_t].to(device),
+        row_t=torch.zeros_like(here_t, device=device),
+        packed=PackedSeqParams(
+            qkv_format="thd",
+            cu_seqlens_q=begins,
+            cu_seqlens_kv=begins,
+            max_seqlen_q=max(lengths),
+            max_seqlen_kv=max(lengths),
+        ),
+    )
+
+
 def cut(
     rollouts: Sequence[Rollout],
     routing: FusedRouting,
@@ -120,7 +175,8 @@ def cut(
     device: torch.device,
     version: int | None = None,
 ) -> list[MicroBatch]:
-    """This data-parallel rank's micro-batches of `micro_batch` sequences, like lengths together to pad little.
+    """This data-parallel rank's micro-batches: `micro_batch` sequences each, like lengths together to pad little, or,
+    where `part.pack_tokens` is given, as many as that holds.
 
     `routing` and `proximal_logp_T` cover the response tokens of all `rollouts`, in order. The weights hold the global
     denominators already, so any cut adds up to the same loss and gradient. Micro-batches hold whole responses; their
@@ -131,13 +187,12 @@ def cut(
     for rollout in rollouts:
         starts.append(total)
         total += len(rollout.token_ids)
-    rows = sorted(
-        share(len(rollouts), part.dp_rank, part.dp),
-        key=lambda r: len(rollouts[r].prompt_ids) + len(rollouts[r].token_ids),
-    )
+    lengths = {
+        row: len(rollouts[row].prompt_ids) + len(rollouts[row].token_ids)
+        for row in share(len(rollouts), part.dp_rank, part.dp)
+    }
     batches = []
-    for begin in range(0, len(rows), micro_batch):
-        chosen = rows[begin : begin + micro_batch]
+    for chosen in _of_equal_count(lengths, micro_batch) if part.pack_tokens is None else _of_few_tokens(lengths, part):
         members = tuple(rollouts[r] for r in chosen)
         tokens = torch.cat([torch.arange(len(rollouts[r].token_ids)) + starts[r] for r in chosen])
         target = [token for m in members for token in m.token_ids]
@@ -147,7 +202,7 @@ def cut(
             MicroBatch(
                 rollouts=members,
                 place_T=tokens,
-                sequences=pack([m.prompt_ids for m in members], [m.token_ids for m in members], device, part),
+                sequences=join([m.prompt_ids for m in members], [m.token_ids for m in members], device, part),
                 row_T=torch.tensor(
                     [row for row, m in enumerate(members) for _ in m.token_ids], dtype=torch.int64, device=device
                 ),
@@ -159,3 +214,27 @@ def cut(
             )
         )
     return batches
+
+
+def _of_equal_count(lengths: Mapping[int, int], count: int) -> list[list[int]]:
+    """The rows, `count` at a time, short ones first."""
+    rows = sorted(lengths, key=lengths.__getitem__)
+    return [rows[begin : begin + count] for begin in range(0, len(rows), count)]
+
+
+def _of_few_tokens(lengths: Mapping[int, int], part: Share) -> list[list[int]]:
+    """The rows in packs of at most `part.pack_tokens` tokens: the longest first, each into the first pack with room for
+    it. A row that is longer than that is a pack by itself."""
+    assert part.pack_tokens is not None
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(lengths, key=lengths.__getitem__, reverse=True):
+        length = part.padded(lengths[row])
+        pack = next((number for number, left in enumerate(room) if left >= length), None)
+        if pack is None:
+            packs.append([row])
+            room.append(part.pack_tokens - length)
+        else:
+            packs[pack].append(row)
+            room[pack] -= length
+    return packs

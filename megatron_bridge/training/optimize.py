@@ -27,7 +27,7 @@ from megatron_bridge.device import training_device
 from megatron_bridge.losses import RoutedLoss, routed_linear_loss
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.run_file import OptimizerSettings
-from megatron_bridge.training.forward import predictors, run_schedule
+from megatron_bridge.training.forward import hidden_states, predictors, run_schedule
 from megatron_bridge.training.microbatch import MicroBatch, Share
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherRows
 
@@ -157,7 +157,7 @@ def accumulate_gradients(
     def forward_step(waiting: Iterator[_Item], network: torch.nn.Module) -> tuple[Tensor, Any]:
         item = next(waiting)
         sequences = item.batch.sequences
-        hidden_sbH = network(sequences.ids_bs, sequences.positions_bs, None, return_hidden=True)
+        hidden_sbH = hidden_states(network, sequences)
 
         def loss_function(hidden_sbH: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             here = item.batch.take(sequences.here_t)

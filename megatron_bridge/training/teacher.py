@@ -23,7 +23,7 @@ from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.forward import hidden_rows
-from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, pack
+from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, join
 from trace_dsl.model import Ema, Frozen, SelfTeacher, Sync, Teacher
 from trace_dsl.plan import Plan
 
@@ -155,7 +155,7 @@ class SelfTeacherModel:
         # wanted tokens by their number among the responses of the members
         number_T = in_members.long().cumsum(0) - 1
         return _Read(
-            sequences=pack(prompts, [m.token_ids for m in members], micro_batch.target_T.device, part),
+            sequences=join(prompts, [m.token_ids for m in members], micro_batch.target_T.device, part),
             number_R=number_T[token_R],
             tokens=int(in_members.sum()),
             cp=part.cp,

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.language import facts
 from trace_dsl.lint import lint_text, parse_spec
 
+SOLUTION = "teacher = self(sync=1, sees=solution)"
+_ARGUMENT = re.compile(r"\w+=(?:\([^()]*\)|[\w.%-]+(?:\([^()]*\))?)")
+
 
 def assert_mended(text: str, fix: str, mended: str) -> None:
-    """The errors of `text` say `fix`, and `mended`, where it is written, has none and lints no worse."""
+    """The errors of `text` say `fix`; `mended`, where what it says stands, is without a finding.
+
+    Of arguments that a fix offers as a choice one stands there.
+    """
     fixes = [found.fix for found in parse_spec(text)[1]]
     assert any(fix in one for one in fixes), fixes
-    assert [found.message for found in lint_text(mended).errors] == []
+    offered = _ARGUMENT.findall(fix)
+    stands = [argument in mended for argument in offered]
+    assert (any(stands) or not offered) if " or " in fix else all(stands)
+    assert [found.message for found in lint_text(mended).diagnostics if found.rule != "no-default-route"] == []
 
 
 @pytest.mark.parametrize(
@@ -57,7 +68,7 @@ def assert_mended(text: str, fix: str, mended: str) -> None:
         ("spans key(25%)\nkey: none\nrest: grpo()", "key(cap=25%)", "spans key(cap=25%)\nkey: none\nrest: grpo()"),
         ("spans key(0.25)\nkey: none\nrest: grpo()", "key(cap=25%)", "spans key(cap=25%)\nkey: none\nrest: grpo()"),
         ("teacher = self(10)\nrest: rkl()", "self(sync=10)", "teacher = self(sync=10)\nrest: rkl()"),
-        ("teacher = self(sync=1, solution)\nrest: grpo()", "self(sees=solution)", "rest: grpo()"),
+        ("teacher = self(sync=1, solution)\nrest: grpo()", "self(sees=solution)", f"{SOLUTION}\nrest: rkl(anneal=cos)"),
         ("advantage = group(none)\nrest: grpo()", "group(scale=none)", "advantage = group(scale=none)\nrest: grpo()"),
     ],
 )
@@ -90,18 +101,44 @@ def test_an_argument_that_is_given_is_never_offered(text: str) -> None:
         (
             "teacher = self(sync=1, sees=feedback+solution)\nrest: grpo()",
             "sees=feedback or sees=solution",
-            "rest: none",
+            f"{SOLUTION}\nrest: rkl(anneal=cos)",
         ),
         (
             "teacher = self(sync=1, sees=[feedback, solution])\nrest: none",
             "sees=feedback or sees=solution",
-            "rest: none",
+            f"{SOLUTION}\nrest: rkl(anneal=cos)",
         ),
         ("teacher = self(frozen=true)\nrest: rkl()", "`frozen` without", "teacher = self(frozen)\nrest: rkl()"),
         ("teacher = self(frozen=frozen)\nrest: rkl()", "`frozen` without", "teacher = self(frozen)\nrest: rkl()"),
         ("teacher = self(frozen=false)\nrest: rkl()", "sync=10", "teacher = self(sync=10)\nrest: rkl()"),
         ("rest: grpo(clip=20)", "write clip=20%", "rest: grpo(clip=20%)"),
         ("rest: grpo(clip=(20, 28))", "clip=(20%, 28%)", "rest: grpo(clip=(20%, 28%))"),
+        ("rest: grpo(clip=(20, 0.28))", "clip=(20%, 0.28)", "rest: grpo(clip=(20%, 0.28))"),
+        ("let k = 20\nrest: grpo(clip=(k, 28))", "clip=(20%, 28%)", "rest: grpo(clip=(20%, 28%))"),
+        ("rest: grpo(clip=(300%, 28%))", "write clip=(0.2, 0.28)", "rest: grpo(clip=(0.2, 0.28))"),
+        ("rest: cispo(0.28)", "name it: cispo(high=0.28)", "rest: cispo(high=0.28)"),
+        ("rest: grpo(w=schedule(0.5, 0.1))", "schedule(warmup=10%)", "rest: grpo(w=schedule(0.5, warmup=10%))"),
+        ("rest: nll(w=0.5, floor=0.1)", "add anneal=cos", "rest: nll(w=0.5, anneal=cos, floor=0.1)"),
+        (
+            "rest: nll(w=schedule(1, ramp=10, floor=0.2))",
+            "add anneal=cos",
+            "rest: nll(w=schedule(1, ramp=10, anneal=cos, floor=0.2))",
+        ),
+        ('rest: nll(anneal="linear(30)")', "drop the quotes: linear(30)", "rest: nll(anneal=linear(30))"),
+        ("rest: nll(anneal='cosine')", "write `cos`", "rest: nll(anneal=cos)"),
+        ("rest: nll(anneal='linear(30)')", "write `linear(30)`", "rest: nll(anneal=linear(30))"),
+        ("rest: nll(per='const(4096)')", "write `const(4096)`", "rest: nll(per=const(4096))"),
+        ("let Advantage = A*2\nrest: nll(w=advantage)", "`Advantage`", "let Advantage = A*2\nrest: nll(w=Advantage)"),
+        ("let scores = reward\nrest: nll(w=score)", "`scores`", "let scores = reward\nrest: nll(w=scores)"),
+        ("rest: jsd(lmbda=0.5)", "`beta`", "rest: jsd(beta=0.5, anneal=cos)"),
+        ("rest: grpo() - entropy(w=0.01)", "write `+ entropy(w=0.01)`", "rest: grpo() + entropy(w=0.01)"),
+        ("rest: grpo() - k3(w=1e-3)", "write `+ k3(w=1e-3)`", "rest: grpo() + k3(w=1e-3)"),
+        ("rest: - entropy(w=0.01)", "write `entropy(w=0.01)`", "rest: entropy(w=0.01)"),
+        ("key and has(sibling): nll()", "write `key when has(sibling)`", "key when has(sibling): nll()"),
+        ("key and entropy > 3: nll()", "write `key when entropy > 3`", "key when entropy > 3: nll()"),
+        ("teacher = self(ema=1.5)\nrest: rkl()", "such as ema=0.01", "teacher = self(ema=0.01)\nrest: rkl()"),
+        ("spans key(cap=0)\nkey: nll()\nrest: none", "such as 25%", "spans key(cap=25%)\nkey: nll()\nrest: none"),
+        ("rest: rkl(temperature=0)", "write a number above 0", "rest: rkl(temperature=1, anneal=cos)"),
         ("rest: grpo(tis=True)", "write tis=2", "rest: grpo(tis=2)"),
         (
             "rest: grpo(beta=0.04)",
@@ -111,7 +148,10 @@ def test_an_argument_that_is_given_is_never_offered(text: str) -> None:
         ("rest when is_correct == True: grpo()", "write `correct`", "rest when correct: grpo()"),
         ("rest when 0 == passed: grpo()", "write `not correct`", "rest when not correct: grpo()"),
         ("rest when pos > 50%: grpo()", "pos > 0.5*len", "rest when pos > 0.5*len: grpo()"),
-        ("rest when pos > 120%: grpo()", "such as 1.2", "rest: grpo()"),
+        ("rest when pos > 120%: grpo()", "such as 1.2", "rest when pos > 1.2: grpo()"),
+        ("rest when step == 50%: none", "step == 2; a share compares by <", "rest when step == 2: none\nrest: grpo()"),
+        ("rest when pos != 10%: grpo()", "pos != 2", "rest when pos != 2: grpo()"),
+        ("rest when group_size == 50%: grpo()", "group_size == 4", "rest when group_size == 4: grpo()"),
         ("rest when 80% < len: none", "quantile(len, 80%", "rest when len > quantile(len, 80%, over=batch): grpo()"),
         ("rest when turn < 10%: none", "0.1*max(turn", "rest when turn < 0.1*max(turn, over=row): grpo()"),
         ("rest when group_size > 10%: none", "group_size > 4", "rest when group_size > 4: grpo()"),
@@ -122,9 +162,9 @@ def test_an_argument_that_is_given_is_never_offered(text: str) -> None:
             "rest when entropy < quantile(entropy, 20%, over=batch): grpo()",
         ),
         ("key and correct: nll()", "write `key when correct`", "key when correct: nll()\nrest: none"),
-        ("key + not correct: nll()", "write `key when not ...`", "key when not correct: nll()\nrest: none"),
+        ("key + not correct: nll()", "write `key when not correct`", "key when not correct: nll()\nrest: none"),
         ("key | correct: nll()", "write `key when correct: ...`", "key when correct: nll()\nrest: none"),
-        ("wrong: none", "write `rest when wrong: ...`", "spans wrong\nwrong: none\nrest: grpo()"),
+        ("wrong: none", "write `rest when wrong: ...`", "rest when wrong: none\nrest: grpo()"),
         ("all when correct: grpo()", "did you mean `rest`?", "rest when correct: grpo()"),
     ],
 )
@@ -141,7 +181,11 @@ def test_values_and_words(text: str, fix: str, mended: str) -> None:
             "rest: nll(warmup=60%, anneal=cos)",
         ),
         ("rest: nll(ramp=60%, warmup=50%)", "to 100% or less", "rest: nll(ramp=60%, warmup=40%)"),
-        ("rest: grpo(w=schedule(1, start=80%, anneal=cos(30%)))", "100% or less", "rest: grpo()"),
+        (
+            "rest: grpo(w=schedule(1, start=80%, anneal=cos(30%)))",
+            "100% or less",
+            "rest: grpo(w=schedule(1, start=70%, anneal=cos(30%)))",
+        ),
     ],
 )
 def test_shares_of_a_run_that_add_up_to_more(text: str, fix: str, mended: str) -> None:
@@ -162,6 +206,38 @@ def test_schedules_longer_than_the_run(schedule: str, fix: str, mended: str) -> 
     (found,) = lint_text(f"rest: nll({schedule})", run).diagnostics
     assert fix in found.fix
     assert lint_text(f"rest: nll({mended})", run).diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "leaves_out"),
+    [("start=70, anneal=linear(5)", False), ("start=60, anneal=linear", False), ("start=50, anneal=linear(50)", True)],
+)
+def test_an_anneal_that_never_begins_is_not_told_to_end_later(schedule: str, leaves_out: bool) -> None:
+    found = lint_text(f"rest: nll({schedule})", facts(total_steps=60)).diagnostics[0]
+    assert found.rule == "schedule-exceeds-run"
+    assert ("leave out the length" in found.fix) is leaves_out
+
+
+@pytest.mark.parametrize(
+    ("cap", "fix"), [("120%", "100% or less"), ("25", "write cap=25%"), ("1.2", "100% or less"), ("300", "or less")]
+)
+def test_a_cap_of_more_than_all(cap: str, fix: str) -> None:
+    (found,) = lint_text(f"spans key(cap={cap})\nkey: nll()\nrest: none").diagnostics
+    assert (found.rule, fix in found.fix) == ("cap-exceeds-one", True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight"),
+    [
+        ("nll(w=1e-3)", "w=-1e-3"),
+        ("nll(per=token, w=kl)", "w=-kl"),
+        ("nll()", "w=-1.0"),
+        ("nll(w=1 - kl)", "w=-(1 - kl)"),
+    ],
+)
+def test_the_weight_of_a_loss_behind_a_minus_is_taken_whole(loss: str, weight: str) -> None:
+    (found,) = (one for one in lint_text(f"rest: grpo() - {loss}").errors if one.rule == "syntax")
+    assert found.fix == f"give the loss a negative weight, {weight}, if that is meant"
 
 
 def test_a_schedule_of_shares_is_not_told_to_be_one() -> None:
@@ -193,6 +269,7 @@ def test_what_never_stops_following(weight: str, fix: str, mended: str) -> None:
         ("# my spec\nspans:\n- key\n- error\n", 2),
         ("# my spec\n\n---\nkey: fkl\n", 3),
         ("routes:\n  # first\n\n  key: fkl()\n", 1),
+        ("first:\n  key: fkl()\nsecond:\n  key: fkl()\n", 1),
     ],
 )
 def test_yaml_is_one_error(text: str, line: int) -> None:
@@ -201,7 +278,10 @@ def test_yaml_is_one_error(text: str, line: int) -> None:
     assert found.place.line == line
 
 
-@pytest.mark.parametrize("text", ["key:\n    fkl()\nrest: none", "rest: none # spans:\n", "rest:\nkey: nll()"])
+@pytest.mark.parametrize(
+    "text",
+    ["key:\n    fkl()\nrest: none", "rest: none # spans:\n", "rest:\nkey: nll()", "spans key\nrest:\n  key: nll()"],
+)
 def test_what_only_looks_like_yaml(text: str) -> None:
     assert all("YAML" not in found.message for found in lint_text(text).diagnostics)
 

@@ -157,6 +157,7 @@ def test_many_specs_are_linted_by_several_processes_and_shown_in_order(tmp_path:
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
     program = (
         "import signal, os, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from trace_dsl.cli import lint, start\n"
         "def interrupted(*a, **k): os.kill(os.getpid(), signal.SIGINT); return ()\n"
         "lint.lint_paths = interrupted\n"

@@ -33,8 +33,26 @@ from trace_dsl.lint import lint_text, parse_spec
         ("key: rkl()\nrest: grpo(beta=0.1)", "beta", "name no teacher, `teacher = self(sync=10, sees=diagnosis)`"),
         ("rest: grpo(lam=0.95)", "lam", "there is no value model"),
         ("rest: grpo(gamma=0.95)", "gamma", "there is no value model"),
-        ("rest: grpo(eps_low=0.2)", "eps_low", "clip=(0.2, 0.28)"),
-        ("rest: grpo(eps_high=0.2)", "eps_high", "clip=(0.2, 0.28)"),
+        ("rest: grpo(eps_low=0.1)", "eps_low", "clip=(0.1, 0.2)"),
+        ("rest: grpo(eps_high=3e-1)", "eps_high", "clip=(0.2, 3e-1)"),
+        ("rest: grpo(clip=0.1, clip_higher=0.3)", "clip_higher", "clip=(0.1, 0.3)"),
+        ("rest: grpo(beta=1e-3)", "beta", "rkl(teacher=ref, w=1e-3)"),
+        ("rest: grpo(beta=4%)", "beta", "k3(ref, w=4%)"),
+        ("let b = 0.3\nrest: grpo(beta=b)", "beta", "k3(ref, w=b)"),
+        ("rest: grpo(entropy_coeff=1e-2)", "entropy_coeff", "entropy(w=1e-2)"),
+        ("rest: grpo(entropy_coeff=0)", "entropy_coeff", "take it out"),
+        ("rest: grpo(use_kl_loss=False)", "use_kl_loss", "take it out"),
+        ("rest: kl_penalty(w=0)", "kl_penalty", "take it out"),
+        ("rest: k3(beta=0.04)", "beta", "k3(ref, w=0.04)"),
+        ("rest: cispo(high=3, clip=(0.2, 0.3))", "clip", "high=0.3"),
+        ("rest: cispo(high=3, epsilon_low=0.2)", "epsilon_low", "take it out"),
+        ("rest: nll(warmup_steps=1e3)", "warmup_steps", "`ramp=1000`"),
+        ("rest: nll(warmup_steps=0.5)", "warmup_steps", "`ramp=10`"),
+        ("rest: nll(warmup_ratio=0.05)", "warmup_ratio", "`ramp=5%`"),
+        ("rest: grpo(per=dr_grpo)", "dr_grpo", "write per=const(n) with n the longest response"),
+        ("rest: grpo(per=gspo)", "gspo", "write level=sequence"),
+        ("rest when epoch < 3: grpo()", "epoch", "optimizer steps and no epochs"),
+        ("teacher = student\nrest: fkl()", "student", "write self(sync=10)"),
         ("rest: grpo(clip_higher=0.28)", "clip_higher", "clip=(0.2, 0.28)"),
         ("rest: grpo(eps_clip_high=0.28)", "eps_clip_high", "clip=(0.2, 0.28)"),
         ("rest: cispo(eps_clip_high=0.28)", "eps_clip_high", "`high`"),
@@ -172,3 +190,28 @@ def test_a_sync_of_zero_is_told_what_to_write() -> None:
     (found,) = parse_spec("teacher = self(sync=0)\nrest: none")[1]
     assert "`frozen`" in found.fix
     assert "sync=1" in found.fix
+
+
+def test_a_teacher_of_the_start_gets_a_name_that_is_free() -> None:
+    named = "".join(f"teacher {name} = self(sync={5 + i})\n" for i, name in enumerate(("ref", "start", "start_policy")))
+    (found,) = (d for d in lint_text(f"{named}rest: grpo(beta=0.1)").diagnostics if d.rule == "unknown-argument")
+    assert "teacher start_2 = self(frozen)" in found.fix
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["clip_ratio_low=0.1, clip_ratio_high=0.3", "epsilon=0.1, epsilon_high=0.3", "eps_high=0.3, eps_low=0.1"],
+)
+def test_both_sides_of_a_clip_are_taken_from_the_call(arguments: str) -> None:
+    assert any("clip=(0.1, 0.3)" in found.fix for found in parse_spec(f"rest: grpo({arguments})")[1])
+
+
+@pytest.mark.parametrize("call", ["teacher = self(sync=1, {})\nrest: none", "rest: grpo(w=mean(A, over=group, {}))"])
+def test_a_warm_up_is_a_ramp_only_where_there_are_ramps(call: str) -> None:
+    assert all("ramp" not in found.fix for found in parse_spec(call.format("warmup_steps=10"))[1])
+
+
+def test_a_fourth_teacher_may_be_the_start_of_the_run() -> None:
+    taken = "".join(f"teacher {name} = self(sync=1)\n" for name in ("ref", "start", "start_2"))
+    (found,) = parse_spec(f"{taken}rest: grpo(beta=0.1)")[1]
+    assert "`teacher start_3 = self(frozen)`" in found.fix

@@ -50,6 +50,7 @@ class Case:
     recompute: bool = False
     distributed: bool = False
     micro_batch: int = 2
+    pack_tokens: int | None = None
 
 
 CASES = {
@@ -70,6 +71,10 @@ CASES = {
     "cp4": Case(layout=Layout(cp=4)),
     "cp2-tp2-sp": Case(layout=Layout(tp=2, cp=2, sp=True)),
     "cp2-pp2": Case(layout=Layout(cp=2, pp=2)),
+    "dp4-packed": Case(layout=Layout(dp=4), pack_tokens=300),
+    "pp2-tp2-sp-packed": Case(layout=Layout(tp=2, pp=2, sp=True), pack_tokens=300),
+    "cp2-dp2-packed": Case(layout=Layout(cp=2, dp=2), pack_tokens=300),
+    "cp2-pp2-packed-recompute": Case(layout=Layout(cp=2, pp=2), pack_tokens=300, recompute=True),
     "cp2-dp2-distributed-recompute": Case(layout=Layout(cp=2, dp=2), distributed=True, recompute=True),
 }
 
@@ -113,6 +118,7 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             cp_rank=parallel_state.get_context_parallel_rank(),
             cp=layout.cp,
             multiple=layout.sequence_multiple,
+            pack_tokens=case.pack_tokens,
         )
         settings = run.file.optim.model_copy(update={"distributed": case.distributed})
         trainer = make_trainer(fresh(), settings, 60)

@@ -48,7 +48,7 @@ def test_data_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
         ("pp3", 3, ("layout.pp=3",)),
         ("cp2", 2, ("layout.cp=2", "layout.recompute=true")),
         ("tp2-sp", 2, ("layout.tp=2", "layout.sp=true")),
-        ("dp2-distributed", 2, ("layout.dp=2", "optim.distributed=true")),
+        ("dp2-distributed-packed", 2, ("layout.dp=2", "optim.distributed=true", "pack_tokens=1000")),
     ],
 )
 def test_no_layout_changes_anything(output: Path, tp1: Path, name: str, ranks: int, overrides: tuple[str, ...]) -> None:

@@ -20,7 +20,8 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     for label in spec.labels:
         if label.cap is None or label.cap <= 1:
             continue
-        fix = f"write cap={label.cap:g}%" if label.cap <= 100 else "write a cap of at most 100%"
+        meant = 2 < label.cap <= 100 and not label.cap_in_percent
+        fix = f"write cap={label.cap:g}%" if meant else "write a cap of 100% or less, such as cap=25%"
         yield finding(
             RULE,
             label.place,

@@ -35,8 +35,8 @@ def finding(
     place: Place,
     message: str,
     *,
+    fix: str,
     consequence: str = "",
-    fix: str = "",
     others: tuple[OtherPlace, ...] = (),
 ) -> Diagnostic:
     """A diagnostic of a rule."""

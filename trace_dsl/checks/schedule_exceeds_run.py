@@ -41,12 +41,13 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             place,
             f"{schedule_text(schedule)} {message}",
             consequence=consequence,
-            fix=_fix(schedule, total),
+            fix=_fix(schedule, total, may_anneal=line.down < total),
         )
 
 
-def _fix(schedule: Schedule, total: int) -> str:
-    """What to change: lengths in steps may become shares of the run, an anneal may lose its length."""
+def _fix(schedule: Schedule, total: int, *, may_anneal: bool) -> str:
+    """What to change: lengths in steps may become shares of the run; an anneal that begins in the run may lose its
+    length."""
     lengths = {"start": schedule.start, "ramp": schedule.ramp, "warmup": schedule.warmup}
     if schedule.anneal is not None and schedule.anneal.length is not None:
         lengths["anneal"] = schedule.anneal.length
@@ -54,6 +55,6 @@ def _fix(schedule: Schedule, total: int) -> str:
     ways = [f"shorten {', '.join(given)}: all of them have to fit into {total} steps"]
     if any(isinstance(lengths[name], Steps) for name in given):
         ways.append("give steps in percent of the run")
-    if "anneal" in lengths:
+    if "anneal" in lengths and may_anneal:
         ways.append("leave out the length of its anneal")
     return ", or ".join(ways)

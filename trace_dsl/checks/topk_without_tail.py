@@ -12,7 +12,7 @@ from trace_dsl.rules import RuleInfo
 RULE = RuleInfo(
     name="topk-without-tail",
     severity=Severity.WARNING,
-    summary="`topk` without `tail`: what becomes of the tokens outside is left open",
+    summary="`topk` without `tail`: the tokens outside are dropped, and what is left is no divergence",
 )
 
 

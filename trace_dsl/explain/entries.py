@@ -74,11 +74,10 @@ def entries() -> tuple[Entry, ...]:
 
 def find(name: str) -> tuple[Entry, ...]:
     """What a name means; nothing when it means nothing. `has(x)` and `rest` are found under what explains them."""
-    wanted = name.strip().strip("`").removesuffix("()")
-    if wanted.startswith("has(") or f"has_{wanted}" in {info.name for info in HAS.values()}:
-        wanted = "has"
-    names = {wanted, "route" if wanted in PART_OF_ROUTE else wanted}
     value = name.strip().strip("`").removesuffix("()")
+    is_has = value.startswith("has(") or f"has_{value}" in {info.name for info in HAS.values()}
+    wanted = "has" if is_has else value
+    names = {wanted, "route" if wanted in PART_OF_ROUTE else wanted}
     return tuple(
         entry for entry in entries() if entry.name in names or (entry.kind is Kind.VALUE and entry.name == value)
     )

@@ -8,7 +8,11 @@ from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.unnamed import fix_for_unnamed
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
-from trace_dsl.vocabulary import ARGUMENT_WORDS, Suggestion, did_you_mean
+from trace_dsl.vocabulary import ARGUMENT_WORDS, Suggestion, closest, words_of_elsewhere
+
+# Of the arguments of one call that should have a name, so many are told which: to tell it, the others are looked at.
+MOST_ADVISED = 20
+_TAKE_OUT = "take it out, or name what it is for"
 
 
 class Bound:
@@ -56,8 +60,11 @@ def bind(
     values: dict[str, Argument] = {}
     meant: set[str | None] = set()
     free = list(positional)
-    used = {argument.name.name for argument in value.arguments if argument.name} if isinstance(value, Call) else set()
-    for argument in value.arguments if isinstance(value, Call) else ():
+    unnamed = 0
+    arguments = value.arguments if isinstance(value, Call) else ()
+    used = {argument.name.name for argument in arguments if argument.name}
+    without_name = sum(1 for argument in arguments if argument.name is None)
+    for argument in arguments:
         if argument.name is None:
             while free and free[0] in values:
                 free.pop(0)
@@ -65,17 +72,20 @@ def bind(
                 used.add(free[0])
                 values[free.pop(0)] = argument
             elif isinstance(value, Call):
+                unnamed += 1
+                fix = fix_for_unnamed(context, value, argument, known, used) if unnamed <= MOST_ADVISED else _TAKE_OUT
                 context.error(
                     LanguageRule.UNKNOWN_ARGUMENT,
                     argument.place,
                     f"`{function}` does not take this argument without a name",
-                    fix=fix_for_unnamed(context, value, argument, known, used),
+                    fix=fix,
                 )
             continue
         name = argument.name.name
         if name not in known:
-            said = elsewhere.for_argument(context, function, name, argument.value)
-            fix = said or _fix_for_unknown(function, name, known)
+            given = used | set(free[:without_name])
+            said = elsewhere.for_argument(context, function, argument, arguments, known)
+            fix = said or _fix_for_unknown(function, name, _required_first(known, required), given)
             meant.add(fix.near if isinstance(fix, Suggestion) else None)
             context.error(
                 LanguageRule.UNKNOWN_ARGUMENT,
@@ -110,5 +120,17 @@ def _fix_for_missing(function: str, name: str) -> str:
     return f"write {function}({name}=...)"
 
 
-def _fix_for_unknown(function: str, name: str, known: tuple[str, ...]) -> str | Suggestion:
-    return did_you_mean(name, known) if known else f"`{function}` takes no arguments"
+def _required_first(known: tuple[str, ...], required: tuple[str, ...]) -> tuple[str, ...]:
+    return (*required, *(name for name in known if name not in required))
+
+
+def _fix_for_unknown(function: str, name: str, known: tuple[str, ...], given: set[str]) -> str | Suggestion:
+    """The argument that is meant, of those that are not given; among equals the first."""
+    if not known:
+        return f"take it out: `{function}` takes no arguments"
+    free = tuple(one for one in known if one not in given)
+    meant = words_of_elsewhere(name)
+    near = next((one for one in free if one in meant), None) or closest(name, free)
+    if near is None and (already := closest(name, known)) is not None:
+        return f"`{already}` is given already: keep one of them"
+    return Suggestion(near=near, known=free, words="" if near or free else "take it out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trace_dsl.expressions import apply_function
+from trace_dsl.model import DEFAULT_TEACHER
 from trace_dsl.resolve.arguments import Bound, bind
 from trace_dsl.resolve.elsewhere import for_value
 from trace_dsl.resolve.expressions import number, predicate, signal
@@ -27,6 +28,12 @@ from trace_dsl.vocabulary import (
 _FUNCTIONS = {function.value: function for function in Function}
 _REDUCTIONS = {reduction.value: reduction for reduction in Reduction}
 _SCANS = {scan.value: scan for scan in Scan}
+_USAGE = {
+    Function.CLIP: "clip(x, low, high)",
+    Function.MIN: "min(a, b); the least of a scope is -max(-x, over=row)",
+    Function.MAX: "max(a, b), or max(x, over=row)",
+    Function.WHERE: "where(p, a, b)",
+}
 
 
 def resolve_call(context: Context, call: Call) -> Typed | None:
@@ -48,13 +55,20 @@ def resolve_call(context: Context, call: Call) -> Typed | None:
         bound = bind(context, call, known=("teacher",), positional=("teacher",), required=("teacher",))
         node = bound.get("teacher")
         if not isinstance(node, Name):
-            return _refuse(context, call, f"`{name}` takes the name of a teacher, as in {name}(big)")
+            teachers = [teacher for teacher in context.teachers if teacher != DEFAULT_TEACHER]
+            fix = f"write {name}({teachers[0]})" if teachers else f"write `{name}` alone for the only teacher"
+            return _refuse(context, call, f"`{name}` takes the name of a teacher, as in {name}(big)", fix)
         teacher = context.teacher_named(node.name, node.place)
         return None if teacher is None else signal(context, info, call.place, teacher)
     if info is not None or name in context.lets:
-        return _refuse(context, call, f"`{name}` is a value and takes no arguments")
+        return _refuse(context, call, f"`{name}` is a value and takes no arguments", f"write `{name}` alone")
     if name in LOSSES:
-        return _refuse(context, call, f"`{name}` is a loss: losses stand after the `:` of a route")
+        return _refuse(
+            context,
+            call,
+            f"`{name}` is a loss: losses stand after the `:` of a route",
+            "add it to the losses of a route with `+`, or write a signal such as gap or entropy here",
+        )
     context.error(
         LanguageRule.UNKNOWN_NAME,
         call.function.place,
@@ -64,9 +78,9 @@ def resolve_call(context: Context, call: Call) -> Typed | None:
     return None
 
 
-def _refuse(context: Context, call: Call, message: str) -> Typed | None:
+def _refuse(context: Context, call: Call, message: str, fix: str) -> Typed | None:
     """Record that a call is no value, and give none."""
-    context.error(LanguageRule.WRONG_RANK, call.place, message)
+    context.error(LanguageRule.WRONG_RANK, call.place, message, fix=fix)
     return None
 
 
@@ -75,12 +89,13 @@ def _function(context: Context, call: Call, function: Function) -> Typed | None:
     given = len(call.arguments)
     if given < low or (high is not None and given > high) or any(a.name for a in call.arguments):
         wanted = f"{low}" if high == low else f"{low} or more"
-        hint = " or `over=` with a scope" if function in (Function.MIN, Function.MAX) and given == 1 else ""
+        hint = " or `over=` with a scope" if function is Function.MAX and given == 1 else ""
         rule = LanguageRule.MISSING_ARGUMENT if given < low else LanguageRule.UNKNOWN_ARGUMENT
         context.error(
             rule,
             call.place,
             f"`{function.value}` takes {wanted} unnamed argument{'s' if wanted != '1' else ''}{hint}",
+            fix=f"write {_USAGE.get(function, f'{function.value}(x)')}",
         )
         return None
     nodes = [argument.value for argument in call.arguments]
@@ -96,7 +111,9 @@ def _function(context: Context, call: Call, function: Function) -> Typed | None:
         try:
             value = apply_function(function, values)
         except ValueError as error:
-            context.error(LanguageRule.INVALID_VALUE, call.place, str(error))
+            context.error(
+                LanguageRule.INVALID_VALUE, call.place, str(error), fix="give it a value for which it has one"
+            )
             return None
         return Typed(expr=Constant(value=value), kind=ValueKind.NUMBER)
     rank = max(arg.rank for arg in known)
@@ -162,6 +179,16 @@ def _reduced(
 # ---------------------------------------------------------------------------------------------------------------- scans
 
 
+# What a scan reads, with what else it takes.
+_OF_A_TOKEN = {
+    Scan.CUMCOUNT: "gap < 0",
+    Scan.UNTIL: "gap < 0",
+    Scan.WINDOW_MIN: "gap, 8",
+    Scan.WINDOW_MEAN: "gap, 8",
+    Scan.REWARD_TO_GO: "gap, 0.9",
+}
+
+
 def _scan(context: Context, call: Call, scan: Scan) -> Typed | None:
     if scan is Scan.LATCH:
         return _latch(context, call)
@@ -193,6 +220,7 @@ def _scan(context: Context, call: Call, scan: Scan) -> Typed | None:
             context,
             call,
             f"`{scan.value}` runs along a response, but what it reads is {RANK_WORDS[value.rank]}",
+            f"read what has one value a token, as in {scan.value}({_OF_A_TOKEN[scan]})",
         )
     kind = ValueKind.PREDICATE if scan is Scan.UNTIL else ValueKind.NUMBER
     return Typed(expr=Scanned(scan=scan, args=(value,), rank=Rank.TOKEN, amount=amount), kind=kind)
@@ -211,6 +239,7 @@ def _latch(context: Context, call: Call) -> Typed | None:
             context,
             call,
             "`latch` keeps one state across steps, so it reads what has one value a step, such as a mean over=batch",
+            "compare one value a step, as in mean(reward, over=batch) > 0.5",
         )
     return Typed(expr=Scanned(scan=Scan.LATCH, args=(on, off), rank=Rank.STEP), kind=ValueKind.PREDICATE)
 

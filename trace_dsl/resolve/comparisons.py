@@ -119,6 +119,8 @@ _CONSEQUENCE = (
 def _share_of(node: Binary, counter: str, literal: Number) -> str:
     """What to write instead of a share that a signal is compared with."""
     share = literal.value / 100
+    if node.operator in _EQUALITIES and counter != "group_size":
+        return f"write the number that is meant, as in {counter} {node.operator.value} 2; a share compares by < or >"
     less = (node.left is _beside(node, counter)) is (node.operator in (Operator.GT, Operator.GE))
     sign = "<" if less else ">"
     if literal.value >= 100:
@@ -132,7 +134,8 @@ def _share_of(node: Binary, counter: str, literal: Number) -> str:
         case "turn":
             return f"compare with a number of turns, or with the last one: turn {sign} {share:g}*max(turn, over=row)"
         case "group_size":
-            return f"compare with a number of rollouts, as in group_size {sign} 4"
+            compared = node.operator.value if node.operator in _EQUALITIES else sign
+            return f"compare with a number of rollouts, as in group_size {compared} 4"
         case _:
             cut = f"{counter} {sign} quantile({counter}, {literal.text}, over=batch)"
             if less or counter == "len":

@@ -30,9 +30,11 @@ from trace_dsl.syntax.tree import (
     Call,
     Callable,
     Name,
+    Number,
     RolloutsStatement,
     SpansStatement,
     TeacherStatement,
+    Unit,
 )
 from trace_dsl.terms import Expr, Rank
 from trace_dsl.vocabulary import (
@@ -42,10 +44,12 @@ from trace_dsl.vocabulary import (
     ROLLOUT_ARGUMENTS,
     SEES,
     TEACHER_ARGUMENTS,
+    Suggestion,
     did_you_mean,
 )
 
 _WAYS = ("sync", "ema", "frozen")
+_EMA = "write a small share, such as ema=0.01; `frozen` keeps the first weights, sync=1 copies the student's"
 
 
 def span_labels(context: Context, statement: SpansStatement) -> tuple[SpanLabel, ...]:
@@ -56,7 +60,9 @@ def span_labels(context: Context, statement: SpansStatement) -> tuple[SpanLabel,
         bound = bind(context, item, known=("cap",))
         node = bound.get("cap")
         cap = None if node is None else share(context, node, f"the cap of `{name.name}`")
-        labels.append(SpanLabel(name=name.name, cap=cap, place=item.place))
+        literal = None if node is None else context.through_lets(node)
+        percent = isinstance(literal, Number) and literal.unit is Unit.PERCENT
+        labels.append(SpanLabel(name=name.name, cap=cap, place=item.place, cap_in_percent=percent))
     return tuple(labels)
 
 
@@ -91,7 +97,8 @@ def teacher(context: Context, statement: TeacherStatement) -> Teacher | None:
     return Teacher(name=name, source=source, sees=sees, place=statement.place, written=bound.names)
 
 
-# What elsewhere is the policy as it was at the start of the run.
+# What elsewhere is the policy, and the policy as it was at the start of the run.
+_STUDENT = frozenset({"student", "policy", "actor", "assistant", "this"})
 _START = frozenset({"ref", "reference", "ref_model", "ref_policy", "base", "sft"})
 
 
@@ -103,20 +110,31 @@ def _kind(context: Context, value: Callable, known: tuple[str, ...], what: str) 
         LanguageRule.UNKNOWN_NAME,
         function.place,
         f"`{function.name}` is no {what}; allowed: {', '.join(known)}",
-        fix="write self(frozen), the policy at its start"
-        if function.name in _START
-        else did_you_mean(function.name, known),
+        fix=_kind_meant(value, known),
     )
     return None
+
+
+def _kind_meant(value: Callable, known: tuple[str, ...]) -> str | Suggestion:
+    name = function_of(value).name
+    if "self" in known and name in _START:
+        return "write self(frozen), the policy at its start"
+    if "self" in known and name in _STUDENT:
+        return "write self(sync=10), for example: the model that is trained, as it was some steps ago"
+    meant = did_you_mean(name, known)
+    if isinstance(value, Call) or meant.near is None or meant.near in ESTIMATORS:
+        return meant
+    return f"did you mean `{meant.near}(...)`?"
 
 
 def _with_frozen_named(context: Context, value: Callable) -> Callable:
     """`self(frozen)` as `self(frozen=frozen)`, so that it binds like the other ways to update.
 
-    `frozen=VALUE` is an error and binds like `frozen`, so that it is the only one.
+    `frozen=VALUE` is an error and binds like `frozen`, or not at all beside another way, so that it is the only one.
     """
     if isinstance(value, Name):
         return value
+    other = next((a.name.name for a in value.arguments if a.name is not None and a.name.name in _WAYS[:2]), None)
     arguments = []
     for argument in value.arguments:
         bare = argument.name is None and isinstance(argument.value, Name) and argument.value.name == "frozen"
@@ -126,12 +144,15 @@ def _with_frozen_named(context: Context, value: Callable) -> Callable:
             continue
         if not bare:
             thaws = truth_of(argument.value) is False
+            way = "write how it follows: sync=10 or ema=0.01" if thaws else "write `frozen` without a value"
             context.error(
                 LanguageRule.INVALID_VALUE,
                 argument.place,
                 "`frozen` stands alone and takes no value",
-                fix="write how it follows: sync=10 or ema=0.01" if thaws else "write `frozen` without a value",
+                fix=way if other is None else f"take it out: `{other}` says how it follows",
             )
+            if other is not None:
+                continue
         arguments.append(Argument(name=word_of, value=word_of, place=argument.place))
     return Call(function=value.function, arguments=tuple(arguments), place=value.place)
 
@@ -155,7 +176,7 @@ def _self_teacher(context: Context, bound: Bound) -> SelfTeacher | None:
             every = count(context, node, "`sync`, in steps,", fix="write `frozen` to keep the first weights, or sync=1")
             return None if every is None else SelfTeacher(Sync(every))
         case "ema":
-            rate = constant(context, node, "`ema`", above=0, at_most=1)
+            rate = constant(context, node, "`ema`", above=0, at_most=1, fix=_EMA)
             return None if rate is None else SelfTeacher(Ema(rate))
         case _:
             return SelfTeacher(Frozen())

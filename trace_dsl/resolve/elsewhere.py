@@ -5,11 +5,14 @@ Words that have one word here in their place are in `vocabulary`; here are those
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, count
+
 from trace_dsl.model import Frozen, Sees, SelfTeacher, Teacher
 from trace_dsl.resolve.findings import DEFAULT_TEACHER_LINE, Context
-from trace_dsl.syntax.tree import Binary, Call, Callable, Name, Node, Number, Text, Unit
+from trace_dsl.syntax.tree import Argument, Binary, Call, Callable, Name, Node, Number, Text, TupleOf, Unit
 from trace_dsl.terms import Operator
-from trace_dsl.vocabulary import DIVERGENCES
+from trace_dsl.vocabulary import DIVERGENCES, words_of_elsewhere
 
 _POLICY_GRADIENTS = ("grpo", "pg", "cispo")
 
@@ -59,6 +62,7 @@ _PER = {
     "seq-mean-token-sum-norm": "per=const(n) with n the longest response",
     "gspo": "level=sequence",
     "cispo": "the loss cispo(high=...)",
+    "constant": "per=const(n), as in per=const(4096)",
 }
 _KL = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
 _LOSSES = {
@@ -104,7 +108,7 @@ def reference_loss(context: Context, loss: str, weight: str) -> str:
     """A divergence to the policy that the run started from, with the teacher it needs."""
     teachers = context.teachers
     kept = next((teacher.name for teacher in teachers.values() if teacher is not None and _is_start(teacher)), None)
-    name = kept or next(name for name in ("ref", "start", "start_policy") if name not in teachers)
+    name = kept or next(name for name in chain(("ref", "start"), _numbered("start")) if name not in teachers)
     call = f"{loss}(teacher={name}, w={weight})"
     if kept is not None:
         return call
@@ -112,6 +116,10 @@ def reference_loss(context: Context, loss: str, weight: str) -> str:
     if teachers or not context.reads_default_teacher:
         return with_line
     return f"{with_line} and, for losses that name no teacher, `{DEFAULT_TEACHER_LINE}`"
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return (f"{name}_{number}" for number in count(2))
 
 
 def _is_start(teacher: Teacher) -> bool:
@@ -127,15 +135,30 @@ def truth_of(node: Node) -> bool | None:
     return node.name in _TRUE
 
 
-def for_argument(context: Context, function: str, name: str, value: Node) -> str | None:
-    """What to write instead of an argument that a call does not have; None when its name says nothing."""
+def for_argument(
+    context: Context, function: str, argument: Argument, arguments: tuple[Argument, ...], known: tuple[str, ...]
+) -> str | None:
+    """What to write instead of an argument that a call does not have; None when its name says nothing.
+
+    `arguments` are all of the call, `known` the names of those it may have.
+    """
+    assert argument.name is not None
+    name, value = argument.name.name, argument.value
     written = spelled(value) or "..."
-    if name in ("warmup_steps", "warmup_ratio", "warm_up"):
+    if name in ("warmup_steps", "warmup_ratio", "warm_up") and "ramp" in known:
         return f"`ramp={_amount(name, value)}` rises linearly to the weight; `warmup` is a hold here, at the weight"
+    topic = _TOPIC.get(name)
+    if topic == "clip" and "clip" in known:
+        low, high = _clip_sides(context, arguments)
+        return f"both sides are one argument: clip=({low}, {high})"
+    if function == "cispo" and (topic == "clip" or "clip" in words_of_elsewhere(name) or name == "clip"):
+        return _for_cispo(context, name, value)
+    if function == "k3" and topic == "kl":
+        return f"`w` is its weight: k3(ref, w={_weight(context, value, '0.01')})"
     if function in DIVERGENCES:
         return _for_divergence(function, name, written)
     if function in _POLICY_GRADIENTS:
-        return _for_policy_gradient(context, function, name, written)
+        return _for_policy_gradient(context, function, name, value)
     if function in ("self", "group"):
         return _for_declaration(function, name, written)
     return None
@@ -145,8 +168,48 @@ def _amount(name: str, value: Node) -> str:
     """How long a warm-up of another system lasts, as a length."""
     if not isinstance(value, Number):
         return "10"
-    shares = value.unit is Unit.NONE and not value.is_integer and value.value <= 1
-    return f"{value.value * 100:g}%" if shares else value.text
+    if value.unit is not Unit.NONE:
+        return value.text
+    if name != "warmup_ratio" and (value.value >= 1 or value.is_integer):
+        return f"{value.value:.0f}"
+    shares = name != "warmup_steps" and value.value <= 1
+    return f"{value.value * 100:g}%" if shares else "10"
+
+
+def _weight(context: Context, value: Node, example: str) -> str:
+    """A coefficient of another system as a weight; an example where it is no number."""
+    if isinstance(value, Number) and value.unit in (Unit.NONE, Unit.PERCENT):
+        return value.text
+    return value.name if isinstance(value, Name) and value.name in context.lets else example
+
+
+def _is_nothing(value: Node) -> bool:
+    """Whether a coefficient or a switch of another system says that there is none."""
+    return truth_of(value) is False or (isinstance(value, Number) and value.value == 0) or spelled(value) == "None"
+
+
+def _clip_sides(context: Context, arguments: tuple[Argument, ...]) -> tuple[str, str]:
+    """The low and the high side that the arguments of a call name, of this language and of others."""
+    sides = {"low": "", "high": "", "both": ""}
+    for argument in arguments:
+        name = "" if argument.name is None else argument.name.name
+        if name != "clip" and _TOPIC.get(name) != "clip" and "clip" not in words_of_elsewhere(name):
+            continue
+        side = "low" if "low" in name else "high" if "high" in name else "both"
+        sides[side] = sides[side] or _weight(context, argument.value, "")
+    if not any(sides.values()):
+        return "0.2", "0.28"
+    both = sides["both"] or "0.2"
+    return sides["low"] or both, sides["high"] or both
+
+
+def _for_cispo(context: Context, name: str, value: Node) -> str | None:
+    if "low" in name:
+        return "take it out: cispo bounds the ratio from above alone, by high=..."
+    high = value.items[-1] if isinstance(value, TupleOf) else value
+    if name == "clip":
+        return f"cispo bounds the ratio from above alone: high={_weight(context, high, '0.28')}"
+    return None
 
 
 def _for_divergence(function: str, name: str, written: str) -> str | None:
@@ -158,27 +221,28 @@ def _for_divergence(function: str, name: str, written: str) -> str | None:
     return f"the run file says it for all losses: {_OF_THE_RUN[name]}" if name in _OF_THE_RUN else None
 
 
-def _for_policy_gradient(context: Context, function: str, name: str, written: str) -> str | None:
+def _for_policy_gradient(context: Context, function: str, name: str, value: Node) -> str | None:
     if name in ("adv", "advantage") and function == "grpo":
         return "grpo uses A; pg(adv=...) takes an advantage expression"
-    number = written if written.replace(".", "", 1).isdecimal() else None
+    written = (spelled(value) or "...").lower()
     match _TOPIC.get(name):
+        case "kl" if _is_nothing(value):
+            return "take it out: without a loss for it there is no KL to the reference"
         case "kl":
-            if number is not None and float(number) == 0:
-                return "take it out: without a loss for it there is no KL to the reference"
-            weight = number or "0.01"
+            weight = _weight(context, value, "0.01")
             loss = reference_loss(context, "rkl", weight)
             return f"a KL to the reference is a loss of its own: {function}(...) + {loss}; or + k3(ref, w={weight})"
+        case "entropy" if _is_nothing(value):
+            return "take it out: without a loss for it there is no entropy bonus"
         case "entropy":
-            return f"an entropy bonus is a loss of its own: {function}(...) + entropy(w={number or '0.001'})"
+            weight = _weight(context, value, "0.001")
+            return f"an entropy bonus is a loss of its own: {function}(...) + entropy(w={weight})"
         case "denominator":
-            known = _PER.get(written.lower())
+            known = _PER.get(written)
             return f"write {known}" if known else "what a loss is divided by is per=sequence, token, selected, const(n)"
         case "scale":
-            scale = "none" if written.lower() in ("false", "none", "0") else "std"
+            scale = "none" if written in ("false", "none", "0") else "std"
             return f"rewards are scaled by a statement: `advantage = group(scale={scale})`; std is the default"
-        case "clip" if function != "cispo":
-            return "both sides are one argument: clip=(0.2, 0.28)"
         case "value model":
             return "there is no value model: leave it out; A comes from rewards, as `advantage = group()` says"
         case "length":
@@ -197,6 +261,12 @@ def _for_declaration(function: str, name: str, written: str) -> str | None:
     return None
 
 
+def for_denominator(value: Node) -> str | None:
+    """What to write instead of a denominator of another system that no word here stands for; None for all others."""
+    said = _PER.get((spelled(value) or "").strip().lower())
+    return None if said is None or said.startswith(("per=sequence", "per=token")) else f"write {said}"
+
+
 def for_loss(context: Context, value: Callable) -> str | None:
     """What to write instead of a loss that does not exist; None when its name says nothing."""
     arguments = value.arguments if isinstance(value, Call) else ()
@@ -204,7 +274,10 @@ def for_loss(context: Context, value: Callable) -> str | None:
     given = {argument.name.name: argument.value for argument in arguments if argument.name is not None}
     to_reference = any(isinstance(a.value, Name) and a.value.name in ("ref", "reference") for a in arguments)
     if name in _SAMPLED_KL or (to_reference and _LOSSES.get(name) == _KL):
-        weight = next((spelled(given[key]) for key in ("w", "beta", "coef") if key in given), None) or "0.01"
+        coefficient = next((given[key] for key in ("w", "beta", "coef") if key in given), None)
+        if coefficient is not None and _is_nothing(coefficient):
+            return "take it out: without a loss for it there is no KL to the reference"
+        weight = (spelled(coefficient) if coefficient is not None else None) or "0.01"
         return f"write {reference_loss(context, 'rkl', weight)}; the sampled KL estimate is k3(ref, w={weight})"
     return _LOSSES.get(name)
 
@@ -224,6 +297,8 @@ def for_value(name: str) -> str | None:
         return "`none` is no loss; as a number write 0"
     if name in _SAMPLED_KL or _LOSSES.get(name.lower()) == _KL:
         return "a KL is a loss: rkl(w=0.1) or fkl(w=0.1) to a teacher; its sampled value at a token is -gap"
+    if name.lower() in ("epoch", "epochs"):
+        return "a run counts optimizer steps and no epochs: compare `step` with a number of steps"
     if name in ("label", "span", "spans", "tag"):
         return "a route starts with its labels, as in `key: ...`"
     if name in ("detach", "stop_gradient", "sg", "stopgrad"):

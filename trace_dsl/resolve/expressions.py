@@ -9,7 +9,7 @@ from trace_dsl.expressions import apply_operator, is_larger_than, text_of
 from trace_dsl.model import OtherPlace, Place
 from trace_dsl.resolve.comparisons import misspelt_source, refused, source_comparison
 from trace_dsl.resolve.elsewhere import for_value
-from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_length
+from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_above, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
@@ -57,7 +57,10 @@ def expression(context: Context, node: Node) -> Typed | None:
             return None
         case TupleOf():
             context.error(
-                LanguageRule.WRONG_RANK, node.place, "a pair is not a value; pairs stand in arguments such as clip="
+                LanguageRule.WRONG_RANK,
+                node.place,
+                "a pair is not a value; pairs stand in arguments such as clip=",
+                fix="write one value",
             )
             return None
         case _:
@@ -87,6 +90,7 @@ def of_kind(context: Context, node: Node, kind: ValueKind, what: str) -> Expr | 
             LanguageRule.INVALID_VALUE,
             node.place,
             f"with its lets put in place this expression has more than {MAX_NODES} parts or {MAX_DEPTH} levels",
+            fix="write a smaller one",
         )
         return None
     return typed.expr
@@ -135,7 +139,12 @@ def _number_literal(context: Context, node: Number) -> Typed | None:
         return None
     value = node.value / 100 if node.unit is Unit.PERCENT else node.value
     if value == float("inf"):
-        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{node.text}` is too large for a number")
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            node.place,
+            f"`{node.text}` is too large for a number",
+            fix="write a smaller one",
+        )
         return None
     return Typed(expr=Constant(value=value), kind=ValueKind.NUMBER)
 
@@ -171,15 +180,14 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
         return f"there is no `{name}`", said
     if name == NO_LOSS:
         return "`none` is no value", "leave the argument out; `trace-dsl explain` tells what it is then"
-    near = context.closest(name, (*context.lets, *SIGNALS))
+    near = context.closest(name, context.lets, SIGNALS)
     words = "" if near else f"write the value, or name one with `let {name} = ...`"
     return f"there is no signal or `let` called `{name}`", Suggestion(near=near, words=words)
 
 
 def _let(context: Context, node: Name, entry: LetEntry) -> Typed | None:
     entry.uses += 1
-    same_file = entry.place.path == node.place.path
-    if entry.index >= context.index and same_file and entry.state != "busy":
+    if not is_above(entry, node.place) and entry.state != "busy":
         context.error(
             LanguageRule.UNKNOWN_NAME,
             node.place,
@@ -203,6 +211,7 @@ def resolve_let(context: Context, entry: LetEntry, reader: Name | None = None) -
                 LanguageRule.WRONG_RANK,
                 reader.place,
                 f"`{entry.name}` is a pair, a text or a length, not a value",
+                fix="give it to an argument that takes one, or write a number or a predicate here",
             )
         return None
     if entry.state == "done":
@@ -226,6 +235,7 @@ def resolve_let(context: Context, entry: LetEntry, reader: Name | None = None) -
                 LanguageRule.INVALID_VALUE,
                 entry.place,
                 f"with its lets put in place `{entry.name}` has more than {MAX_NODES} parts or {MAX_DEPTH} levels",
+                fix="write a smaller one",
             )
             entry.value = None
     entry.state = "done"
@@ -278,12 +288,14 @@ def _binary(context: Context, node: Binary) -> Typed | None:
 def arithmetic(context: Context, place: Place, op: Operator, left: Expr, right: Expr) -> Typed | None:
     """An operation on two numbers, carried out when both are constants."""
     if isinstance(right, Constant) and right.value == 0 and op is Operator.DIV:
-        context.error(LanguageRule.INVALID_VALUE, place, "this divides by zero")
+        context.error(LanguageRule.INVALID_VALUE, place, "this divides by zero", fix="divide by a number that is not 0")
         return None
     if isinstance(left, Constant) and isinstance(right, Constant):
         value = apply_operator(op, (left.value, right.value))
         if not math.isfinite(value):
-            context.error(LanguageRule.INVALID_VALUE, place, "this is too large for a number")
+            context.error(
+                LanguageRule.INVALID_VALUE, place, "this is too large for a number", fix="write smaller numbers"
+            )
             return None
         return Typed(expr=Constant(value=value), kind=ValueKind.NUMBER)
     expr = Operation(op=op, args=(left, right), rank=max(left.rank, right.rank))

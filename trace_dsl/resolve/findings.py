@@ -68,34 +68,39 @@ class Context:
         place: Place,
         message: str,
         *,
-        fix: str | Suggestion = "",
+        fix: str | Suggestion,
         consequence: str = "",
         others: tuple[OtherPlace, ...] = (),
     ) -> None:
         """Record an error of the statement at hand. A suggestion is about the whole of `place`."""
         self.broken = True
+        words = fix if isinstance(fix, str) else fix.text
+        assert words, f"{message}: what to write instead?"
         self.diagnostics.append(
             Diagnostic(
                 rule=rule.value,
                 severity=Severity.ERROR,
                 place=place,
                 message=message,
-                fix=fix if isinstance(fix, str) else fix.text,
+                fix=words,
                 consequence=consequence,
                 others=others,
                 replacement=None if isinstance(fix, str) else fix.at(place),
             )
         )
 
-    def closest(self, word: str, declared: Iterable[str]) -> str | None:
-        """The name a spec declares that is nearest to a word; None once so many have been looked for."""
+    def closest(self, word: str, declared: Iterable[str], known: Iterable[str] = ()) -> str | None:
+        """The name a spec declares that is nearest to a word, or else a known word; None once so many have been looked
+        for."""
         self.hints_left -= 1
-        return closest(word, declared) if self.hints_left >= 0 else None
+        return closest(word, known, own=declared) if self.hints_left >= 0 else None
 
-    def did_you_mean(self, word: str, declared: Iterable[str]) -> Suggestion:
-        """A hint at the nearest name that a spec declares; none once so many have been looked for."""
+    def did_you_mean(self, word: str, declared: Iterable[str], known: Iterable[str] = ()) -> Suggestion:
+        """A hint at what `closest` finds."""
         self.hints_left -= 1
-        return did_you_mean(word, declared) if self.hints_left >= 0 else Suggestion(near=None)
+        if self.hints_left < 0:
+            return Suggestion(near=None, words="check its spelling")
+        return did_you_mean(word, known, own=declared)
 
     def teacher_named(self, name: str, place: Place) -> str | None:
         """`name` when a statement declares it, otherwise an error and None."""
@@ -144,11 +149,16 @@ class Context:
         current = node
         while True:
             entry = self.lets.get(current.name) if isinstance(current, Name) else None
-            if entry is None or entry.node is None or entry.name in seen or entry.index >= self.index:
+            if entry is None or entry.node is None or entry.name in seen or not is_above(entry, current.place):
                 return current
             seen.add(entry.name)
             entry.uses += 1
             current = entry.node
+
+
+def is_above(entry: LetEntry, place: Place) -> bool:
+    """Whether a `let` is given above a place of its file; one of another file may be read anywhere."""
+    return entry.place.path != place.path or entry.place.line < place.line
 
 
 def is_length(node: Node | None) -> bool:

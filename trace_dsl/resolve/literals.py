@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from trace_dsl.model import Place
 from trace_dsl.resolve.arguments import Bound
 from trace_dsl.resolve.elsewhere import spelled
-from trace_dsl.resolve.expressions import number
+from trace_dsl.resolve.expressions import expression
 from trace_dsl.resolve.findings import Context, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.schedules import mixes_units, share_of_run
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Anneal, Constant, Length, Operator, RunFraction, Schedule, Shape, Steps, Tokens
-from trace_dsl.vocabulary import Suggestion, did_you_mean
+from trace_dsl.vocabulary import Suggestion, ValueKind, closest
 
 LENGTH_FORMS = "write `30` or `30 steps`, `10%` of the run, or `2e6 tokens`"
 
 
-def word(context: Context, node: Node, choices: Iterable[str], what: str, *, argument: str | None = None) -> str | None:
-    """One of a closed set of words. `argument` is what it is given to, for fixes that show both."""
+def word(
+    context: Context,
+    node: Node,
+    choices: Iterable[str],
+    what: str,
+    *,
+    argument: str | None = None,
+    calls: re.Pattern[str] | None = None,
+) -> str | None:
+    """One of a closed set of words. `argument` is what it is given to, for fixes that show both; `calls` are those that
+    may stand there too, and are met in quotes."""
     allowed = tuple(choices)
     if isinstance(node, Name):
         if node.name in allowed:
@@ -28,7 +38,7 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str, *, arg
             LanguageRule.UNKNOWN_NAME,
             node.place,
             f"`{node.name}` is no {what}; allowed: {', '.join(allowed)}",
-            fix=did_you_mean(node.name, allowed),
+            fix=_word_meant(node.name, allowed),
         )
         return None
     written = spelled(node)
@@ -37,16 +47,27 @@ def word(context: Context, node: Node, choices: Iterable[str], what: str, *, arg
         one = " or ".join(name if argument is None else f"{argument}={name}" for name in dict.fromkeys(several))
         context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is one word", fix=f"write one word: {one}")
         return None
-    if isinstance(node, Text) and written in allowed:
+    if isinstance(node, Text) and _stands_without_quotes(node.value.strip(), allowed, calls):
         message = f"the {what} is a word without quotes"
-        fix = Suggestion(near=written, words=f"drop the quotes: {written}")
+        fix = Suggestion(near=node.value.strip(), words=f"drop the quotes: {node.value.strip()}")
     elif written is not None and not isinstance(node, Number):
-        message, fix = f"`{written}` is no {what}; allowed: {', '.join(allowed)}", did_you_mean(written, allowed)
+        message, fix = f"`{written}` is no {what}; allowed: {', '.join(allowed)}", _word_meant(written, allowed)
     else:
         message = f"{what} is one of these words: {', '.join(allowed)}"
         fix = Suggestion(near=None, words=f"write {allowed[0]}, for example")
     context.error(LanguageRule.INVALID_VALUE, node.place, message, fix=fix)
     return None
+
+
+def _stands_without_quotes(inside: str, allowed: tuple[str, ...], calls: re.Pattern[str] | None) -> bool:
+    return (inside in allowed and inside.isidentifier()) or (calls is not None and calls.fullmatch(inside) is not None)
+
+
+def _word_meant(written: str, allowed: tuple[str, ...]) -> Suggestion:
+    """The word that is meant, where it says all that is written; `const(n)` only shows what is called."""
+    says_more = re.search(r"[\d(]", written) is not None
+    near = None if says_more else closest(written, (name for name in allowed if name.isidentifier()))
+    return Suggestion(near=near, known=allowed)
 
 
 def _names_joined(node: Node) -> tuple[str, ...]:
@@ -66,7 +87,7 @@ def text(context: Context, node: Node, what: str) -> str | None:
     literal = context.through_lets(node)
     if isinstance(literal, Text) and literal.value.strip():
         return literal.value
-    written = spelled(node)
+    written = (spelled(node) or "").strip()
     fix = 'write "..."' if not written else Suggestion(near=f'"{written}"', words=f'write "{written}"')
     context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a text in double quotes", fix=fix)
     return None
@@ -81,21 +102,23 @@ def constant(
     below: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
-    fix: Callable[[float], str] | None = None,
+    fix: str | Callable[[float], str] = "",
 ) -> float | None:
-    """A number that does not vary, within bounds. `fix` says what to write instead of one outside them."""
-    typed = number(context, node, what)
+    """A number that does not vary, within bounds. `fix` says what to write instead of one outside them, where there is
+    more to say than the bounds."""
+    typed = expression(context, node)
     if typed is None:
         return None
-    if not isinstance(typed, Constant):
+    if not isinstance(typed.expr, Constant):
+        found = "one that varies" if typed.kind is ValueKind.NUMBER else "a predicate"
         context.error(
             LanguageRule.WRONG_RANK,
             node.place,
-            f"{what} must be a constant number, not one that varies",
+            f"{what} must be a constant number, not {found}",
             fix="give a number, or a `let` of one",
         )
         return None
-    value = typed.value
+    value = typed.expr.value
     bounds = []
     if above is not None:
         bounds.append((value > above, f"above {above:g}"))
@@ -107,11 +130,12 @@ def constant(
         bounds.append((value <= at_most, f"at most {at_most:g}"))
     if all(ok for ok, _ in bounds):
         return value
+    within = " and ".join(words for _, words in bounds)
     context.error(
         LanguageRule.INVALID_VALUE,
         node.place,
-        f"{what} is {value:g}, but must be {' and '.join(words for _, words in bounds)}",
-        fix="" if fix is None else fix(value),
+        f"{what} is {value:g}, but must be {within}",
+        fix=(fix if isinstance(fix, str) else fix(value)) or f"write a number {within}",
     )
     return None
 
@@ -121,26 +145,46 @@ def count(context: Context, node: Node, what: str, *, fix: str = "") -> int | No
     literal = context.through_lets(node)
     if isinstance(literal, Number) and literal.unit is Unit.STEPS and "step" in what:
         literal = Number(value=literal.value, unit=Unit.NONE, is_integer=True, text=literal.text, place=literal.place)
-    value = constant(context, literal, what, at_least=1, fix=lambda _: fix)
+    value = constant(context, literal, what, at_least=1, fix=fix or "write a whole number, at least 1")
     if value is None:
         return None
     if value != int(value):
-        context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is {value:g}, but must be a whole number")
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            node.place,
+            f"{what} is {value:g}, but must be a whole number",
+            fix=_whole(value),
+        )
         return None
     return int(value)
+
+
+def _whole(value: float, unit: str = "") -> str:
+    """The whole numbers on both sides of one that is not."""
+    return f"write {int(value)}{unit} or {int(value) + 1}{unit}" if value >= 1 else f"write 1{unit}"
 
 
 def length(context: Context, node: Node, what: str) -> Length | None:
     """Steps, a share of the run, or tokens; a bare number that is not whole is ambiguous."""
     literal = context.through_lets(node)
     if isinstance(literal, Unary) and literal.operator is Operator.NEG and isinstance(literal.operand, Number):
-        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{what}` is a length and cannot be negative")
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            node.place,
+            f"`{what}` is a length and cannot be negative",
+            fix=LENGTH_FORMS,
+        )
         return None
     if not isinstance(literal, Number):
         context.error(LanguageRule.INVALID_VALUE, node.place, f"`{what}` is a length", fix=LENGTH_FORMS)
         return None
     if literal.value == float("inf"):
-        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{literal.text}` is too large for a length")
+        context.error(
+            LanguageRule.INVALID_VALUE,
+            node.place,
+            f"`{literal.text}` is too large for a length",
+            fix=LENGTH_FORMS,
+        )
         return None
     match literal.unit:
         case Unit.PERCENT:
@@ -160,7 +204,12 @@ def length(context: Context, node: Node, what: str) -> Length | None:
         case Unit.NONE if literal.is_integer:
             return Steps(int(literal.value))
         case Unit.STEPS:
-            context.error(LanguageRule.INVALID_VALUE, node.place, f"`{literal.text}` is not a whole number of steps")
+            context.error(
+                LanguageRule.INVALID_VALUE,
+                node.place,
+                f"`{literal.text}` is not a whole number of steps",
+                fix=_whole(literal.value, " steps"),
+            )
             return None
         case _:
             context.error(
@@ -190,7 +239,7 @@ def share(context: Context, node: Node, what: str) -> float | None:
     if is_length(literal):
         context.error(LanguageRule.INVALID_VALUE, node.place, f"{what} is a share, not a length", fix="write 25%")
         return None
-    return constant(context, literal, what, above=0)
+    return constant(context, literal, what, above=0, fix="write a share above 0, such as 25%")
 
 
 def percent(value: float) -> str:
@@ -208,6 +257,7 @@ def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
             LanguageRule.INVALID_VALUE,
             node.place,
             f"{what} is a number or a pair (low, high), not {len(literal.items)} values",
+            fix="write two, as in (0.2, 0.28), or one for both sides",
         )
         return None
     return (literal.items[0], literal.items[1])
@@ -215,6 +265,9 @@ def pair(context: Context, node: Node, what: str) -> tuple[Node, Node] | None:
 
 # ----------------------------------------------------------------------------------------------------------- schedules
 
+_SHAPE_WITH_LENGTH = re.compile(
+    rf"(?:{'|'.join(shape.value for shape in Shape)})\((?:\d{{1,9}}(?: steps)?|\d{{1,2}}%|\d+(?:e\d)? tokens)\)"
+)
 _OPEN_END = "; an anneal without a length, as in anneal=cos, lasts to the end of the run"
 
 
@@ -222,7 +275,7 @@ def anneal(context: Context, node: Node) -> Anneal | None:
     """`cos`, or `linear(30)` with a length."""
     shapes = tuple(shape.value for shape in Shape)
     if isinstance(node, Name | Text):
-        shape = word(context, node, shapes, "shape of an anneal")
+        shape = word(context, node, shapes, "shape of an anneal", calls=_SHAPE_WITH_LENGTH)
         return None if shape is None else Anneal(shape=Shape(shape))
     if not isinstance(node, Call):
         context.error(
@@ -263,6 +316,15 @@ def schedule_from(context: Context, bound: Bound, weight: float | None, place: P
     complete = complete and (node is None or down is not None)
     node = bound.get("floor")
     floor = 0.0 if node is None else constant(context, node, "`floor`")
+    if node is not None and "anneal" not in bound:
+        context.error(
+            LanguageRule.MISSING_ARGUMENT,
+            bound.place_of("floor"),
+            "`floor` is where an anneal ends, but there is no `anneal`",
+            consequence="the weight would never go down",
+            fix="add anneal=cos, which lasts to the end of the run, or take `floor` out",
+        )
+        complete = False
     if not complete or floor is None or weight is None:
         return None
     schedule = Schedule(weight=weight, anneal=down, floor=floor, **lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from trace_dsl.model import (
@@ -24,13 +25,13 @@ from trace_dsl.model import (
     TopK,
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
-from trace_dsl.resolve.elsewhere import for_loss, spelled, truth_of
-from trace_dsl.resolve.expressions import number
+from trace_dsl.resolve.elsewhere import for_denominator, for_loss, spelled, truth_of
+from trace_dsl.resolve.expressions import expression, number
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, pair, schedule_from, word
 from trace_dsl.resolve.unnamed import written_as
 from trace_dsl.rules import LanguageRule
-from trace_dsl.syntax.tree import Call, Loss, Name, Node, Number
+from trace_dsl.syntax.tree import Call, Loss, Name, Node, Number, Unit
 from trace_dsl.terms import Constant, Expr, Rank, Scheduled, Signal
 from trace_dsl.vocabulary import (
     DIVERGENCES,
@@ -39,10 +40,13 @@ from trace_dsl.vocabulary import (
     NO_LOSS,
     PARAMETER_NAMES,
     SCHEDULE_ARGUMENTS,
+    Suggestion,
+    ValueKind,
     did_you_mean,
 )
 
 DEFAULT_CLIP = 0.2
+_CONST = re.compile(r"const\([1-9]\d{0,8}\)")
 _EXAMPLE = "`clip` gives distances from 1: clip=(0.2, 0.28) keeps the ratio between 0.8 and 1.28"
 
 
@@ -58,7 +62,7 @@ def channel(context: Context, loss: Loss) -> Channel | None:
             LanguageRule.MISSING_ARGUMENT,
             function.place,
             f"the loss `{function.name}` is not called",
-            fix=f"write {function.name}()",
+            fix=_called(function.name, "write {}"),
         )
         return None
     errors = len(context.diagnostics)
@@ -78,6 +82,13 @@ def channel(context: Context, loss: Loss) -> Channel | None:
     )
 
 
+def _called(name: str, words: str) -> Suggestion:
+    """A loss that is called, with what it needs."""
+    required = LOSSES[name].required
+    call = f"{name}({', '.join(f'{one}=...' for one in required)})"
+    return Suggestion(near=None if required else call, words=words.format(call))
+
+
 def _unknown_loss(context: Context, value: Call | Name) -> None:
     function = function_of(value)
     if function.name == NO_LOSS:
@@ -89,6 +100,8 @@ def _unknown_loss(context: Context, value: Call | Name) -> None:
         )
         return
     fix = for_loss(context, value) or did_you_mean(function.name, (*LOSSES, NO_LOSS))
+    if isinstance(value, Name) and isinstance(fix, Suggestion) and fix.near in LOSSES:
+        fix = _called(fix.near, "did you mean `{}`?")
     context.error(LanguageRule.UNKNOWN_NAME, function.place, f"there is no loss `{function.name}`", fix=fix)
 
 
@@ -99,17 +112,20 @@ def _weight(context: Context, bound: Bound) -> Expr | None:
         return Constant(value=1.0) if node is None else number(context, node, "a weight")
     peak: float | None = 1.0
     if node is not None:
-        weight = number(context, node, "a weight")
+        weight = expression(context, node)
         if weight is None:
             peak = None
-        elif isinstance(weight, Constant):
-            peak = weight.value
+        elif isinstance(weight.expr, Constant):
+            peak = weight.expr.value
         else:
+            is_number = weight.kind is ValueKind.NUMBER
             context.error(
                 LanguageRule.WRONG_RANK,
                 node.place,
                 f"`w` is scheduled by {', '.join(f'{name}=' for name in scheduled)}, so it must be a constant",
-                fix="multiply with schedule(...) inside w= instead",
+                fix="multiply with schedule(...) inside w= instead"
+                if is_number
+                else "write w=where(p, schedule(...), 0) instead, with this as its p",
             )
             peak = None
     schedule = schedule_from(context, bound, peak, bound.place)
@@ -130,7 +146,12 @@ def _per(context: Context, bound: Bound) -> Per | None:
             LanguageRule.MISSING_ARGUMENT, node.place, "`const` needs its number", fix="write per=const(4096)"
         )
         return None
-    chosen = word(context, node, ("sequence", "token", "selected", "const(n)"), "denominator")
+    said = for_denominator(node)
+    if said is not None:
+        context.error(LanguageRule.INVALID_VALUE, node.place, f"`{spelled(node)}` is no denominator", fix=said)
+        return None
+    choices = ("sequence", "token", "selected", "const(n)")
+    chosen = word(context, node, choices, "denominator", calls=_CONST)
     return None if chosen is None else Per(PerKind(chosen))
 
 
@@ -260,7 +281,7 @@ def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
     sides = None if node is None else pair(context, node, "`clip`")
     if sides is not None:
         same = sides[0] is sides[1]
-        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distance_of(sides))
+        low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distances(context, sides))
         high = low if same else constant(context, sides[1], "the high side of `clip`", above=0)
     node = bound.get("dual")
     dual = None if node is None else constant(context, node, "`dual`", above=1)
@@ -298,20 +319,31 @@ def _truncation(context: Context, bound: Bound) -> float | None:
     return None
 
 
-def _distance_of(sides: tuple[Node, Node]) -> Callable[[float], str]:
+def _distances(context: Context, sides: tuple[Node, Node]) -> Callable[[float], str]:
     """What to write for a low side of `clip` that is no distance from 1."""
 
-    def fix(bound: float) -> str:
-        if bound <= 0 or bound > 100:
+    def fix(low: float) -> str:
+        in_percent = [_in_percent(context, side) for side in sides]
+        if low <= 0 or None in in_percent:
             return "write clip=(0.2, 0.28), for example"
         if sides[0] is not sides[1]:
-            both = ", ".join(f"{written_as(side)}%" for side in sides)
-            return f"`clip` gives distances from 1: clip=({both}) in percent" if bound > 2 else _EXAMPLE
-        if bound > 2:
-            return f"write clip={bound:g}%, or its two sides as clip=(0.2, 0.28)"
-        return f"`clip` gives distances from 1: clip={bound - 1:.6g} keeps the ratio at most {bound:g}"
+            both = ", ".join(str(side) for side in in_percent)
+            return f"`clip` gives distances from 1: clip=({both}) in percent" if low > 2 else _EXAMPLE
+        if low > 2:
+            return f"write clip={in_percent[0]}, or its two sides as clip=(0.2, 0.28)"
+        return f"`clip` gives distances from 1: clip={low - 1:.6g} keeps the ratio at most {low:g}"
 
     return fix
+
+
+def _in_percent(context: Context, side: Node) -> str | None:
+    """A side of `clip` as it is meant where percent are written without their sign; None where it means nothing."""
+    literal = context.through_lets(side)
+    if not isinstance(literal, Number):
+        return written_as(side)
+    if literal.unit is Unit.NONE and literal.value > 2:
+        return f"{literal.value:g}%" if literal.value <= 100 else None
+    return None if literal.unit is Unit.PERCENT and literal.value > 100 else written_as(side)
 
 
 def _anchor(context: Context, bound: Bound) -> OldAnchor | MixAnchor | None:

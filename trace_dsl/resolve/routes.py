@@ -47,7 +47,10 @@ def _labels(context: Context, statement: RouteStatement) -> tuple[str, ...]:
             )
         elif name in RESERVED:
             context.error(
-                LanguageRule.DUPLICATE_NAME, selector.place, f"`{name}` is a word of the language, not a label"
+                LanguageRule.DUPLICATE_NAME,
+                selector.place,
+                f"`{name}` is a word of the language, not a label",
+                fix="call the label something else",
             )
         elif name == REST:
             labels[name] = selector.place
@@ -66,7 +69,7 @@ def _labels(context: Context, statement: RouteStatement) -> tuple[str, ...]:
                 selector.place,
                 f"`spans` declares no label `{name}`",
                 consequence="no token would ever carry it, so this route would train nothing",
-                fix=context.did_you_mean(name, (*context.labels, REST)),
+                fix=context.did_you_mean(name, context.labels, (REST,)),
             )
         elif not context.labels_declared and (meant := label_meant(name)) is not None:
             context.error(
@@ -126,7 +129,7 @@ def _when(context: Context, statement: RouteStatement) -> tuple[str, Expr | None
                 LanguageRule.UNKNOWN_NAME,
                 named.place,
                 f"no statement declares rollouts `{named.name}`",
-                fix=context.did_you_mean(named.name, (*context.rollouts, PLAIN_ROWS)),
+                fix=context.did_you_mean(named.name, context.rollouts, (PLAIN_ROWS,)),
             )
             wrong = True
         rows = named.name

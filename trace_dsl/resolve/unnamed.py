@@ -13,7 +13,7 @@ from trace_dsl.vocabulary import ARGUMENT_WORDS, DIVERGENCES, SIGNALS, ValueKind
 # Arguments that take a text, a whole number, a number, an expression; of those that are free the first is meant.
 _TEXTS = ("path", "file")
 _COUNTS = ("sync", "n")
-_NUMBERS = ("w", "cap", "ema", "high")
+_NUMBERS = ("high", "w", "cap", "ema")
 _EXPRESSIONS = ("adv", "w")
 
 
@@ -119,8 +119,13 @@ def _is_predicate(value: Name) -> bool:
 def _length(literal: Number, free: tuple[str, ...], written: str) -> tuple[str | None, str]:
     """The hold of a schedule first, then how long it goes down."""
     if literal.unit is Unit.NONE and not literal.is_integer:
-        return ("floor" if "floor" in free else None), written
-    unit = f" {literal.unit.value}" if literal.unit in (Unit.STEPS, Unit.TOKENS) and " " not in written else ""
+        if "anneal" not in free:
+            return ("floor" if "floor" in free else None), written
+        written, unit = f"{literal.value * 100:g}%", ""
+        if literal.value > 1:
+            return None, written
+    else:
+        unit = f" {literal.unit.value}" if literal.unit in (Unit.STEPS, Unit.TOKENS) and " " not in written else ""
     if "warmup" in free:
         return "warmup", f"{written}{unit}"
     return ("anneal", f"linear({written}{unit})") if "anneal" in free else (None, written)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from trace_dsl.model import REST, Diagnostic, OtherPlace, Place, Severity
@@ -34,13 +35,15 @@ _OTHER_FILE = "see whether this is the file you mean; a spec has one statement a
 _A_SPEC = (
     "write a statement a line, as in `spans key(cap=25%)` or `key: fkl(anneal=linear(30))`; a run file goes to --run"
 )
-# A document mark, or a key alone on its line with a list item or a key below it.
+# A document mark; a key alone on its line with a list item below it; or one with a key below it, where there are two of
+# them or the upper one is no label.
 _YAML = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*(?P<sign>---|%YAML)[^\n]*(?:\n|\Z)")
 _YAML_LIST = re.compile(
     r"^(?P<sign>[A-Za-z_]\w*:)[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*"
-    r"(?:[ \t]*-[ \t]+[^\n]*|[ \t]+[A-Za-z_]\w*:(?:[ \t][^\n]*)?)(?:\n|\Z)",
+    r"(?:(?P<item>[ \t]*-[ \t]+[^\n]*)|[ \t]+[A-Za-z_]\w*:(?:[ \t][^\n]*)?)(?:\n|\Z)",
     flags=re.M,
 )
+_YAML_KEYS = frozenset({"spans:", "teacher:", "teachers:", "rollouts:", "routes:", "losses:", "lets:", "spec:"})
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r'"[^"\n]*"?')
@@ -67,7 +70,7 @@ def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
     if len(text) > MAX_BYTES:
         message = f"this spec is {len(text):,} characters long; at most {MAX_BYTES:,} are read"
         return _refused(path, text, Place(line=1, column=1, end_line=1, end_column=2, path=place_path), message)
-    yaml = _YAML.match(text) or _YAML_LIST.search(text)
+    yaml = _YAML.match(text) or _yaml_blocks(text)
     if yaml is not None:
         row = text.count("\n", 0, yaml.start("sign")) + 1
         place = Place(line=row, column=1, end_line=row, end_column=1 + len(yaml["sign"]), path=place_path)
@@ -96,6 +99,13 @@ def parse_source(path: str, text: str, *, place_path: str = "") -> ParsedSource:
         suppressions=suppressions,
         diagnostics=tuple(found),
     )
+
+
+def _yaml_blocks(text: str) -> re.Match[str] | None:
+    """The first block of YAML; None where one route alone is written over two lines."""
+    blocks = tuple(islice(_YAML_LIST.finditer(text), 2))
+    sure = len(blocks) > 1 or any(block["item"] is not None or block["sign"] in _YAML_KEYS for block in blocks)
+    return blocks[0] if sure else None
 
 
 def _refused(path: str, text: str, place: Place, message: str, fix: str = _OTHER_FILE) -> ParsedSource:

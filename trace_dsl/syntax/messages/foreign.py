@@ -6,10 +6,11 @@ import re
 import unicodedata
 
 from trace_dsl.syntax.messages.scene import Advice, Scene, Slot, shown
-from trace_dsl.vocabulary import ARGUMENT_WORDS
+from trace_dsl.vocabulary import ARGUMENT_WORDS, closest
 
 _SIGNS = {"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and"}
 _SIGNS |= {"∨": "or", "¬": "not", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": '"', "’": '"', "→": ":"}
+_PLAIN_CALL = re.compile(r"[a-z]+\([\d.e]+(?:%| steps| tokens)?\)")
 _PATH = re.compile(r"[./\\:~@-]")
 _CLOSING = {"]": "[", "}": "{"}
 
@@ -112,19 +113,19 @@ def _string(scene: Scene) -> Advice | None:
     if scene.found not in ("'", "`"):
         return None
     inside = scene.written[1:-1]
-    if scene.accepts("STRING") and not _is_word_of_argument(scene, inside):
+    words = ARGUMENT_WORDS.get(scene.taken[-2].text, ()) if scene.previous.kind == "EQUAL" and scene.open else ()
+    if words and scene.accepts("NAME"):
+        meant = inside if _PLAIN_CALL.fullmatch(inside) else closest(inside, words)
+        fix = f"write one of these words: {', '.join(words)}" if meant is None else f"write `{meant}`"
+        return scene.say(f"{scene.quoted}: names stand without quotes", fix)
+    if scene.accepts("STRING"):
         return scene.say(
             f"{scene.quoted}: strings stand in double quotes", f'write "{inside}"' if inside else 'write "..."'
         )
-    if takes_name or _is_word_of_argument(scene, inside):
-        fix = f"write `{inside}`" if inside.isidentifier() else "write the name without quotes"
+    if takes_name:
+        fix = f"write `{inside}`" if inside.isidentifier() and inside.isascii() else "write the name without quotes"
         return scene.say(f"{scene.quoted}: names stand without quotes", fix)
     return None
-
-
-def _is_word_of_argument(scene: Scene, word: str) -> bool:
-    """Whether a word is one of those that the argument at hand takes, as in `tail='bucket'`."""
-    return scene.previous.kind == "EQUAL" and word in ARGUMENT_WORDS.get(scene.taken[-2].text, ())
 
 
 def _sign(scene: Scene) -> Advice | None:

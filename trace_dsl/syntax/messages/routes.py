@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from trace_dsl.syntax.messages.scene import KEYWORDS, Advice, Scene
-from trace_dsl.vocabulary import LOSSES, SIGNALS
+from trace_dsl.vocabulary import DIVERGENCES, FUNCTIONS, LOSSES, SIGNALS
 
 _JOINING = frozenset({"AND", "OR", "PLUS", "OVER", "COMMA"})
 _INSTEAD_OF_WHEN = frozenset({"if", "where", "unless", "whenever", "on", "for", "with"})
@@ -65,13 +65,15 @@ def after_label(scene: Scene) -> Advice:
         return scene.say(f"the route `{name}` has no losses", "add `: LOSS`, or `: none`")
     if scene.is_dash:
         return scene.dash()
-    if scene.kind in _JOINING and scene.next.text in SIGNALS:
+    if scene.kind in _JOINING and (scene.next.text in SIGNALS or scene.next.text in FUNCTIONS):
         return scene.say(
             f"`{scene.next.text}` is no label: labels are joined by `|`, and predicates stand behind `when`",
-            f"write `{name} when {scene.next.text}`",
+            f"write `{name} when {_predicate(scene)}`",
         )
     if scene.kind in _JOINING and scene.next.kind == "NOT":
-        return scene.say("labels are joined by `|`, and predicates stand behind `when`", f"write `{name} when not ...`")
+        return scene.say(
+            "labels are joined by `|`, and predicates stand behind `when`", f"write `{name} when {_predicate(scene)}`"
+        )
     if scene.kind in _JOINING:
         return scene.say(f"labels of one route are joined by `|`, not by {scene.quoted}", "write `|`")
     if scene.is_word:
@@ -102,6 +104,21 @@ def after_label(scene: Scene) -> Advice:
                 f"{scene.quoted} cannot stand behind the label `{scene.previous.text}`",
                 f"write `{name}: LOSS` or `{name} when PREDICATE: LOSS`",
             )
+
+
+_LONGEST_SHOWN = 60
+
+
+def _predicate(scene: Scene) -> str:
+    """What stands from the next word to the `:` that ends the labels, where it is short."""
+    depth, end = 0, len(scene.obstacle.text)
+    for token in scene.ahead:
+        depth += (token.kind == "LPAR") - (token.kind == "RPAR")
+        if token.kind == "COLON" and depth <= 0:
+            end = token.start
+            break
+    written = " ".join(scene.obstacle.text[scene.next.start : end].split())
+    return written if len(written) <= _LONGEST_SHOWN else f"{scene.next.text} ..."
 
 
 def _word(scene: Scene) -> Advice:
@@ -147,12 +164,27 @@ def loss(scene: Scene) -> Advice:
     )
 
 
+# A loss behind a minus, and its weight: up to the next `,` or `)` outside brackets of its own.
+_MINUS = re.compile(r"-\s*(?P<name>\w+)\s*\((?P<given>(?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)")
+_WEIGHT = re.compile(r"(?:^|,)\s*w\s*=\s*(?P<weight>(?:[^(),]|\((?:[^()]|\([^()]*\))*\))+)")
+_PLAIN = re.compile(r"[\d.]+(?:[eE][+-]?\d+)?%?|\w+")
+
+
 def _no_minus(scene: Scene) -> Advice:
-    given = re.match(r"-\s*\w+\([^()]*\bw\s*=\s*([0-9.]+)", scene.obstacle.text[scene.obstacle.at :])
-    return scene.say(
-        f"losses are added with `+`; there is no minus ({scene.quoted}) between them",
-        f"give the loss a negative weight, w=-{given[1] if given else '1.0'}, if that is meant",
-    )
+    """`- nll(w=0.1)`: of an entropy bonus and a divergence the sign is the other one here."""
+    message = f"losses are added with `+`; there is no minus ({scene.quoted}) between them"
+    called = _MINUS.match(scene.obstacle.text, scene.obstacle.at)
+    name = scene.next.text if called is None else called["name"]
+    written = f"{name}(...)" if called is None else called[0].removeprefix("-").strip()
+    sign = "" if scene.previous.kind in ("COLON", "PLUS") else "+ "
+    if name == "entropy":
+        return scene.say(message, f"write `{sign}{written}`: a positive weight rewards entropy")
+    if name in DIVERGENCES or name == "k3":
+        return scene.say(message, f"write `{sign}{written}`: a positive weight keeps the policy near the other one")
+    given = None if called is None else _WEIGHT.search(called["given"])
+    weight = "1.0" if given is None else given["weight"].strip()
+    negative = weight if _PLAIN.fullmatch(weight) else f"({weight})"
+    return scene.say(message, f"give the loss a negative weight, w=-{negative}, if that is meant")
 
 
 def after_loss(scene: Scene) -> Advice:
