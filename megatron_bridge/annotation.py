@@ -100,8 +100,12 @@ class Annotator(Protocol):
         """Find out whether it can work at all. Raises TraceError."""
         ...
 
-    def annotate(self, written: Sequence[Written]) -> list[Annotation]:
-        """The annotation of each response, in order. What goes wrong with one is said in its `missing`."""
+    def annotate(self, written: Sequence[Written], *, of: int | None = None) -> list[Annotation]:
+        """The annotation of each response, in order. What goes wrong with one is said in its `missing`.
+
+        of: responses of the iteration over all ranks, of which these are some (None: all of them). Only once more of
+        them failed than a run allows may others be left out.
+        """
         ...
 
     def close(self) -> None:

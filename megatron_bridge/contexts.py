@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from megatron_bridge.templates import Template, parse_template
+from megatron_bridge.templates import Template
 from trace_dsl.errors import TraceError
 
 _TYPE_LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -111,8 +111,3 @@ def render(templates: Mapping[str, Template], prompt: str, context: Context | No
     if foreign is not None:
         raise ContextError(f"the template for {sees} shows {{{foreign}}}: it may show {{prompt}} and {{{sees}}} only")
     return template.fill({"prompt": prompt, sees: text_of(context)})
-
-
-def default_templates() -> dict[str, Template]:
-    """The templates of TEMPLATES, parsed."""
-    return {sees: parse_template(text) for sees, text in TEMPLATES.items()}

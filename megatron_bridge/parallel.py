@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -14,10 +16,12 @@ from megatron_bridge.model.shape import Layout
 from trace_dsl.errors import LayoutError
 
 __all__ = ["Layout", "start_parallel", "stop_parallel"]
+_PATIENCE = timedelta(minutes=30)
 
 
-def start_parallel(layout: Layout, seed: int) -> None:
-    """Join the ranks of `layout` and seed every generator with `seed`.
+def start_parallel(layout: Layout, seed: int, *, patience: timedelta = _PATIENCE) -> None:
+    """Join the ranks of `layout` and seed every generator with `seed`. A collective whose peers do not come within
+    `patience` fails.
 
     torch.distributed is started from torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) unless
     it already runs; without them this process is a world of one. Collectives: those that make the groups.
@@ -36,14 +40,15 @@ def start_parallel(layout: Layout, seed: int) -> None:
         torch.cuda.set_device(device)
     if not started:
         if "RANK" in os.environ:
-            dist.init_process_group(backend())
+            dist.init_process_group(backend(), timeout=patience)
         else:
-            dist.init_process_group(backend(), store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend(), store=dist.HashStore(), rank=0, world_size=1, timeout=patience)
     with megatron_runtime():
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tp,
             pipeline_model_parallel_size=layout.pp,
             context_parallel_size=layout.cp,
+            distributed_timeout_minutes=math.ceil(patience.total_seconds() / 60),
         )
         torch.manual_seed(seed)
         # The inference tracker draws nothing and saves no state: training uses no dropout.

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
@@ -17,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_bridge.prepare import prepare_run
+from megatron_bridge.with_parent import signal_when_parent_dies
 from trace_dsl.errors import TraceError
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,18 +44,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the launcher dies, however it dies: a rank never trains on alone."""
-    if "RANK" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 failed, 2 bad input."""
     options = parse_arguments(arguments)
     first = os.environ.get("RANK", "0") == "0"
     try:
-        _end_with_parent()
+        if "RANK" in os.environ:  # a rank never trains on alone
+            signal_when_parent_dies(signal.SIGTERM)
         loaded, plan, _ = prepare_run(options.run_file, options.overrides)
         # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
         warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")

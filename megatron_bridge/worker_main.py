@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import math
@@ -13,8 +12,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from megatron_bridge.with_parent import signal_when_parent_dies
+
 LONGEST_REASON = 300
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def load(target: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
@@ -90,8 +90,7 @@ def _told(error: BaseException) -> str:
 
 def main() -> int:
     target = json.loads(sys.argv[1])
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_dies(signal.SIGKILL)
     limit = math.floor(target["memory_gb"] * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -63,9 +63,18 @@ class WorkerPool:
     """Calls one function, described by `target`, in up to `count` processes that live until `close`."""
 
     def __init__(
-        self, target: Mapping[str, Any], *, count: int = 2, timeout: float = 10.0, memory_gb: float = 4.0
+        self,
+        target: Mapping[str, Any],
+        *,
+        count: int = 2,
+        timeout: float = 10.0,
+        memory_gb: float = 4.0,
+        hidden: Sequence[str] = (),
     ) -> None:
-        """`target`: see `worker_main.load`; `timeout`: seconds a call; `memory_gb`: address space of a process."""
+        """`target`: see `worker_main.load`; `timeout`: seconds a call; `memory_gb`: address space of a process;
+        `hidden`: environment variables that it does not get.
+        """
+        self._hidden = frozenset(hidden)
         self._target = json.dumps({**target, "memory_gb": memory_gb})
         self._count, self._timeout = count, timeout
         self._workers: list[_Worker] = []
@@ -99,12 +108,13 @@ class WorkerPool:
 
     def _spawn(self) -> None:
         path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH", "")]))
+        kept = {name: value for name, value in os.environ.items() if name not in self._hidden}
         process = subprocess.Popen(
             [sys.executable, "-m", "megatron_bridge.worker_main", self._target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**kept, "PYTHONPATH": path},
             start_new_session=True,  # so that what it starts ends with it
         )
         self._workers.append(_Worker(process=process, deadline=time.monotonic() + START_SECONDS))

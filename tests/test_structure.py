@@ -34,7 +34,12 @@ STAGES = (
     ("trace_dsl.plan",),
     ("trace_dsl.lowering",),
     ("trace_dsl.expect",),
-    ("megatron_bridge.annotation", "megatron_bridge.templates", "megatron_bridge.workers"),
+    (
+        "megatron_bridge.annotation",
+        "megatron_bridge.templates",
+        "megatron_bridge.workers",
+        "megatron_bridge.with_parent",
+    ),
     ("megatron_bridge.contexts", "megatron_bridge.data"),
     ("megatron_bridge.verify", "megatron_bridge.worker_main"),
     ("megatron_bridge.annotate",),

@@ -23,13 +23,14 @@ import torch
 from megatron_bridge.rollout.background import Background
 from megatron_bridge.rollout.client import Client, Request
 from megatron_bridge.rollout.engine import SamplingParams
-from megatron_bridge.rollout.launcher import ServerPlan, plan_server
+from megatron_bridge.rollout.launcher import ManagedProcess, ServerPlan, plan_server
 from megatron_bridge.rollout.protocol import version_name
 from megatron_bridge.rollout.settings import RolloutSettings
 
 POLICY = Path("specs/demo/policy")
 PYTHON = ".venv-sglang/bin/python"
 BAR = 0.95
+START_SECONDS = 600.0
 
 
 async def connected(url: str, concurrency: int) -> Client:
@@ -69,19 +70,31 @@ def main() -> int:
         server = plan_server(plan, 0, Path(folder))
         server.start()
         try:
-            return compare(server.url, prompts, options)
+            return compare(server.url, prompts, options, server)
         finally:
             server.stop()
 
 
-def compare(url: str, prompts: list[list[int]], options: argparse.Namespace) -> int:
-    """Both clients in turn; the exit code."""
-    while True:
+def wait_for(url: str, server: ManagedProcess | None) -> None:
+    """Wait until a server generates. Ends the program when it died, or after START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
         try:
             if httpx.get(f"{url}/health", timeout=60).status_code == 200:
-                break
+                return
         except httpx.HTTPError:
-            time.sleep(1)
+            pass
+        if server is not None and not server.running:
+            raise SystemExit(server.ending())
+        time.sleep(1)
+    raise SystemExit(f"{url} did not answer /health for {START_SECONDS:g} s")
+
+
+def compare(
+    url: str, prompts: list[list[int]], options: argparse.Namespace, server: ManagedProcess | None = None
+) -> int:
+    """Both clients in turn; the exit code."""
+    wait_for(url, server)
     params = SamplingParams(temperature=1.0, max_new_tokens=options.tokens, stop_token_ids=(), seed=0)
     requests = [Request(prompt=tuple(prompt), budget=options.tokens, params=params) for prompt in prompts]
     background = Background("client")

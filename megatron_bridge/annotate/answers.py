@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from megatron_bridge.annotate.questions import MAX_SEGMENTS, MAX_SPANS, Question
+from megatron_bridge.annotate.questions import MAX_SEGMENTS, MAX_SPANS, Question, answer_keys
 from megatron_bridge.annotate.segments import trimmed
 from megatron_bridge.annotation import AnnotatedSpan, Annotation, Missing
 
@@ -71,6 +71,7 @@ def _body(answer: str) -> str:
 
 
 def _spans(body: str, *, correct: bool) -> list[tuple[list[int], str]]:
-    if correct:
-        return [(span.segment_ids, span.step_type) for span in _Keys.model_validate_json(body).key_spans]
-    return [(span.segment_ids, span.error_type) for span in _Errors.model_validate_json(body).error_spans]
+    """(segments, type) of each span, under the names of `answer_keys`."""
+    outer, inner = answer_keys(correct=correct)
+    found = (_Keys if correct else _Errors).model_validate_json(body)
+    return [(span.segment_ids, getattr(span, inner)) for span in getattr(found, outer)]

@@ -23,8 +23,11 @@ class Asker(Protocol):
         """Find out whether it can work at all. Raises AnnotatorError."""
         ...
 
-    def ask(self, questions: Sequence[Question]) -> list[Reply]:
-        """The reply to each question, in order; never an exception for one that has no good answer."""
+    def ask(self, questions: Sequence[Question], *, of: int) -> list[Reply]:
+        """The reply to each question, in order; never an exception for one that has no good answer.
+
+        of: responses of the iteration, see `Annotator.annotate`.
+        """
         ...
 
 

@@ -37,20 +37,23 @@ class CachedAsker:
         """See `Asker.start`."""
         self._asker.start()
 
-    def ask(self, questions: Sequence[Question]) -> list[Reply]:
+    def ask(self, questions: Sequence[Question], *, of: int) -> list[Reply]:
         """See `Asker.ask`. Equal questions are asked once."""
         keys = [key_of(question, self._settings) for question in questions]
         found = {key: self._read(key) for key in dict.fromkeys(keys)}
         missing = {key: question for key, question in zip(keys, questions, strict=True) if not found[key].usage.cached}
-        for (key, question), reply in zip(missing.items(), self._asker.ask(list(missing.values())), strict=True):
+        asked = self._asker.ask(list(missing.values()), of=of)
+        for (key, question), reply in zip(missing.items(), asked, strict=True):
             failure = found[key].usage.cache_failure
             if reply.missing is None and read_answer(reply.text, question).missing is None:
                 failure = self._write(key, reply.text) or failure
             found[key] = replace(reply, usage=replace(reply.usage, cache_failure=failure))
         replies, paid = [], set()
         for key in keys:
-            repeated = key in paid
-            replies.append(replace(found[key], usage=Usage(cached=True)) if repeated else found[key])
+            reply = found[key]
+            if key in paid:  # another response asks the same: its answer cost nothing more
+                reply = replace(reply, usage=Usage(cached=reply.missing is None))
+            replies.append(reply)
             paid.add(key)
         return replies
 

@@ -26,10 +26,11 @@ class LanguageModelAnnotator:
     def close(self) -> None:
         """Nothing to end."""
 
-    def annotate(self, written: Sequence[Written]) -> list[Annotation]:
+    def annotate(self, written: Sequence[Written], *, of: int | None = None) -> list[Annotation]:
         """See `Annotator.annotate`. A response without text is not asked about."""
         questions = {n: self._question(one) for n, one in enumerate(written) if self._is_asked(one)}
-        replies = dict(zip(questions, self._asker.ask(list(questions.values())), strict=True))
+        asked = self._asker.ask(list(questions.values()), of=len(written) if of is None else of)
+        replies = dict(zip(questions, asked, strict=True))
         return [
             _annotation(questions[n], replies[n]) if n in questions else self._unasked(one)
             for n, one in enumerate(written)
@@ -64,7 +65,7 @@ class PolicyAsker:
     def start(self) -> None:
         """Nothing to find out."""
 
-    def ask(self, questions: Sequence[Question]) -> list[Reply]:
+    def ask(self, questions: Sequence[Question], *, of: int) -> list[Reply]:
         """See `Asker.ask`."""
         messages = [Message(system=one.system, user=one.user) for one in questions]
         return self._policy.answer(

@@ -29,15 +29,15 @@ _LONGEST_PAUSE = 30.0
 
 @dataclass(slots=True)
 class _Batch:
-    """What the questions of one call share."""
+    """What the questions of one call share: how many may fail of all that the iteration has."""
 
-    total: int
-    limit: float
+    allowed: float
     failed: int = 0
 
     @property
     def lost(self) -> bool:
-        return self.failed > self.limit * self.total
+        """Whether the iteration is, whatever other ranks and kept answers add: each failure costs a response."""
+        return self.failed > self.allowed
 
 
 class OpenAIAsker:
@@ -55,13 +55,13 @@ class OpenAIAsker:
         if not (self._key.isascii() and self._key.isprintable()):
             raise AnnotatorError(f"task.annotator.api_key_env: {name} holds characters that no key has")
 
-    def ask(self, questions: Sequence[Question]) -> list[Reply]:
+    def ask(self, questions: Sequence[Question], *, of: int) -> list[Reply]:
         """See `Asker.ask`. Collects for at most `deadline` seconds."""
-        return asyncio.run(self._ask_all(questions)) if questions else []
+        return asyncio.run(self._ask_all(questions, of)) if questions else []
 
-    async def _ask_all(self, questions: Sequence[Question]) -> list[Reply]:
+    async def _ask_all(self, questions: Sequence[Question], of: int) -> list[Reply]:
         settings = self._settings
-        batch = _Batch(len(questions), settings.max_failures)
+        batch = _Batch(settings.max_failures * of)
         gate = asyncio.Semaphore(settings.concurrency)
         until = time.monotonic() + settings.deadline
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -81,6 +81,8 @@ class OpenAIAsker:
     async def _answer(self, client: httpx.AsyncClient, question: Question, until: float) -> Reply:
         """The answer to one question, with retries."""
         began, pause = time.time(), _FIRST_PAUSE
+        if time.monotonic() >= until:
+            return Reply(missing=Missing.LATE, note="not asked: task.annotator.deadline was over")
         for attempt in range(1, self._settings.retries + 2):
             left = min(self._settings.timeout, until - time.monotonic())
             reply, again = await self._try(client, question, left)
@@ -171,12 +173,14 @@ class OpenAIAsker:
             return Reply(missing=Missing.MALFORMED, note="its content is no text", usage=usage)
         if not (text or "").strip():
             return Reply(missing=Missing.EMPTY, note="its content is empty", usage=usage)
-        return Reply(text=text, usage=usage)
+        return Reply(text=self._masked(text), usage=usage)
 
     def _safe(self, text: str) -> str:
         """One short line without the key: servers repeat what they were sent."""
-        line = " ".join(text.split())
-        return (line.replace(self._key, "***") if self._key else line)[:LONGEST_NOTE]
+        return self._masked(" ".join(text.split()))[:LONGEST_NOTE]
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
 
 
 def _count(value: Any) -> int:

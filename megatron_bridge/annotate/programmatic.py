@@ -29,7 +29,7 @@ class FunctionAnnotator:
     def close(self) -> None:
         """Nothing to end."""
 
-    def annotate(self, written: Sequence[Written]) -> list[Annotation]:
+    def annotate(self, written: Sequence[Written], *, of: int | None = None) -> list[Annotation]:
         """See `Annotator.annotate`."""
         return [self._function(one) for one in written]
 
@@ -66,7 +66,7 @@ class WorkerAnnotator:
         """See `Annotator.close`."""
         self._pool.close()
 
-    def annotate(self, written: Sequence[Written]) -> list[Annotation]:
+    def annotate(self, written: Sequence[Written], *, of: int | None = None) -> list[Annotation]:
         """See `Annotator.annotate`. A span outside of the response, or of a label or type that the settings do not
         list, makes the whole answer malformed.
         """

@@ -56,7 +56,12 @@ class Rows:
     def row(self, number: int) -> Row:
         """Row `number`, counted over all files. Raises DataError that names file and row, IndexError past the end."""
         file, place = self._find(number)
-        return _selected(file.row(place), self._columns, f"{file.path}: row {place + 1}")
+        return _selected(file.row(place), self._columns, self.place(number))
+
+    def place(self, number: int) -> str:
+        """Where row `number` stands, for a message: its file, and its number there."""
+        file, place = self._find(number)
+        return f"{file.path}: row {place + 1}"
 
     def _find(self, number: int) -> tuple[_File, int]:
         place = number

@@ -26,11 +26,6 @@ class Order:
         if self._rows < 1:
             raise ValueError("an order needs at least one row")
 
-    @property
-    def rows(self) -> int:
-        """Rows of one epoch."""
-        return self._rows
-
     def row(self, position: int) -> int:
         """The number of the row at `position`, counted over all epochs. Raises ValueError below 0."""
         if position < 0:

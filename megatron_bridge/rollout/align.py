@@ -79,9 +79,8 @@ def token_spans(row: int, aligned: AlignedText, spans: Sequence[AnnotatedSpan]) 
 
 def _by_bytes(tokens: Sequence[str | None], text: str) -> list[tuple[int, int]] | None:
     """Intervals where every token is a string of bytes; None where these do not spell `text`."""
-    if None in tokens:
-        return None
-    pieces = [_token_bytes(token) for token in tokens]
+    # an id that the tokenizer does not know (a model's vocabulary may be larger) is decoded to nothing
+    pieces = [b"" if token is None else _token_bytes(token) for token in tokens]
     spelled = b"".join(pieces)
     if spelled.decode("utf-8", "replace") != text:
         return None

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
+from megatron_bridge.rollout.connections import AttemptFailed, Connections
 from megatron_bridge.rollout.engine import RolloutError, Sample, SamplingParams
 from megatron_bridge.rollout.protocol import (
     Answer,
@@ -32,15 +30,9 @@ from megatron_bridge.rollout.protocol import (
 from megatron_bridge.rollout.servers import Pool, Server, State
 from megatron_bridge.rollout.settings import RolloutSettings
 
-_CONNECT_SECONDS = 10.0
 _ABORT_EVERY = 0.2  # an abort misses the requests that a server is still reading
 _STALL_SECONDS = 120.0  # the longest an interrupted request may take to come back
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 10.0
-_AGAIN = (408, 429)  # besides every 5xx
-
-
-class AttemptFailed(Exception):
-    """One request went wrong in a way that another one may not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +67,26 @@ class _Drawing:
         self.versions += [version] * len(answer.token_ids)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """One request to `url` and the step of the weights meant; `answer` is None where other weights drew it."""
+
+    url: str
+    version: int
+    answer: Answer | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trouble:
+    """What went wrong with one sample since it last got a token; since when answers are of other weights than those of
+    `stale_version`.
+    """
+
+    failures: int = 0
+    stale_since: float | None = None
+    stale_version: int = -1
+
+
 class Client:
     """Speaks to the servers of one run. `run` names it in weight versions; `version` is the step of its weights."""
 
@@ -87,8 +99,9 @@ class Client:
         vocab_size: int,
         router: str | None = None,
         concurrency: int | None = None,
+        key: str | None = None,
     ) -> None:
-        """Call it in the event loop that will use it."""
+        """Call it in the event loop that will use it. `key` is what the servers ask for, None where they ask none."""
         self.pool = Pool(urls, router)
         self.counts = Counts()
         self.version = -1
@@ -96,25 +109,12 @@ class Client:
         self.run = run
         self.problem = ""  # what went wrong most recently with a server
         self._settings, self._vocab_size = settings, vocab_size
-        self._trust = ssl.create_default_context()
-        self._http = self._connections()
-        # One set of connections a request in flight: httpx looks at every connection of a set for every request, which
-        # with 64 in one set takes longer than everything else a client does.
-        self._lanes: list[httpx.AsyncClient] = []
+        self._http = Connections(settings, key)
         self._places = asyncio.Semaphore(concurrency or settings.concurrency)
         self._open = asyncio.Event()  # closed while weights change
 
-    def _connections(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            timeout=httpx.Timeout(self._settings.request_timeout, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            verify=self._trust,
-            trust_env=False,  # a proxy for the outside world is not for servers of one's own
-        )
-
     async def close(self) -> None:
-        for lane in (self._http, *self._lanes):
-            await lane.aclose()
+        await self._http.close()
 
     @property
     def drawing(self) -> bool:
@@ -137,28 +137,23 @@ class Client:
                 task.cancel()
 
     async def _sample(self, request: Request) -> Sample:
-        drawing, failures = _Drawing(), 0
+        drawing, trouble = _Drawing(), _Trouble()
         stops = set(request.params.stop_token_ids)
         async with self._places:
             while True:
-                before = len(drawing.token_ids)
                 try:
-                    answer, version = await self._attempt(request, drawing)
+                    attempt = await self._attempt(request, drawing)
                 except AttemptFailed as error:
-                    failures += 1
                     self.counts.retries += 1
-                    if failures > self._settings.retries:
-                        raise RolloutError(
-                            f"a sample failed {failures} times, most recently: {error} "
-                            f"(rollout.retries is {self._settings.retries})"
-                        ) from error
-                    await asyncio.sleep(wait_before(failures))
+                    await self._again(
+                        trouble, f"a sample failed {trouble.failures + 1} times, most recently: {error}", error
+                    )
                     continue
-                if answer is None:  # weights of another update: asked again once the server has those of now
-                    self.counts.stale += 1
-                    await asyncio.sleep(_FIRST_WAIT)
+                if attempt.answer is None:
+                    await self._stale(trouble, attempt)
                     continue
-                drawing.add(answer, version)
+                trouble.stale_since = None
+                drawing.add(attempt.answer, attempt.version)
                 stopped = bool(drawing.token_ids) and drawing.token_ids[-1] in stops
                 if stopped or len(drawing.token_ids) >= request.budget:
                     return Sample(
@@ -167,17 +162,38 @@ class Client:
                         finish="stop" if stopped else "length",
                         weight_versions=tuple(drawing.versions),
                     )
-                if len(drawing.token_ids) > before:
-                    failures = 0
+                if attempt.answer.token_ids:
+                    trouble.failures = 0
                     self.counts.resumed += 1
                 elif self._open.is_set():  # cut without a token, and not by an update
-                    failures += 1
-                    if failures > self._settings.retries:
-                        raise RolloutError(f"a server cut a request {failures} times before its first token")
-                    await asyncio.sleep(wait_before(failures))
+                    cut = f"{attempt.url} cut a request {trouble.failures + 1} times before its first token"
+                    await self._again(trouble, cut)
 
-    async def _attempt(self, request: Request, drawing: _Drawing) -> tuple[Answer | None, int]:
-        """One request for the rest of a sample, and the step of the weights that drew it; None for other weights."""
+    async def _again(self, trouble: _Trouble, what: str, cause: Exception | None = None) -> None:
+        """Wait before one more request. Raises RolloutError where that was the last."""
+        trouble.failures += 1
+        if trouble.failures > self._settings.retries:
+            raise RolloutError(f"{what} (rollout.retries is {self._settings.retries})") from cause
+        await asyncio.sleep(wait_before(trouble.failures))
+
+    async def _stale(self, trouble: _Trouble, attempt: _Attempt) -> None:
+        """Weights of another update: asked again once the server has those of now. Raises RolloutError when it never
+        does.
+        """
+        self.counts.stale += 1
+        now = time.monotonic()
+        if trouble.stale_since is None or trouble.stale_version != attempt.version:
+            trouble.stale_since, trouble.stale_version = now, attempt.version
+        if now - trouble.stale_since > self._settings.server_timeout:
+            raise RolloutError(
+                f"{attempt.url} has answered with other weights than those of step {attempt.version} for "
+                f"{self._settings.server_timeout:g} s (rollout.server_timeout), although they were sent: is another "
+                "run using it, or is a server behind the router that is not in rollout.urls?"
+            )
+        await asyncio.sleep(_FIRST_WAIT)
+
+    async def _attempt(self, request: Request, drawing: _Drawing) -> _Attempt:
+        """One request for the rest of a sample."""
         await self._open.wait()
         target = await self._target()
         try:
@@ -185,10 +201,11 @@ class Client:
         finally:
             self.pool.release(target)
 
-    async def _ask(self, target: Server, request: Request, drawing: _Drawing) -> tuple[Answer | None, int]:
-        if not self._open.is_set():  # closed while a target was waited for
-            return Answer(token_ids=(), logprobs=(), versions=(), finish="abort"), self.version
+    async def _ask(self, target: Server, request: Request, drawing: _Drawing) -> _Attempt:
         version = self.version
+        if not self._open.is_set():  # closed while a target was waited for
+            cut = Answer(token_ids=(), logprobs=(), versions=(), finish="abort")
+            return _Attempt(url=target.url, version=version, answer=cut)
         budget = request.budget - len(drawing.token_ids)
         rid = uuid.uuid4().hex
         body = generate_request([*request.prompt, *drawing.token_ids], request.params, budget=budget, rid=rid)
@@ -199,8 +216,8 @@ class Client:
             raise AttemptFailed(f"the answer of {target.url} cannot be used: {error}") from error
         if {version_step(name, self.run) for name in answer.versions} - {version}:
             await self.recheck()
-            return None, version
-        return answer, version
+            return _Attempt(url=target.url, version=version, answer=None)
+        return _Attempt(url=target.url, version=version, answer=answer)
 
     async def _target(self) -> Server:
         try:
@@ -213,7 +230,7 @@ class Client:
 
     async def _post(self, target: Server, body: dict[str, Any], rid: str) -> bytes:
         """POST /generate. Cancelled when the target goes down; Raises AttemptFailed, or RolloutError for a refusal."""
-        post = asyncio.create_task(self._send(target, body))
+        post = asyncio.create_task(self._http.generate(target.url, body))
         target.posts.add(post)
         try:
             await asyncio.wait({post})
@@ -225,59 +242,34 @@ class Client:
             raise AttemptFailed(f"{target.url} went down")
         try:
             content = post.result()
-        except httpx.ConnectError as error:
-            await self.pool.set_state(target, State.DOWN)
-            raise AttemptFailed(f"{target.url} cannot be reached: {error}") from error
-        except httpx.TimeoutException as error:
-            await self._forget(target, rid)
-            raise AttemptFailed(
-                f"{target.url} did not answer in {self._settings.request_timeout:g} s (rollout.request_timeout)"
-            ) from error
-        except httpx.TransportError as error:
-            raise AttemptFailed(f"the connection to {target.url} broke: {error or type(error).__name__}") from error
+        except AttemptFailed as error:
+            # one that is late may be deaf: the watch finds out whether it comes back
+            if error.gone or (error.late and not await self._http.abort(target.url, {"rid": rid})):
+                await self.pool.set_state(target, State.DOWN)
+            raise
         target.answered = time.monotonic()
         return content
-
-    async def _send(self, target: Server, body: dict[str, Any]) -> bytes:
-        lane = self._lanes.pop() if self._lanes else self._connections()
-        try:
-            response = await lane.post(f"{target.url}/generate", json=body)
-        finally:
-            self._lanes.append(lane)
-        if response.status_code in _AGAIN or response.status_code >= 500:
-            raise AttemptFailed(f"{target.url} answered {response.status_code}: {response.text[:300]}")
-        if response.status_code != 200:
-            raise RolloutError(f"{target.url} refuses a request ({response.status_code}): {response.text[:500]}")
-        return response.content
-
-    async def _forget(self, target: Server, rid: str) -> None:
-        """Ask a server to drop a request that nobody waits for any more; it may be deaf."""
-        try:
-            await self._http.post(f"{target.url}/abort_request", json={"rid": rid}, timeout=_CONNECT_SECONDS)
-        except httpx.HTTPError:
-            await self.pool.set_state(target, State.DOWN)  # the watch finds out whether it comes back
 
     # ------------------------------------------------------------------------------------------------ weights of now
 
     async def pause(self) -> None:
-        """Send nothing more, and bring what is in flight back with the tokens it has."""
+        """Send nothing more, and bring what is in flight back with the tokens it has.
+
+        Servers are told also where nothing is: a request whose connection broke may still be drawn.
+        """
         self._open.clear()
         deadline = time.monotonic() + _STALL_SECONDS
-        while self.pool.in_flight:
+        while True:
             for server in self.pool.servers:
-                if server.state is not State.DOWN:
-                    await self._abort_all(server)
-            await asyncio.sleep(_ABORT_EVERY if self.pool.in_flight else 0)
+                if server.state is not State.DOWN and not await self._http.abort(server.url, {"abort_all": True}):
+                    await self.pool.set_state(server, State.DOWN)
+            if not self.pool.in_flight:
+                return
+            await asyncio.sleep(_ABORT_EVERY)
             if time.monotonic() > deadline:
                 for target in self.pool.targets:
                     for post in target.posts:
                         post.cancel()
-
-    async def _abort_all(self, server: Server) -> None:
-        try:
-            await self._http.post(f"{server.url}/abort_request", json={"abort_all": True}, timeout=_CONNECT_SECONDS)
-        except httpx.HTTPError:
-            await self.pool.set_state(server, State.DOWN)
 
     async def go_on(self, version: int, current: Sequence[str]) -> None:
         """Draw with the weights of `version`, which the servers `current` (URLs) hold."""
@@ -296,45 +288,39 @@ class Client:
                 await self.look_at(server)
 
     async def look_at(self, server: Server) -> None:
-        """Find out the state of a server that answers; its version and size are read where it was down."""
-        try:
-            if server.state is State.DOWN:
-                await self._read_facts(server)
-            response = await self._http.get(f"{server.url}/model_info", timeout=self._settings.health_timeout)
-            name = response.raise_for_status().json()["weight_version"]
-        except (httpx.HTTPError, ValueError, KeyError):
+        """Find out the state of a server that answers; its version and size are read where it was down.
+
+        Raises RolloutError for one that is of another kind.
+        """
+        known = server.state is not State.DOWN or await self._read_facts(server)
+        info = await self._http.read(server.url, "/model_info") if known else None
+        if not isinstance(info, dict) or "weight_version" not in info:
             await self.pool.set_state(server, State.DOWN)
             return
-        current = name == version_name(self.run, self.version)
+        current = info["weight_version"] == version_name(self.run, self.version)
         await self.pool.set_state(server, State.UP if current else State.STALE)
 
-    async def _read_facts(self, server: Server) -> None:
-        response = await self._http.get(f"{server.url}/server_info", timeout=self._settings.health_timeout)
-        facts = server_facts(response.raise_for_status().json(), server.url)
+    async def _read_facts(self, server: Server) -> bool:
+        """Whether a server says what it is."""
+        info = await self._http.read(server.url, "/server_info")
+        if info is None:
+            return False
+        facts = server_facts(info, server.url)
         server.session = dialect_of(facts.version, server.url).session
         server.ranks = facts.ranks
         server.lives += 1
         self.longest_input = min(self.longest_input or facts.longest_input, facts.longest_input)
+        return True
 
     # ---------------------------------------------------------------------------------------------------- other calls
 
     async def healthy(self, server: Server) -> bool:
-        """Whether a server generates: SGLang answers /health only when its scheduler does."""
-        try:
-            response = await self._http.get(f"{server.url}/health", timeout=self._settings.health_timeout)
-        except httpx.HTTPError:
-            return False
-        return response.status_code == 200
+        """Whether a server generates."""
+        return await self._http.healthy(server.url)
 
     async def call(self, server: Server, path: str, body: dict[str, Any], *, seconds: float) -> bytes:
-        """POST another call. Raises RolloutError where it fails or answers `"success": false`."""
-        try:
-            response = await self._http.post(f"{server.url}{path}", json=body, timeout=seconds)
-        except httpx.HTTPError as error:
-            raise RolloutError(f"{server.url}{path}: {error or type(error).__name__}") from error
-        if response.status_code != 200 or b'"success":false' in response.content.replace(b" ", b""):
-            raise RolloutError(f"{server.url}{path} failed ({response.status_code}): {response.text[:500]}")
-        return response.content
+        """POST another call. Raises RolloutError where it fails."""
+        return await self._http.call(server.url, path, body, seconds=seconds)
 
 
 def wait_before(attempt: int) -> float:

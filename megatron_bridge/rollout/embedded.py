@@ -100,8 +100,8 @@ class EmbeddedEngine:
                     answers[request.prompt, request.index] = sample
         return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
 
-    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """log p of every token but the first of each sequence, at temperature 1; the same on every rank.
+    def score(self, sequences: Sequence[Sequence[int]], *, temperature: float = 1.0) -> list[list[float]]:
+        """log p of every token but the first of each sequence, at `temperature`; the same on every rank.
 
         Collectives: as `generate`, for one step.
         """
@@ -115,7 +115,7 @@ class EmbeddedEngine:
             hidden_PBh = self._forward(ids_BP, cache)
             if self._pp.rank() == self._pp.size() - 1:
                 logits_BPV = self._logits(hidden_PBh[:-1].transpose(0, 1).flatten(0, 1)).view(*logp_BP.shape, -1)
-                logp_BP = torch.log_softmax(logits_BPV, -1).gather(2, ids_BP[:, 1:, None]).squeeze(2)
+                logp_BP = torch.log_softmax(logits_BPV / temperature, -1).gather(2, ids_BP[:, 1:, None]).squeeze(2)
         if self._pp.size() > 1:
             dist.broadcast(logp_BP, group=self._pp, group_src=self._pp.size() - 1)
         return [row[: len(sequence) - 1] for row, sequence in zip(logp_BP.tolist(), sequences, strict=True)]

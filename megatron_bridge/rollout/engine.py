@@ -73,6 +73,11 @@ class Pending(Protocol):
 class RolloutEngine(Protocol):
     """Draws n responses to each prompt, with the weights of the last `sync`."""
 
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and response together that fit; a served engine knows it after the first `sync`."""
+        ...
+
     def sync(self, step: int) -> None:
         """Sample with the trainer's weights of now from here on; they have `step` optimizer steps behind them.
 
@@ -92,7 +97,7 @@ class RolloutEngine(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """What happened since the last call, by metric name. The same on all ranks."""
+        """What happened since the last call, by metric name: this rank's part of it."""
         ...
 
     def close(self) -> None:

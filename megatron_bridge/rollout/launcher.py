@@ -15,11 +15,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from megatron_bridge.rollout.engine import RolloutError
 
 _MAIN = Path(__file__).with_name("sglang_process.py")
 _HOST = "127.0.0.1"
+KEY_VARIABLE = "TRACE_DSL_SERVER_KEY"  # read by sglang_process.py
 _STOP_SECONDS = 10.0
 _TAIL_LINES = 15
 # SGLang refuses inputs a few tokens short of its context (6 in 0.5.20): room for them, so that the model's is whole.
@@ -34,13 +36,16 @@ _CPU_ARGUMENTS = (
 
 @dataclass(slots=True, kw_only=True)
 class ManagedProcess:
-    """One server or router: how it is started, and the process that runs. `only_one`: nothing works without it."""
+    """One server or router: how it is started, and the process that runs. `only_one`: nothing works without it; `key`:
+    what it asks of who calls it.
+    """
 
     name: str
     url: str
     command: tuple[str, ...]
     log: Path
     only_one: bool = False
+    key: str | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     starts: int = 0
@@ -50,6 +55,8 @@ class ManagedProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_TRAINERS)}
         environment |= {"OMP_NUM_THREADS": "1", "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1"}
+        if self.key is not None:
+            environment[KEY_VARIABLE] = self.key  # a command line is there for everybody to read
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -74,11 +81,10 @@ class ManagedProcess:
             self.process.wait()
 
     def stop(self) -> None:
-        """SIGTERM, time to end, then SIGKILL to what is left of the group."""
+        """SIGTERM, time to end what it started in its own order, then SIGKILL to what is left of the group."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=_STOP_SECONDS)
         self.kill()
@@ -103,6 +109,7 @@ class ServerPlan:
     seed: int
     cuda: bool
     arguments: Sequence[str]
+    key: str | None = None
 
 
 def plan_server(plan: ServerPlan, number: int, logs: Path) -> ManagedProcess:
@@ -119,11 +126,15 @@ def plan_server(plan: ServerPlan, number: int, logs: Path) -> ManagedProcess:
         *plan.arguments,  # the last of two settings counts
     )
     return ManagedProcess(
-        name=f"SGLang server {number}", url=f"http://{_HOST}:{port}", command=command, log=logs / f"server-{number}.log"
+        name=f"SGLang server {number}",
+        url=f"http://{_HOST}:{port}",
+        command=command,
+        log=logs / f"server-{number}.log",
+        key=plan.key,
     )
 
 
-def plan_router(python: str, urls: Sequence[str], logs: Path) -> ManagedProcess:
+def plan_router(python: str, urls: Sequence[str], logs: Path, key: str | None = None) -> ManagedProcess:
     """sglang-router in front of `urls`; it repeats no request of its own accord, the client does."""
     port = free_port()
     command = (
@@ -138,6 +149,7 @@ def plan_router(python: str, urls: Sequence[str], logs: Path) -> ManagedProcess:
         command=command,
         log=logs / "router.log",
         only_one=True,
+        key=key,
     )
 
 
@@ -146,6 +158,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def port_is_free(url: str) -> bool:
+    """Whether nobody listens at a URL of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind((_HOST, urlsplit(url).port or 0))
+        except OSError:
+            return False
+    return True
 
 
 def given_up(processes: Sequence[ManagedProcess], restarts: int) -> RolloutError | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,14 +93,12 @@ def generate_request(token_ids: Sequence[int], params: SamplingParams, *, budget
     }
 
 
-def score_request(token_ids: Sequence[int]) -> dict[str, Any]:
-    """The body of `/generate` that scores `token_ids`; SGLang scores inputs at temperature 1, whatever is asked."""
-    return {
-        "input_ids": list(token_ids),
-        "sampling_params": {"temperature": 1.0, "max_new_tokens": 0},
-        "return_logprob": True,
-        "logprob_start_len": 0,
-    }
+def probe_request(token_ids: Sequence[int], *, temperature: float, draw: int) -> dict[str, Any]:
+    """The body of `/generate` that scores `token_ids` and draws `draw` tokens after them; SGLang scores inputs at
+    temperature 1, whatever is asked, and what it draws at `temperature`.
+    """
+    params = SamplingParams(temperature=temperature, max_new_tokens=draw, stop_token_ids=(), seed=0)
+    return generate_request(token_ids, params, budget=draw, rid=f"probe-{uuid.uuid4().hex}") | {"logprob_start_len": 0}
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -154,9 +153,12 @@ def read_scores(content: bytes, token_ids: Sequence[int]) -> tuple[float, ...]:
         scored = _parsed(content)["meta_info"]["input_token_logprobs"]
         if [entry[1] for entry in scored] != list(token_ids):
             raise BadAnswer("the scores are of other tokens")
-        return tuple(float(entry[0]) for entry in scored[1:])
-    except (KeyError, TypeError, IndexError) as error:
+        scores = tuple(float(entry[0]) for entry in scored[1:])
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise BadAnswer(f"it lacks {error}") from error
+    if not all(math.isfinite(score) for score in scores):
+        raise BadAnswer("a score that is not finite")
+    return scores
 
 
 def _parsed(content: bytes) -> Any:
@@ -172,6 +174,11 @@ def _parsed(content: bytes) -> Any:
 def version_name(run: str, step: int) -> str:
     """The name that weights carry on a server: those of another run are never taken for this one's."""
     return f"{run}:{step}"
+
+
+def unproved_name(run: str) -> str:
+    """The name while weights are sent, until they are proved: those of no step."""
+    return f"{run}:unproved"
 
 
 def version_step(name: str, run: str) -> int | None:

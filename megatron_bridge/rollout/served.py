@@ -7,6 +7,8 @@ decide together: a failure on one of them is the same RolloutError on every one.
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 import uuid
 from collections.abc import Sequence
@@ -24,10 +26,10 @@ from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.background import Background
 from megatron_bridge.rollout.client import Client, Counts, Request
 from megatron_bridge.rollout.engine import Drawn, RolloutError, Sample, SamplingParams, check_budgets
-from megatron_bridge.rollout.launcher import ServerPlan, plan_router, plan_server
-from megatron_bridge.rollout.probe import largest_gap, probe_tokens, trainer_logprobs
-from megatron_bridge.rollout.protocol import BadAnswer, read_scores, score_request, version_name
-from megatron_bridge.rollout.servers import Server, State
+from megatron_bridge.rollout.launcher import ManagedProcess, ServerPlan, plan_router, plan_server
+from megatron_bridge.rollout.proof import Proof
+from megatron_bridge.rollout.protocol import unproved_name, version_name
+from megatron_bridge.rollout.servers import State
 from megatron_bridge.rollout.settings import RolloutSettings
 from megatron_bridge.rollout.watch import Watch
 from megatron_bridge.rollout.weights import WeightSender
@@ -70,6 +72,11 @@ class ServedEngine:
         self._restarts_told = 0
 
     # ----------------------------------------------------------------------------------------------- the interface
+
+    @property
+    def max_context(self) -> int:
+        """See `RolloutEngine`: the model's, or less where the servers take less."""
+        return self._max_context
 
     def sync(self, step: int) -> None:
         """See `RolloutEngine`. What is in flight comes back with the tokens it has and goes on under the new weights.
@@ -121,28 +128,27 @@ class ServedEngine:
         if self._sender is not None:
             self._sender.close()
         if self._background is not None:
-            self._background.close(last=None if self._client is None else self._client.close())
-        if self._watch is not None:
-            self._watch.stop()
+            self._background.close(last=_end(self._client, self._watch))
         self._sender = self._background = self._client = self._watch = None
 
     # ------------------------------------------------------------------------------------------------------- opening
 
     def _open(self) -> None:
         """Start or find the servers; every leader connects to them. Collective."""
-        plans = self._plans() if self._first else []
+        key = self._key() if self._first else None
+        plans = self._plans(key) if self._first else []
         urls = [process.url for process in plans if not process.only_one] or list(self._settings.running)
         router = next((process.url for process in plans if process.only_one), self._settings.router)
-        box: list[Any] = [uuid.uuid4().hex, urls, router]
+        box: list[Any] = [uuid.uuid4().hex, urls, router, key]
         dist.broadcast_object_list(box, src=0)
-        self._run, urls, router = box
+        self._run, urls, router, key = box
         problem = None
         if self._leads:
             self._background = Background("rollouts")
             leaders = parallel_state.get_data_parallel_world_size(with_context_parallel=True)
             places = self._settings.concurrency // leaders
             self._client = self._background.run(
-                _connect(urls, router, self._settings, self._run, self._shape.vocab_size, places)
+                _connect(urls, router, self._settings, self._run, self._shape.vocab_size, places, key)
             )
             self._watch = Watch(self._client, plans, None if self._settings.running else self._settings.started)
             try:
@@ -164,7 +170,14 @@ class ServedEngine:
         dist.broadcast_object_list(box, src=0)
         (self._max_context,) = box
 
-    def _plans(self) -> list[Any]:
+    def _key(self) -> str | None:
+        """What the servers ask of who calls them: a new secret for those that the run starts."""
+        if not self._settings.running:
+            return secrets.token_hex(32)
+        name = self._settings.api_key_env
+        return None if name is None else os.environ[name]
+
+    def _plans(self, key: str | None) -> list[ManagedProcess]:
         """The processes to start, on rank 0; none where the servers run already."""
         if self._settings.running:
             return []
@@ -178,32 +191,35 @@ class ServedEngine:
             seed=self._seed,
             cuda=torch.cuda.is_available(),
             arguments=launch.arguments,
+            key=key,
         )
         servers = [plan_server(plan, number, logs) for number in range(launch.servers)]
         if launch.servers == 1 or not launch.router:
             return servers
-        return [*servers, plan_router(launch.python, [server.url for server in servers], logs)]
+        return [*servers, plan_router(launch.python, [server.url for server in servers], logs, key)]
 
     # ------------------------------------------------------------------------------------------------------- weights
 
     def _send(self, step: int) -> None:
-        """Put the weights of now on every server that answers; servers that come later get them later. Collective."""
+        """Put the weights of now on every server that answers, and prove them; servers that come later get them later.
+
+        Collective.
+        """
         assert self._sender is not None
         began = time.perf_counter()
         if self._client is not None and self._background is not None:
             self._background.run(self._client.pause())
         dist.barrier()
-        probe = probe_tokens(self._shape.vocab_size, self._max_context)
-        expected = trainer_logprobs(self._model, probe, self._shape.vocab_size)
+        proof = Proof(self._model, self._settings, vocab_size=self._shape.vocab_size, max_context=self._max_context)
         deadline = time.monotonic() + self._settings.server_timeout
         version = version_name(self._run, step)
         while True:
             current: list[str] = []
             if self._someone_answers():
-                servers = self._sender.send(self._model, version)
-                box: list[Any] = [None, []]
-                if self._first:
-                    box = list(self._probed(servers, probe, expected))
+                sent = self._sender.send(self._model, unproved_name(self._run))
+                problem, self._gap, proved = proof.of(sent, self._client, self._background)
+                named = self._sender.name(proved, version) if self._first and problem is None else []
+                box: list[Any] = [problem, [server.url for server in named]]
                 dist.broadcast_object_list(box, src=0)
                 problem, current = box
                 self._raise_first([problem])
@@ -228,38 +244,6 @@ class ServedEngine:
             f"no server took the weights of step {step} in {self._settings.server_timeout:g} s "
             f"(rollout.server_timeout): {reason}"
         )
-
-    def _probed(
-        self, servers: Sequence[Server], probe: list[list[int]], expected: list[list[float]]
-    ) -> tuple[str | None, list[str]]:
-        """What is wrong with the weights, and the URLs of the servers that hold them right."""
-        assert self._client is not None
-        assert self._background is not None
-        right, self._gap = [], 0.0
-        for server in servers:
-            try:
-                scores = [self._score(server, token_ids) for token_ids in probe]
-            except (RolloutError, BadAnswer) as error:
-                self._client.problem = f"{server.url} did not score the probe: {error}"
-                self._background.run(self._client.pool.set_state(server, State.DOWN))
-                continue
-            gap = largest_gap(scores, expected)
-            self._gap = max(self._gap, gap)
-            if not gap <= self._settings.logprob_bound:
-                return (
-                    f"{server.url} does not hold the trainer's weights after sync={self._settings.sync}: the log-probs "
-                    f"of a probe differ by up to {gap:.3g}, rollout.logprob_bound is {self._settings.logprob_bound:g}. "
-                    "Another dtype or attention backend differs by little, other weights by much: raise the bound in "
-                    "the first case, try another rollout.sync in the second"
-                ), []
-            right.append(server.url)
-        return None, right
-
-    def _score(self, server: Server, token_ids: list[int]) -> tuple[float, ...]:
-        assert self._client is not None
-        assert self._background is not None
-        call = self._client.call(server, "/generate", score_request(token_ids), seconds=self._settings.request_timeout)
-        return read_scores(self._background.run(call), token_ids)
 
     # -------------------------------------------------------------------------------------------------- together
 
@@ -331,9 +315,22 @@ class ServedPending:
 
 
 async def _connect(
-    urls: Sequence[str], router: str | None, settings: RolloutSettings, run: str, vocab_size: int, concurrency: int
+    urls: Sequence[str],
+    router: str | None,
+    settings: RolloutSettings,
+    run: str,
+    vocab_size: int,
+    concurrency: int,
+    key: str | None,
 ) -> Client:
-    return Client(urls, settings, run=run, vocab_size=vocab_size, router=router, concurrency=concurrency)
+    return Client(urls, settings, run=run, vocab_size=vocab_size, router=router, concurrency=concurrency, key=key)
+
+
+async def _end(client: Client | None, watch: Watch | None) -> None:
+    if client is not None:
+        await client.close()
+    if watch is not None:
+        await watch.stop()
 
 
 async def _timed(client: Client, requests: Sequence[Request]) -> tuple[list[Sample], float]:

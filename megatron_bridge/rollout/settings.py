@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,11 +36,12 @@ class LaunchSettings(Strict):
 class RolloutSettings(Strict):
     """prompts: problems an iteration, over all ranks; group_size: responses to each; temperature: of sampling.
 
-    engine: what samples. Of sglang alone: launch starts servers, url or urls name running ones (router: one in front of
-    them); sync: how weights reach them, in pieces of bucket_mb; staleness: iterations that training may be ahead of the
-    weights that drew a token; concurrency: requests in flight; request_timeout, health_timeout, server_timeout: seconds
-    for one request, for a sign of life, and without any server; retries: of one sample; logprob_bound: how far the
-    servers' log-probs may lie from the trainer's after a sync.
+    engine: what samples. max_batch, of embedded alone: sequences at once. The rest is of sglang alone: launch starts
+    servers, url or urls name running ones (router: one in front of them; api_key_env: the environment variable with the
+    key they ask for); sync: how weights reach them, in pieces of bucket_mb; staleness: iterations that training may be
+    ahead of the weights that drew a token; concurrency: requests in flight; request_timeout, health_timeout,
+    server_timeout: seconds for one request, for a sign of life, and without any server; retries: of one sample;
+    logprob_bound: how far the servers' log-probs may lie from the trainer's after a sync.
     """
 
     prompts: Positive = 32
@@ -52,6 +54,7 @@ class RolloutSettings(Strict):
     url: str | None = None
     urls: list[str] = Field(default=[])
     router: str | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     sync: Literal["disk", "tensor", "distributed"] = "tensor"
     bucket_mb: Positive = 256
     staleness: Count = 0
@@ -74,7 +77,27 @@ class RolloutSettings(Strict):
         return self.launch or LaunchSettings()
 
 
-_OF_SGLANG = ("launch", "url", "urls", "router", "staleness")
+_OF_EMBEDDED = ("max_batch",)
+_OF_BOTH = ("prompts", "group_size", "temperature", "max_response_tokens", "engine")
+
+
+def _ignored(settings: RolloutSettings) -> Iterator[str]:
+    """Settings that differ from their default and that the engine does not read."""
+    for name, field in RolloutSettings.model_fields.items():
+        of_embedded = name in _OF_EMBEDDED
+        if name in _OF_BOTH or of_embedded == (settings.engine == "embedded"):
+            continue
+        if getattr(settings, name) != field.get_default(call_default_factory=True):
+            yield name
+
+
+def _is_address(url: str) -> bool:
+    """Whether a server can be at `url`."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, a bracket that is not closed
+        return False
 
 
 def rollout_problems(settings: RolloutSettings, *, ranks: int) -> Iterator[tuple[str, str]]:
@@ -83,22 +106,31 @@ def rollout_problems(settings: RolloutSettings, *, ranks: int) -> Iterator[tuple
     `ranks`: how many ranks sample a share of the prompts each.
     """
     if settings.engine == "embedded":
-        for name in _OF_SGLANG:
-            if getattr(settings, name):
-                yield (
-                    f"rollout.{name}",
-                    "the embedded engine samples in the training process, between two steps: "
-                    "set rollout.engine to sglang, or leave it out",
-                )
+        for name in _ignored(settings):
+            yield (
+                f"rollout.{name}",
+                "the embedded engine samples in the training process, between two steps: "
+                "set rollout.engine to sglang, or leave it out",
+            )
         return
+    for name in _ignored(settings):
+        yield f"rollout.{name}", "only the embedded engine reads it; leave it out, rollout.concurrency bounds servers"
     if settings.url and settings.urls:
         yield "rollout.url", "give either url or urls, not both"
     if settings.running and settings.launch:
         yield "rollout.launch", "give either launch (servers are started) or url/urls (they run already), not both"
-    for url in [*settings.running, *([settings.router] if settings.router else [])]:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            yield "rollout.url", f"{url!r} is no server's address: write it as http://HOST:PORT"
+    given = [("url", settings.url), *(("urls", url) for url in settings.urls), ("router", settings.router)]
+    for name, url in given:
+        if url is not None and not _is_address(url):
+            yield f"rollout.{name}", f"{url!r} is no server's address: write it as http://HOST:PORT"
+    if settings.api_key_env is not None:
+        if not settings.running:
+            yield (
+                "rollout.api_key_env",
+                "it is for running servers (url, urls); those that the run starts get a key of its own",
+            )
+        elif not os.environ.get(settings.api_key_env):
+            yield "rollout.api_key_env", f"the environment variable {settings.api_key_env} is not set"
     if len(set(settings.running)) < len(settings.running):
         yield "rollout.urls", "a server stands there twice: its weights would be sent twice"
     if settings.router and not settings.running:

@@ -3,7 +3,8 @@
     .venv-sglang/bin/python megatron_bridge/rollout/sglang_process.py server $$ --model-path DIR --port 30000
     .venv-sglang/bin/python megatron_bridge/rollout/sglang_process.py router $$ --worker-urls URL URL --port 30001
 
-The number is the process that starts it: this one ends with it. Without CUDA, SGLang's CPU path is chosen and what it
+The number is the process that starts it: this one ends with it. TRACE_DSL_SERVER_KEY in the environment is the key that
+it asks for (--api-key, without standing in a command line). Without CUDA, SGLang's CPU path is chosen and what it
 cannot import there is given: sgl-kernel has no CPU wheel (a call into it fails loudly), and a torchvision built for
 CUDA defines no operators. SGLang spawns processes that run this file's top level again, so that they find the same.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import runpy
 import signal
@@ -20,7 +22,8 @@ import types
 
 import torch
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h; this process has no package of the run to import it from
+_KEY = os.environ.get("TRACE_DSL_SERVER_KEY", "")
 
 
 class _MissingKernels(types.ModuleType):
@@ -55,6 +58,23 @@ if not torch.cuda.is_available():
     _make_importable_without_cuda()
 
 
+def _keep_out_of_the_log(key: str) -> None:
+    """SGLang logs its arguments."""
+    made = logging.getLogRecordFactory()
+
+    def record(*arguments: object, **more: object) -> logging.LogRecord:
+        one = made(*arguments, **more)
+        if key in (text := one.getMessage()):
+            one.msg, one.args = text.replace(key, "***"), ()
+        return one
+
+    logging.setLogRecordFactory(record)
+
+
+if _KEY:
+    _keep_out_of_the_log(_KEY)
+
+
 def _end_with_parent(parent: int) -> None:
     """Ask Linux for SIGKILL when the process that started this one dies, however it dies."""
     if sys.platform == "linux":
@@ -66,6 +86,8 @@ def _end_with_parent(parent: int) -> None:
 def main() -> None:
     kind, parent, *arguments = sys.argv[1:]
     _end_with_parent(int(parent))
+    if _KEY:
+        arguments += ["--api-key", _KEY]
     sys.argv = [sys.argv[0], *arguments]
     if kind == "router":
         runpy.run_module("sglang_router.launch_router", run_name="__main__")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from megatron_bridge.rollout.client import Client
 from megatron_bridge.rollout.engine import RolloutError
-from megatron_bridge.rollout.launcher import ManagedProcess, given_up
+from megatron_bridge.rollout.launcher import ManagedProcess, given_up, port_is_free
 from megatron_bridge.rollout.servers import Server, State
 from megatron_bridge.rollout.settings import LaunchSettings
 
@@ -40,22 +40,29 @@ class Watch:
         """Look at every server again and again, each at its own pace."""
         await asyncio.gather(*(self._watch(server) for server in self._client.pool.everything))
 
-    def stop(self) -> None:
-        """End the processes. Call it once the event loop has ended: nothing starts them again then."""
-        for process in self._process_of.values():
-            process.stop()
+    async def stop(self) -> None:
+        """End the processes, once nothing else runs in the loop that would start them again.
+
+        They end with the thread that started them, at once and uncleanly: this must run before it ends.
+        """
+        await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self._process_of.values()))
 
     async def _first_look(self, server: Server) -> None:
         process = self._process_of.get(server.url)
         deadline = time.monotonic() + self._start_timeout
-        while not await self._client.healthy(server):
+        while True:
+            if await self._client.healthy(server):
+                await self._found_well(server)
+                if server.state is not State.DOWN:
+                    return
             if process is not None and not process.running:
                 raise RolloutError(process.ending())
             if time.monotonic() > deadline:
-                silence = f"{server.url} did not answer /health for {self._start_timeout:g} s"
+                silence = (
+                    f"{server.url} did not answer /health, /server_info and /model_info for {self._start_timeout:g} s"
+                )
                 raise RolloutError(process.ending() if process else silence)
             await asyncio.sleep(_EVERY)
-        await self._found_well(server)
 
     async def _watch(self, server: Server) -> None:
         while True:
@@ -90,7 +97,12 @@ class Watch:
         await self._client.look_at(server)
 
     def _start_again(self, process: ManagedProcess) -> None:
+        """Start a process that ended, without what may be left of its group; not on a port that someone else took."""
         assert self._settings is not None
+        process.kill()
+        if process.starts <= self._settings.restarts and not port_is_free(process.url):
+            self._client.problem = f"{process.name} ended, and another program listens on its port: {process.url}"
+            return
         if process.starts <= self._settings.restarts:
             self.restarts += 1
             process.start()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import pickle
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,18 +36,18 @@ _FLUSH_SECONDS = 60.0
 Named = list[tuple[str, torch.Tensor]]
 
 
-def buckets(tensors: Iterable[tuple[str, torch.Tensor]], limit: int) -> Iterator[tuple[Named, bool]]:
-    """Cut named tensors into lists of at most `limit` bytes (a larger tensor stands alone); True with the last one."""
+def buckets(tensors: Iterable[tuple[str, torch.Tensor]], limit: int) -> Iterator[Named]:
+    """Cut named tensors into lists of at most `limit` bytes; a larger tensor stands alone."""
     bucket: Named = []
     size = 0
     for name, tensor in tensors:
         if bucket and size + tensor.nbytes > limit:
-            yield bucket, False
+            yield bucket
             bucket, size = [], 0
         bucket.append((name, tensor))
         size += tensor.nbytes
     if bucket:
-        yield bucket, True
+        yield bucket
 
 
 def pickled(bucket: Named) -> str:
@@ -80,32 +81,39 @@ class WeightSender:
         self._group: _Group | None = None
         self._groups = 0
 
-    def send(self, model: torch.nn.Module, version: str) -> list[Server]:
-        """Send the weights under the name `version` while nothing is drawn; the servers that took them (rank 0).
+    def send(self, model: torch.nn.Module, unproved: str) -> list[Server]:
+        """Send the weights while nothing is drawn; the servers that took them and emptied their caches (rank 0).
 
-        Collective over all ranks. A server that fails on the way is left out. Raises CheckpointError where sync=disk
-        cannot write; every other failure is the caller's to see from the list.
+        Before the first of them a server is told `unproved`, a name of no step: whatever fails on the way, it is not
+        taken for one with the weights of now. `name` gives it the right one once they are proved. Collective over all
+        ranks. A server that fails is left out. Raises CheckpointError where sync=disk cannot write; every other failure
+        is the caller's to see from the list.
         """
         servers = [] if self._client is None else [s for s in self._client.pool.servers if s.state is not State.DOWN]
+        servers = self.name(servers, unproved)
         match self._settings.sync:
             case "disk":
                 save_hf(model, self._shape, self._policy, self._directory)
-                body = {"model_path": str(self._directory.resolve()), "weight_version": version, "flush_cache": False}
+                body = {"model_path": str(self._directory.resolve()), "flush_cache": False}
                 return self._flushed(self._all(servers, "/update_weights_from_disk", body))
             case "tensor":
                 pieces = buckets(collect_hf(model, self._shape), self._settings.bucket_mb * 2**20)
                 servers = self._begun(servers)
-                for bucket, last in pieces:
-                    servers = self._send_tensors(servers, bucket, version if last else None)
+                for bucket in pieces:
+                    servers = self._send_tensors(servers, bucket)
                 return self._flushed(self._ended(servers))
             case "distributed":
                 pieces = buckets(collect_hf(model, self._shape, to_cpu=False), self._settings.bucket_mb * 2**20)
                 servers = self._begun(self._joined(servers))
-                for bucket, last in pieces:
-                    servers = self._broadcast(servers, bucket, version if last else None)
+                for bucket in pieces:
+                    servers = self._broadcast(servers, bucket)
                 return self._flushed(self._ended(servers))
             case _:
                 assert_never(self._settings.sync)
+
+    def name(self, servers: Sequence[Server], version: str) -> list[Server]:
+        """Give what servers hold a name; those that took it."""
+        return self._all(servers, "/update_weight_version", {"new_version": version, "abort_all_requests": False})
 
     def close(self) -> None:
         """Leave the process group that the servers share."""
@@ -146,6 +154,12 @@ class WeightSender:
         self._client.problem = str(error)
         self._background.run(self._client.pool.set_state(server, State.DOWN))
 
+    def _none(self, servers: Sequence[Server], problem: str) -> list[Server]:
+        """Leave all of them out."""
+        for server in servers:
+            self._lost(server, RolloutError(f"{server.url}: {problem}"))
+        return []
+
     def _begun(self, servers: Sequence[Server]) -> list[Server]:
         """Open the sessions that newer servers want; one that an earlier failure left open is closed first."""
         plain = [server for server in servers if not server.session]
@@ -165,11 +179,11 @@ class WeightSender:
 
     # ------------------------------------------------------------------------------------------------------- tensors
 
-    def _send_tensors(self, servers: Sequence[Server], bucket: Named, version: str | None) -> list[Server]:
+    def _send_tensors(self, servers: Sequence[Server], bucket: Named) -> list[Server]:
         blob = pickled(bucket)
         calls = []
         for server in servers:
-            body = {"serialized_named_tensors": [blob] * server.ranks, "flush_cache": False, "weight_version": version}
+            body = {"serialized_named_tensors": [blob] * server.ranks, "flush_cache": False}
             calls += self._asked([server], "/update_weights_from_tensor", body)
         return self._answered(calls)
 
@@ -187,7 +201,11 @@ class WeightSender:
             return []
         self._groups += 1
         name, port = f"{self._client.run}-{self._groups}", free_port()
-        address, world = _address_seen_by(servers[0].url), 1 + sum(server.ranks for server in servers)
+        world = 1 + sum(server.ranks for server in servers)
+        try:
+            address = address_seen_by([server.url for server in servers])
+        except OSError as error:
+            return self._none(servers, f"no address of this machine for a process group: {error}")
         calls, offset = [], 1
         for server in servers:
             body = {
@@ -203,16 +221,14 @@ class WeightSender:
         try:
             self._group = _Group(name, members, address, port, world)
         except (RuntimeError, dist.DistStoreError) as error:
-            for server in servers:
-                self._lost(server, RolloutError(f"no process group with {server.url}: {error}"))
-            return []
+            return self._none(servers, f"no process group: {error}")
         well = self._answered(calls)
         if len(well) < len(servers):  # a broadcast would wait for who is missing
             self.close()
             return []
         return well
 
-    def _broadcast(self, servers: Sequence[Server], bucket: Named, version: str | None) -> list[Server]:
+    def _broadcast(self, servers: Sequence[Server], bucket: Named) -> list[Server]:
         if self._group is None or not servers:
             return []
         body = {
@@ -221,16 +237,13 @@ class WeightSender:
             "shapes": [list(tensor.shape) for _, tensor in bucket],
             "group_name": self._group.name,
             "flush_cache": False,
-            "weight_version": version,
         }
         calls = self._asked(servers, "/update_weights_from_distributed", body)
         try:
             self._group.broadcast([tensor for _, tensor in bucket])
         except RuntimeError as error:  # someone in the group is gone: what the others got is not known
             self.close()
-            for server in servers:
-                self._lost(server, RolloutError(f"the broadcast of weights to {server.url} failed: {error}"))
-            return []
+            return self._none(servers, f"the broadcast of weights failed: {error}")
         return self._answered(calls)
 
 
@@ -263,9 +276,17 @@ class _Group:
             dist.destroy_process_group(self._group)
 
 
-def _address_seen_by(url: str) -> str:
-    """This machine's address on the way to a server."""
+def address_seen_by(urls: Sequence[str]) -> str:
+    """This machine's address on the way to servers: to one elsewhere if there is one, whom the loopback would not
+    reach. Raises OSError for a host that cannot be found.
+    """
+    addresses = [_address_towards(url) for url in urls]
+    return next((found for found in addresses if not ipaddress.ip_address(found).is_loopback), addresses[0])
+
+
+def _address_towards(url: str) -> str:
     parts = urlsplit(url)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((parts.hostname or "", parts.port or 80))
+    family, kind, _, _, address = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # sends nothing
         return str(probe.getsockname()[0])

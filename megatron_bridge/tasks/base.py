@@ -58,9 +58,10 @@ class Task(Protocol):
         """The share of an iteration's responses on which the verifier, and the annotator, may fail."""
         ...
 
-    @property
-    def digest(self) -> str | None:
-        """Of the data behind the problems; None where a program draws them."""
+    def identity(self, seed: int) -> dict[str, str]:
+        """What decides which problem stands at which position of "train": the name of a setting or of files, and its
+        value or a digest. A run does not go on where one of them changed.
+        """
         ...
 
     def start(self, *, held_out: str, problems: int) -> None:

@@ -41,7 +41,10 @@ class LedgerTask:
     splits: tuple[str, ...] = tuple(SPLIT_OPS)
     prompt_format: PromptFormat = _PLAIN
     max_failures: tuple[float, float] = (0.0, 0.0)
-    digest: str | None = None
+
+    def identity(self, seed: int) -> dict[str, str]:
+        """See `Task.identity`."""
+        return {"task": self.name, "seed": str(seed)}
 
     def start(self, *, held_out: str, problems: int) -> None:
         """Nothing to start: problems, verifier and annotator are of this process."""

@@ -2,17 +2,17 @@
 
 The data-parallel ranks sample their own prompts and then share the results, so every rank knows the whole global
 batch: that is what makes denominators global whatever the layout. What a verifier or a server says is asked for by one
-rank of a copy of the model and told to the others: they must not train on different answers.
+rank of a copy of the model and told to the others: they must not train on different answers. What fails on one rank
+fails on all, with one error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 import torch
-import torch.distributed as dist
 from megatron.core import parallel_state
 from transformers import PreTrainedTokenizerBase
 
@@ -23,13 +23,14 @@ from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import AlignedText, align, token_spans
 from megatron_bridge.rollout.engine import Finish, Pending, RolloutEngine, SamplingParams
 from megatron_bridge.tasks.base import PromptFormat, Task
+from megatron_bridge.training.together import agreed, told_by_first
 from megatron_bridge.verify.grade import Grade, check_failures
-from trace_dsl.errors import TraceError
 from trace_dsl.lowering import RolloutBatch
-from trace_dsl.model import Sees
+from trace_dsl.model import PLAIN_ROWS, Sees
 from trace_dsl.terms import Signal
 
-T = TypeVar("T")
+# The rollout source of responses without a verdict. No route can name it: they take no part in groups, spans or losses.
+_UNJUDGED = "(unjudged)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,11 @@ class Rollout:
     @property
     def correct(self) -> bool:
         return self.reward >= 1.0
+
+    @property
+    def judged(self) -> bool:
+        """Whether the verifier had its say; nothing is trained on a response of which it had none."""
+        return self.verifier_failure is None
 
     def context(self, sees: Sees) -> Context | None:
         """What a teacher that sees this is shown of it, None where there is nothing to show."""
@@ -113,7 +119,7 @@ def begin_rollouts(
     params: SamplingParams,
     prompt_format: PromptFormat,
 ) -> PendingRollouts:
-    """Ask for `n` responses to each problem."""
+    """Ask for `n` responses to each problem. Raises PromptError, on this rank alone."""
     prompts = [encode_prompt(tokenizer, prompt_format, p.prompt) for p in problems]
     return PendingRollouts(
         problems=problems, keys=keys, prompts=prompts, pending=engine.start(prompts, n, params, keys=keys)
@@ -150,11 +156,12 @@ def finish_rollouts(asked: PendingRollouts, tokenizer: PreTrainedTokenizerBase) 
 def judge_rollouts(task: Task, rollouts: list[Rollout], annotator: Annotator | None) -> list[Rollout]:
     """The rollouts with their verdicts, and with annotations where there is an annotator; groups stand together.
 
-    Collectives: broadcasts of verdicts and annotations (tp x pp), and those of the engine where the policy is asked.
-    Raises TraceError, on every rank of such a group.
+    Collectives: broadcasts of verdicts and annotations (tp x pp), those of the engine where the policy is asked, and
+    two agreements of all ranks, so that nobody waits for the policy's answers beside a rank whose verifier failed.
+    Raises TraceError, on every rank.
     """
-    rollouts = _graded(task, rollouts)
-    return rollouts if annotator is None else _annotated(annotator, rollouts)
+    graded = agreed(lambda: _graded(task, rollouts))
+    return graded if annotator is None else agreed(lambda: _annotated(annotator, graded))
 
 
 def _graded(task: Task, rollouts: list[Rollout]) -> list[Rollout]:
@@ -193,34 +200,20 @@ def _with_siblings(rollouts: list[Rollout]) -> list[Rollout]:
 
 
 def _annotated(annotator: Annotator, rollouts: list[Rollout]) -> list[Rollout]:
-    written = [Written(problem=r.problem, response=r.aligned.text, correct=r.correct) for r in rollouts]
+    """The rollouts with annotations; those without a verdict have none."""
+    judged = [n for n, r in enumerate(rollouts) if r.judged]
+    written = [
+        Written(problem=r.problem, response=r.aligned.text, correct=r.correct) for r in (rollouts[n] for n in judged)
+    ]
+    everywhere = len(rollouts) * parallel_state.get_data_parallel_world_size(with_context_parallel=True)
     if annotator.asks_policy:
-        annotations = annotator.annotate(written)
+        annotations = annotator.annotate(written, of=everywhere)
     else:
-        annotations = told_by_first(lambda: annotator.annotate(written))
-    return [replace(r, annotation=annotation) for r, annotation in zip(rollouts, annotations, strict=True)]
-
-
-def told_by_first(compute: Callable[[], T]) -> T:
-    """What `compute` gives on the first rank of those that hold one copy of the model (tp x pp), on every rank of them;
-    its TraceError too.
-
-    Collective: a broadcast of an object over tp x pp.
-    """
-    group = parallel_state.get_model_parallel_group()
-    if dist.get_world_size(group) == 1:
-        return compute()
-    told: list[tuple[T | None, TraceError | None]] = [(None, None)]
-    if dist.get_rank(group) == 0:
-        try:
-            told = [(compute(), None)]
-        except TraceError as error:
-            told = [(None, error)]
-    dist.broadcast_object_list(told, group=group, group_src=0)
-    value, failure = told[0]
-    if failure is not None:
-        raise failure
-    return value
+        annotations = told_by_first(lambda: annotator.annotate(written, of=everywhere))
+    result = list(rollouts)
+    for n, annotation in zip(judged, annotations, strict=True):
+        result[n] = replace(rollouts[n], annotation=annotation)
+    return result
 
 
 def withhold(
@@ -244,26 +237,6 @@ def withhold(
     return result
 
 
-def gather_rollouts(sample: Callable[[], list[Rollout]], group: dist.ProcessGroup) -> list[Rollout]:
-    """What `sample` gives on all ranks of `group`, in rank order; a TraceError of one is raised on every rank.
-
-    One all-gather of objects when there are several.
-    """
-    if dist.get_world_size(group) == 1:
-        return sample()
-    mine: list[Rollout] | TraceError
-    try:
-        mine = sample()
-    except TraceError as error:
-        mine = error
-    parts: list[list[Rollout] | TraceError] = [mine] * dist.get_world_size(group)
-    dist.all_gather_object(parts, mine, group=group)
-    for part in parts:
-        if isinstance(part, TraceError):
-            raise part
-    return [rollout for part in parts for rollout in part]
-
-
 def check_judges(task: Task, rollouts: Sequence[Rollout]) -> None:
     """Raises TraceError when verifier or annotator failed on more of the rollouts than the run allows."""
     verifier_limit, annotator_limit = task.max_failures
@@ -284,6 +257,7 @@ def to_batch(rollouts: Sequence[Rollout], measured: tuple[tuple[Signal, torch.Te
         old_logp_T=torch.tensor([lp for r in rollouts for lp in r.logprobs], dtype=torch.float32),
         from_model_T=torch.ones(sum(lengths), dtype=torch.bool),
         spans=tuple(spans),
+        source_R=tuple(PLAIN_ROWS if r.judged else _UNJUDGED for r in rollouts),
         contexts=tuple(
             (sees.value, torch.tensor([r.has(sees) for r in rollouts], dtype=torch.bool))
             for sees in (Sees.DIAGNOSIS, Sees.SOLUTION, Sees.SIBLING, Sees.FEEDBACK)

@@ -1,11 +1,12 @@
-"""Where a run stands in its data: how many prompts were drawn, and from which files.
+"""Where a run stands in its data: how many prompts were drawn, and of which problems in which order.
 
 A checkpoint carries it, so that a run goes on with the next problem also when the prompts of an iteration changed, and
-not at all when the files did.
+not at all when the problems or their order did.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +15,11 @@ from megatron_bridge.verdict import CheckpointError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPosition:
-    """`digest` is of the files, None where a program draws the problems; `offset` is what iterations of another size
-    have drawn more than those of this run's size would have.
+    """`identity`: what decides the problem of each position, by the name of what decides it (see `Task.identity`);
+    `offset` is what iterations of another size have drawn more than those of this run's size would have.
     """
 
-    digest: str | None
+    identity: Mapping[str, str]
     offset: int = 0
 
     def first(self, iteration: int, prompts: int) -> int:
@@ -27,13 +28,15 @@ class DataPosition:
 
     def state(self, iteration: int, prompts: int) -> dict[str, Any]:
         """What a checkpoint carries before `iteration`."""
-        return {"position": self.first(iteration, prompts), "digest": self.digest}
+        return {"position": self.first(iteration, prompts), "identity": dict(self.identity)}
 
-    def restored(self, state: dict[str, Any], iteration: int, prompts: int) -> DataPosition:
-        """The position that goes on from `state`. Raises CheckpointError when the files are others."""
-        if state["digest"] != self.digest:
+    def restored(self, state: Mapping[str, Any], iteration: int, prompts: int) -> DataPosition:
+        """The position that goes on from `state`. Raises CheckpointError when problems or their order are others."""
+        before = state.get("identity", {})
+        changed = [name for name in {**before, **self.identity} if before.get(name) != self.identity.get(name)]
+        if changed:
             raise CheckpointError(
-                "the files of task.data are not those that the checkpoint was trained on (their bytes differ): going "
-                "on would skip some problems and repeat others; put them back, or start a new run with another name=..."
+                f"{', '.join(changed)}: not what the checkpoint was trained on; going on would skip some problems and "
+                "repeat others; put it back, or start a new run with another name=..."
             )
         return replace(self, offset=state["position"] - iteration * prompts)

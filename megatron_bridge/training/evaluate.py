@@ -17,10 +17,10 @@ from megatron_bridge.training.collect import (
     begin_rollouts,
     check_judges,
     finish_rollouts,
-    gather_rollouts,
     judge_rollouts,
     share,
 )
+from megatron_bridge.training.together import agreed, gathered
 
 SHOWN = 4
 
@@ -41,25 +41,36 @@ class Evaluation:
 def evaluate(
     engine: RolloutEngine, task: Task, tokenizer: PreTrainedTokenizerBase, run: RunFile, stop: tuple[int, ...]
 ) -> Evaluation:
-    """Sample one response to each held-out problem. The same problems and random numbers at every call.
+    """Sample one response to each held-out problem: the same problems at every call, and with the embedded engine the
+    same random numbers.
 
-    Collective: a gather of the rollouts over data-parallel ranks.
+    Collective over all ranks. Raises TraceError, on every rank.
     """
     settings = run.evaluation
     dp_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     dp = dist.get_world_size(dp_group)
     padded = -(-settings.problems // dp) * dp
     mine = [i for i in share(padded, dist.get_rank(dp_group), dp) if i < settings.problems]
-    problems = [task.problems(split=settings.split, seed=settings.seed, start=i, count=1)[0] for i in mine]
     params = SamplingParams(
         temperature=run.rollout.temperature,
         max_new_tokens=run.rollout.max_response_tokens,
         stop_token_ids=stop,
         seed=settings.seed,
     )
-    asked = begin_rollouts(engine, tokenizer, problems, mine, n=1, params=params, prompt_format=task.prompt_format)
-    drawn, _ = finish_rollouts(asked, tokenizer)
-    rollouts = gather_rollouts(lambda: judge_rollouts(task, drawn, None), dp_group)
+    asked = agreed(
+        lambda: begin_rollouts(
+            engine,
+            tokenizer,
+            [task.problems(split=settings.split, seed=settings.seed, start=i, count=1)[0] for i in mine],
+            mine,
+            n=1,
+            params=params,
+            prompt_format=task.prompt_format,
+        )
+    )
+    drawn, _ = agreed(lambda: finish_rollouts(asked, tokenizer))
+    parts = gathered(judge_rollouts(task, drawn, None), dp_group)
+    rollouts = [rollout for part in parts for rollout in part]
     check_judges(task, rollouts)
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     return Evaluation(

@@ -24,7 +24,9 @@ from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.loop import Loop, Outcome
+from megatron_bridge.training.patience import patience
 from megatron_bridge.training.records import Records, read_metrics
+from megatron_bridge.training.together import agreed
 from trace_dsl.errors import PolicyError, TraceError
 from trace_dsl.plan import Plan
 
@@ -38,7 +40,7 @@ def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> 
     first = os.environ.get("RANK", "0") == "0"
     with only_process(loaded.directory) if first else contextlib.nullcontext():
         directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
-        start_parallel(loaded.file.layout.layout, loaded.file.seed)
+        start_parallel(loaded.file.layout.layout, loaded.file.seed, patience=patience(loaded.file))
         try:
             with megatron_runtime(), contextlib.closing(loaded.open_task()) as task:
                 return _run(loaded, plan, directory, task, interrupt, resume=resume)
@@ -52,6 +54,8 @@ def _run(
     first = dist.get_rank() == 0
     tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
     stop = stop_tokens(loaded.policy_path, tokenizer)
+    asked = loaded.file.evaluation
+    agreed(lambda: task.start(held_out=asked.split, problems=asked.problems) if first else None)
     loop = Loop(loaded, plan, directory, task, tokenizer, stop, interrupt)
     if loop.step == loaded.file.steps and directory.summary.is_file():
         if first:

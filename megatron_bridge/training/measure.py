@@ -53,7 +53,8 @@ def step_metrics(
     train_seconds: float,
     staleness: int,
 ) -> Metrics:
-    """Names with values: rates are fractions, lengths tokens, entropy nats a token, times seconds.
+    """Names with values: rates are fractions, lengths tokens, entropy nats a token, times seconds; rewards are those of
+    responses that the verifier could judge.
 
     routed_fraction: share of response tokens with a nonzero weight on some channel; kl_fraction: on some divergence;
     route/<loss>/fraction: on that loss. rollout/logp_mismatch: |trainer's - engine's log-prob| of routed tokens under
@@ -62,8 +63,9 @@ def step_metrics(
     """
     names = loss_names(plan)
     tokens = sum(len(r.token_ids) for r in rollouts)
+    judged = [r for r in rollouts if r.judged]
     groups: dict[int, set[float]] = {}
-    for rollout in rollouts:
+    for rollout in judged:
         groups.setdefault(rollout.group, set()).add(rollout.reward)
     at = Progress(step=step, total_steps=plan.facts.total_steps, tokens=trained_tokens)
     weighted_CT = lowered.routing.weight_CT != 0
@@ -72,8 +74,8 @@ def step_metrics(
     taught = int(weighted_CT[torch.tensor(divergences, dtype=torch.bool)].any(0).sum())
     metrics: Metrics = {
         "loss": result.loss,
-        "reward": sum(r.reward for r in rollouts) / len(rollouts),
-        "accuracy": sum(r.correct for r in rollouts) / len(rollouts),
+        "reward": sum(r.reward for r in judged) / max(len(judged), 1),
+        "accuracy": sum(r.correct for r in judged) / max(len(judged), 1),
         "routed_fraction": routed / max(tokens, 1),
         "kl_fraction": taught / max(tokens, 1),
         "kl_weight": kl_weight(plan, at),
@@ -82,7 +84,7 @@ def step_metrics(
         "rollout/cut_fraction": sum(r.finish == "length" for r in rollouts) / len(rollouts),
         "rollout/annotated_fraction": sum(bool(r.annotation.spans) for r in rollouts) / len(rollouts),
         **judge_metrics(rollouts),
-        "rollout/equal_reward_groups": sum(len(rewards) == 1 for rewards in groups.values()) / len(groups),
+        "rollout/equal_reward_groups": sum(len(rewards) == 1 for rewards in groups.values()) / max(len(groups), 1),
         "rollout/logp_mismatch": result.mismatch,
         "rollout/logp_mismatch_max": result.mismatch_max,
         "rollout/staleness": staleness,

@@ -12,6 +12,7 @@ from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import decode
 from megatron_bridge.rollout.engine import RolloutEngine, Sample, SamplingParams
 from megatron_bridge.tasks.base import PromptFormat
+from megatron_bridge.training.together import agreed
 
 
 class PolicyAnswers:
@@ -24,22 +25,24 @@ class PolicyAnswers:
         *,
         stop_token_ids: tuple[int, ...],
         seed: int,
-        max_context: int,
     ) -> None:
         self._engine, self._tokenizer = engine, tokenizer
-        self._stop, self._seed, self._max_context = stop_token_ids, seed, max_context
+        self._stop, self._seed = stop_token_ids, seed
 
     def answer(self, messages: Sequence[Message], *, max_tokens: int, temperature: float) -> list[Reply]:
-        """One reply to each message; a question that leaves no room for an answer is too long."""
+        """One reply to each message; a question that leaves no room for an answer is too long.
+
+        Collective over all ranks: asking is agreed, and a rank without a question takes part in the waiting.
+        """
         prompts = [self._encode(message) for message in messages]
-        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) < self._max_context]
+        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) < self._engine.max_context]
         replies = [Reply(missing=Missing.TOO_LONG, note="the question fills the policy's context")] * len(messages)
         params = SamplingParams(
             temperature=temperature, max_new_tokens=max_tokens, stop_token_ids=self._stop, seed=self._seed
         )
         keys = [zlib.crc32(repr(prompts[n]).encode()) for n in fitting]
-        # Waiting for the answers is collective: a rank without a question takes part.
-        drawn = self._engine.start([prompts[n] for n in fitting], 1, params, keys=keys).result()
+        pending = agreed(lambda: self._engine.start([prompts[n] for n in fitting], 1, params, keys=keys))
+        drawn = pending.result()
         for n, (sample,) in zip(fitting, drawn.samples, strict=True):
             replies[n] = self._reply(sample, len(prompts[n]))
         return replies

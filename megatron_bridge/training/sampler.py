@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 
 import torch
 from megatron.core import parallel_state
@@ -17,20 +18,20 @@ from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.ahead import Ahead, Collected, staleness_of
 from megatron_bridge.training.collect import (
     PendingRollouts,
-    Rollout,
     begin_rollouts,
     check_judges,
     finish_rollouts,
-    gather_rollouts,
     judge_rollouts,
     share,
-    told_by_first,
     withhold,
 )
 from megatron_bridge.training.data_position import DataPosition
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.policy_answers import PolicyAnswers
+from megatron_bridge.training.together import agreed, gathered, told_by_first
 from trace_dsl.plan import Plan
+
+_LARGEST = ("rollout/probe_gap", "perf/sync_seconds")  # the same thing, seen by several ranks
 
 
 class Sampler:
@@ -54,18 +55,12 @@ class Sampler:
         self._max_context = loaded.shape.max_position
         self._group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         self._engine = _engine(loaded, directory, model)
-        self._annotator = task.annotator(
-            PolicyAnswers(
-                self._engine,
-                tokenizer,
-                stop_token_ids=stop_tokens,
-                seed=self._run.seed,
-                max_context=self._max_context,
-            )
-        )
-        told_by_first(self._annotator.start)
+        policy = PolicyAnswers(self._engine, tokenizer, stop_token_ids=stop_tokens, seed=self._run.seed)
+        self._annotator = agreed(lambda: task.annotator(policy))
+        agreed(lambda: told_by_first(self._annotator.start))
         self._shown = tuple(dict.fromkeys(t.teacher.sees for t in plan.teachers))
-        self.position = DataPosition(digest=task.digest)
+        self._metrics: dict[str, float] = {}
+        self.position = DataPosition(identity=agreed(lambda: task.identity(self._run.seed)))
 
     def ahead(self, step: int) -> Ahead:
         """The iterations that are left after `step` optimizer steps."""
@@ -79,36 +74,39 @@ class Sampler:
         rollout = self._run.rollout
         mine = share(rollout.prompts, self._group.rank(), self._group.size())
         first = self.position.first(iteration, rollout.prompts) + mine.start
-        return begin_rollouts(
-            self._engine,
-            self._tokenizer,
-            self._task.problems(split="train", seed=self._run.seed, start=first, count=len(mine)),
-            range(first, first + len(mine)),
-            n=rollout.group_size,
-            params=SamplingParams(
-                temperature=rollout.temperature,
-                max_new_tokens=rollout.max_response_tokens,
-                stop_token_ids=self._stop_tokens,
-                seed=self._run.seed,
-            ),
-            prompt_format=self._task.prompt_format,
+        params = SamplingParams(
+            temperature=rollout.temperature,
+            max_new_tokens=rollout.max_response_tokens,
+            stop_token_ids=self._stop_tokens,
+            seed=self._run.seed,
+        )
+        return agreed(
+            lambda: begin_rollouts(
+                self._engine,
+                self._tokenizer,
+                self._task.problems(split="train", seed=self._run.seed, start=first, count=len(mine)),
+                range(first, first + len(mine)),
+                n=rollout.group_size,
+                params=params,
+                prompt_format=self._task.prompt_format,
+            )
         )
 
     def collect(self, ahead: Ahead, step: int) -> Collected:
         """The global batch of the next iteration, none of its tokens staler than the run file allows.
 
-        Collective over all ranks. Raises TraceError, on every rank, where the engine, the verifier or the annotator
-        fails.
+        Collective over all ranks. Raises TraceError, on every rank, where the data, the engine, the verifier or the
+        annotator fails.
         """
         began = time.perf_counter()
         self._engine.sync(step)
-        drawn, draw_seconds = finish_rollouts(ahead.take(), self._tokenizer)
-
-        def judged() -> list[Rollout]:
-            rollouts = judge_rollouts(self._task, drawn, self._annotator)
-            return withhold(rollouts, self._task, self._tokenizer, self._shown, self._max_context)
-
-        rollouts = gather_rollouts(judged, self._group)
+        asked = ahead.take()
+        drawn, draw_seconds = agreed(lambda: finish_rollouts(asked, self._tokenizer))
+        judged = judge_rollouts(self._task, drawn, self._annotator)
+        mine = agreed(lambda: withhold(judged, self._task, self._tokenizer, self._shown, self._max_context))
+        parts = gathered((mine, self._engine.metrics(), draw_seconds), self._group)
+        rollouts = [rollout for part, _, _ in parts for rollout in part]
+        self._metrics = over_ranks([metrics for _, metrics, _ in parts])
         check_judges(self._task, rollouts)
         return Collected(
             rollouts=rollouts,
@@ -116,7 +114,7 @@ class Sampler:
                 rollouts, step=step, minibatches=self._run.minibatches, allowed=self._run.rollout.staleness
             ),
             wait_seconds=time.perf_counter() - began,
-            draw_seconds=draw_seconds,
+            draw_seconds=max(seconds for _, _, seconds in parts),
         )
 
     def evaluate(self, step: int) -> Evaluation:
@@ -125,12 +123,20 @@ class Sampler:
         return evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """What happened in the engine since the last call, by metric name."""
-        return self._engine.metrics()
+        """What happened in the engine, on all ranks, between the last two batches; counts are given once."""
+        found = self._metrics
+        self._metrics = found | {name: 0.0 for name in found if name != "rollout/probe_gap"}
+        return found
 
     def close(self) -> None:
         """Stop what the run started beside itself."""
         self._engine.close()
+
+
+def over_ranks(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One set of engine metrics of several ranks: counts are added; of seconds and gaps the largest is taken."""
+    names = dict.fromkeys(name for one in metrics for name in one)
+    return {name: (max if name in _LARGEST else sum)(one[name] for one in metrics if name in one) for name in names}
 
 
 def _engine(loaded: LoadedRun, directory: RunDirectory, model: torch.nn.Module) -> RolloutEngine:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import assert_never
 
 from megatron_bridge.verify.settings import Extract
 
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.S)
+_OPEN, _CLOSE = "<answer>", "</answer>"
 
 
 def extract_answer(response: str, how: Extract) -> str | None:
     """The answer without spaces at its ends; None where the response gives none.
 
     `all`: the whole response; `last_line`: the last line that is not blank; `boxed`: the content of the last
-    `\\boxed{...}`, braces paired; `tag`: what stands in the last <answer>...</answer>.
+    `\\boxed{...}`, braces paired; `tag`: what stands behind the last <answer> that is closed, up to where it is.
     """
     match how:
         case "all":
@@ -24,10 +23,16 @@ def extract_answer(response: str, how: Extract) -> str | None:
         case "boxed":
             found = _last_boxed(response)
         case "tag":
-            found = (_TAG.findall(response) or [None])[-1]
+            found = _last_tagged(response)
         case _:
             assert_never(how)
     return None if found is None else found.strip()
+
+
+def _last_tagged(text: str) -> str | None:
+    """In time that grows with the text alone, however often it repeats a tag."""
+    start = text.rfind(_OPEN, 0, max(text.rfind(_CLOSE), 0))
+    return None if start < 0 else text[start + len(_OPEN) : text.index(_CLOSE, start)]
 
 
 def _last_boxed(text: str) -> str | None:

@@ -18,7 +18,7 @@ class VerifierError(TraceError, RuntimeError):
 class Grade:
     """`reward` is finite, 1.0 or more for a correct response. `reason` says why in a line.
 
-    `failure` is why the verifier could not judge, None where it did; the reward is 0 then.
+    `failure` is why the verifier could not judge, None where it did; the reward is 0 then, and means nothing.
     """
 
     reward: float

@@ -25,23 +25,27 @@ from megatron_bridge.workers import Returned, WorkerPool
 LONGEST_REASON = 2000
 
 
-def open_verifier(settings: VerifierSettings, *, folder: Path, gym: Mapping[str, Any] | None = None) -> Verifier:
-    """The verifier that settings describe. `folder` is the run file's; `gym` names the data's reasoning-gym task."""
+def open_verifier(
+    settings: VerifierSettings, *, folder: Path, gym: Mapping[str, Any] | None = None, hidden: Sequence[str] = ()
+) -> Verifier:
+    """The verifier that settings describe. `folder` is the run file's; `gym` names the data's reasoning-gym task;
+    `hidden` are environment variables that processes of its own do not get.
+    """
     match settings:
         case ExactSettings():
             return ExactVerifier(column=settings.column, extract=settings.extract)
         case MathSettings():
-            return WorkerVerifier(settings, {"kind": "math"}, _MathRequest(settings.column))
+            return WorkerVerifier(settings, {"kind": "math"}, _MathRequest(settings.column), hidden)
         case GymVerifierSettings():
             assert gym is not None
-            return WorkerVerifier(settings, {"kind": "reasoning_gym", **gym}, _GymRequest(settings.extract))
+            return WorkerVerifier(settings, {"kind": "reasoning_gym", **gym}, _GymRequest(settings.extract), hidden)
         case PythonSettings():
             target = {
                 "kind": "python",
                 "function": settings.function,
                 "folder": str((folder / settings.folder).resolve()),
             }
-            return WorkerVerifier(settings, target, _python_request)
+            return WorkerVerifier(settings, target, _python_request, hidden)
         case _:
             assert_never(settings)
 
@@ -100,9 +104,17 @@ class _Answer(BaseModel):
 class WorkerVerifier:
     """Grades in worker processes."""
 
-    def __init__(self, settings: WorkerSettings, target: Mapping[str, Any], request: Any) -> None:
+    def __init__(
+        self, settings: WorkerSettings, target: Mapping[str, Any], request: Any, hidden: Sequence[str] = ()
+    ) -> None:
         """`request(row, response)` is what the function in the worker is called with."""
-        self._pool = WorkerPool(target, count=settings.workers, timeout=settings.timeout, memory_gb=settings.memory_gb)
+        self._pool = WorkerPool(
+            target,
+            count=settings.workers,
+            timeout=settings.timeout,
+            memory_gb=settings.memory_gb,
+            hidden=hidden,
+        )
         self._request = request
 
     def start(self) -> None:

@@ -148,6 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         text = f"response_format is not supported; you sent {self.headers.get('authorization')}"
         self._body(text.encode(), status=400)
 
+    def _tell(self, body: dict[str, Any], number: int) -> None:
+        self._answer(f"you sent {self.headers.get('authorization')}")
+
     def _cut(self, body: dict[str, Any], number: int) -> None:
         self._answer('{"error_spans": [', finish="length")
 

@@ -20,7 +20,6 @@ from megatron_bridge.contexts import (
     Feedback,
     Sibling,
     Solution,
-    default_templates,
     render,
 )
 from megatron_bridge.rollout.align import AlignedText
@@ -127,7 +126,7 @@ def test_the_ledger_task_refuses_a_diagnosis_that_is_no_step_type() -> None:
 
 @pytest.mark.parametrize("name", ["response", "span", "place", "solution", "sibling", "feedback", "anything"])
 def test_a_template_that_shows_more_is_refused_when_it_is_used(name: str) -> None:
-    templates = default_templates() | {"diagnosis": parse_template(f"{{prompt}} {{diagnosis}} {{{name}}}")}
+    templates = {"diagnosis": parse_template(f"{{prompt}} {{diagnosis}} {{{name}}}")}
     with pytest.raises(ContextError, match=rf"the template for diagnosis shows {{{name}}}: it may show"):
         render(templates, "p", Diagnosis("insight"))
 

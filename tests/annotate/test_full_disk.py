@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotate.server import serving
+from tests.annotate.server import serving, spans_answer
 
 # Annotates under the folder of argv[2] and tells what became of it.
 PROGRAM = """
@@ -25,7 +25,7 @@ if limit >= 0:
 settings = OpenAISettings(kind="openai", base_url=url, model="good")
 annotator = open_annotator(settings, folder=folder, cache=folder, policy=None)
 problem = Problem(prompt="p", data={})
-found = annotator.annotate([Written(problem=problem, response=f"Text {n}.", correct=False) for n in range(20)])
+found = annotator.annotate([Written(problem=problem, response=f"Text {n}.", correct=n % 2 == 0) for n in range(20)])
 print(json.dumps([[len(a.spans), a.missing, a.usage.cache_failure, a.usage.cached] for a in found]))
 """
 
@@ -44,29 +44,38 @@ def annotate(url: str, folder: Path, limit: int = -1) -> list[list[object]]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for a few files."""
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A file system with room for a few files; where none can be mounted, a folder and a limit on the size of files
+    under which the shorter half of the answers fits.
+    """
     place = tmp_path / "disk"
     place.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, text=True, check=False
     )
     if made.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
-    yield place
+        yield place, (_size(correct=True) + _size(correct=False)) // 2
+        return
+    yield place, -1
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up(url: str, small_disk: Path) -> None:
-    found = annotate(url, small_disk)
+def _size(*, correct: bool) -> int:
+    """The bytes of a kept answer."""
+    return len(json.dumps({"answer": spans_answer(1, "right result" if correct else "wrong result")}))
+
+
+def test_a_disk_that_fills_up(url: str, small_disk: tuple[Path, int]) -> None:
+    place, limit = small_disk
+    found = annotate(url, place, limit)
     assert [line[:2] for line in found] == [[1, None]] * 20
     failures = [line[2] for line in found]
     assert 0 < failures.count("disk_full") < 20
     assert failures.count(None) == 20 - failures.count("disk_full")
-    kept = [path for path in small_disk.rglob("*") if path.is_file()]
+    kept = [path for path in place.rglob("*") if path.is_file()]
     assert all(json.loads(path.read_text())["answer"] for path in kept)  # whole, and nothing left half
     assert len(kept) == failures.count(None)
-    assert [line[3] for line in annotate(url, small_disk)].count(True) == len(kept)
+    assert [line[3] for line in annotate(url, place)].count(True) == len(kept)
 
 
 def test_files_that_may_not_grow(url: str, tmp_path: Path) -> None:

@@ -161,6 +161,36 @@ def test_an_iteration_that_is_lost_is_not_asked_to_its_end(url: str, tmp_path: P
     assert asked(url)["seen"]["refuse"] - before == 11
 
 
+def test_failures_that_the_iteration_can_bear_stop_nothing(url: str, tmp_path: Path) -> None:
+    """90 of 100 answers are kept, and most of the rest fail: a tenth of the iteration at most, so all are asked."""
+    annotate(url, tmp_path, "good:most", written(90))
+    before = asked(url)["seen"].get("refuse", 0)
+    chosen = {"max_failures": 0.5, "retries": 0, "api_key_env": "TEST_KEY", "concurrency": 1}
+    opened = open_annotator(
+        OpenAISettings(kind="openai", base_url=url, model="refuse", **chosen),
+        folder=tmp_path,
+        cache=tmp_path,
+        policy=None,
+    )
+    found = opened.annotate(written(10), of=100)
+    assert [a.missing for a in found] == [Missing.REFUSED] * 10
+    assert asked(url)["seen"]["refuse"] - before == 10
+    found = opened.annotate(written(10), of=4)  # two may fail
+    assert Counter(a.missing for a in found) == {Missing.REFUSED: 3, Missing.NOT_ASKED: 7}
+
+
+def test_a_good_answer_that_repeats_the_key_is_shown_without_it(url: str, tmp_path: Path) -> None:
+    (found,) = annotate(url, tmp_path, "tell", written())
+    assert found.missing is Missing.MALFORMED
+    assert found.note == "you sent Bearer ***"
+
+
+def test_a_question_that_failed_is_cached_for_nobody(url: str, tmp_path: Path) -> None:
+    found = annotate(url, tmp_path, "refuse", [*written(), *written()])
+    assert [a.missing for a in found] == [Missing.REFUSED] * 2
+    assert [(a.usage.requests, a.usage.cached) for a in found] == [(1, False), (0, False)]
+
+
 def test_the_threshold_is_a_share_of_the_iteration(url: str, tmp_path: Path) -> None:
     found = annotate(url, tmp_path, "half_good", written(10), concurrency=1)
     assert sum(a.missing is not None for a in found) == 6
@@ -172,6 +202,7 @@ def test_the_threshold_is_a_share_of_the_iteration(url: str, tmp_path: Path) -> 
 def test_the_deadline_is_for_all_answers(url: str, tmp_path: Path) -> None:
     found = annotate(url, tmp_path, "slow", written(20), concurrency=2, timeout=30.0, deadline=0.4)
     assert [a.missing for a in found] == [Missing.LATE] * 20
+    assert sum(a.usage.requests for a in found) == 2  # the others' turn came after it
 
 
 def test_responses_that_are_empty_or_too_long_are_not_asked_about(url: str, tmp_path: Path) -> None:

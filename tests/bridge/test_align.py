@@ -52,6 +52,16 @@ def test_any_sampled_ids_give_ordered_intervals_inside_the_text(
         previous = start
 
 
+def test_an_id_that_the_tokenizer_does_not_know_writes_nothing(byte_level: PreTrainedTokenizerFast) -> None:
+    """A model's vocabulary may be larger than its tokenizer's; the other tokens keep their bytes."""
+    ids = byte_level.encode("a🦊b", add_special_tokens=False)
+    unknown = len(byte_level) + 7
+    aligned = align(byte_level, [ids[0], unknown, *ids[1:3], unknown, *ids[3:]])
+    assert aligned.text == "a🦊b"
+    assert [aligned.intervals[n] for n in (0, 2, 3, 5, 6)] == [(0, 1), (1, 2), (1, 2), (1, 2), (2, 3)]
+    assert aligned.intervals[1][0] == aligned.intervals[1][1]
+
+
 def test_bytes_of_one_character_all_belong_to_it(byte_level: PreTrainedTokenizerFast) -> None:
     ids = byte_level.encode("a🦊b", add_special_tokens=False)
     assert len(ids) == 5  # one token for a, three for the four bytes of the fox, one for b

@@ -27,7 +27,7 @@ def complaint(*overrides: str) -> str:
     [
         ("optim.lrr=1", "optim.lrr: unknown setting; did you mean 'lr'?"),
         ("stepz=1", "stepz: unknown setting; did you mean 'steps'?"),
-        ("rollout.frobnicate=1", "unknown setting; allowed here: bucket_mb, concurrency, engine, group_size"),
+        ("rollout.frobnicate=1", "unknown setting; allowed here: api_key_env, bucket_mb, concurrency, engine"),
         ("steps=many", "steps: 'many' is not allowed"),
         ("steps=1.5", "steps: 1.5 is not allowed"),
         ("steps=true", "steps: True is not allowed"),

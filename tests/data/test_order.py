@@ -57,16 +57,20 @@ def test_there_is_no_order_of_nothing() -> None:
 
 
 def test_a_run_goes_on_with_the_next_problem_whatever_an_iteration_draws() -> None:
-    state = DataPosition(digest="a").state(3, 32)
-    assert state == {"position": 96, "digest": "a"}
+    start = DataPosition(identity={"seed": "0"})
+    state = start.state(3, 32)
+    assert state == {"position": 96, "identity": {"seed": "0"}}
     for iteration, prompts in ((3, 32), (3, 8), (6, 32)):
-        resumed = DataPosition(digest="a").restored(state, iteration, prompts)
+        resumed = start.restored(state, iteration, prompts)
         assert [resumed.first(iteration + n, prompts) for n in range(3)] == [96, 96 + prompts, 96 + 2 * prompts]
-        again = DataPosition(digest="a").restored(resumed.state(iteration + 2, prompts), iteration + 2, prompts)
+        again = start.restored(resumed.state(iteration + 2, prompts), iteration + 2, prompts)
         assert again.first(iteration + 2, prompts) == 96 + 2 * prompts
 
 
-def test_a_run_does_not_go_on_with_other_data() -> None:
-    state = DataPosition(digest="a").state(3, 32)
-    with pytest.raises(CheckpointError, match="not those that the checkpoint was trained on"):
-        DataPosition(digest="b").restored(state, 3, 32)
+def test_a_run_does_not_go_on_with_other_problems_or_another_order() -> None:
+    same = {"files": "a", "shuffle": "True"}
+    state = DataPosition(identity=same | {"seed": "0"}).state(3, 32)
+    changes = [({"seed": "1"}, "seed"), ({}, "seed"), ({"files": "b", "config": "c"}, "files, seed, config")]
+    for change, named in changes:
+        with pytest.raises(CheckpointError, match=f"^{named}: not what the checkpoint was trained on; .*put it back"):
+            DataPosition(identity=same | change).restored(state, 3, 32)

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["reset", "reset after the request", "half an answer", "garbage", "no answer"]
+Fault = Literal["reset", "reset after the request", "half an answer", "garbage", "another encoding", "no answer"]
 _GARBAGE = b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\nconnection: close\r\n\r\n{"output_ids":'
+_ENCODED = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+_REFUSED = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"
+_SAID = {"garbage": _GARBAGE, "another encoding": _ENCODED}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -24,6 +27,10 @@ class Proxy:
         self._upstream = (parts.hostname, parts.port)
         self.faults = deque(faults)
         self.met: list[Fault] = []
+        self.refused: list[
+            str
+        ] = []  # calls that are answered with status 500 from now on, each as often as it is there
+        self.seen: list[str] = []  # the calls that were made, in order
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -48,7 +55,13 @@ class Proxy:
     def _requests(self, client: socket.socket, server: socket.socket, fault: list[Fault]) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
-                if data.startswith(b"POST /generate") and self.faults:
+                path = data.split(b" ", 2)[1].partition(b"?")[0].decode() if data.startswith(b"POST /") else ""
+                self.seen += [path] * bool(path)
+                if path in self.refused:
+                    self.refused.remove(path)
+                    client.sendall(_REFUSED)
+                    break
+                if path == "/generate" and self.faults:
                     fault.append(self.faults.popleft())
                     self.met.append(fault[0])
                     if fault[0] == "reset":
@@ -70,8 +83,8 @@ class Proxy:
                 if fault and fault[0] == "half an answer":
                     client.sendall(data[: len(data) // 2])
                     break
-                if fault and fault[0] == "garbage":
-                    client.sendall(_GARBAGE)
+                if fault and fault[0] in _SAID:
+                    client.sendall(_SAID[fault[0]])
                     break
                 client.sendall(data)
         with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 
 from megatron_bridge.model.gpt import RoutedGPTModel
@@ -16,6 +17,7 @@ from megatron_bridge.model.shape import read_shape
 from megatron_bridge.rollout.engine import Drawn, SamplingParams
 from megatron_bridge.rollout.probe import trainer_logprobs
 from megatron_bridge.rollout.served import ServedEngine
+from megatron_bridge.rollout.servers import Server
 from megatron_bridge.rollout.settings import RolloutSettings
 
 POLICY = Path("specs/demo/policy")
@@ -46,13 +48,21 @@ def served(model: torch.nn.Module, folder: Path, urls: Sequence[str], **settings
 
 
 def until_busy(engine: ServedEngine, requests: int) -> None:
-    """Wait until so many requests are in flight, and the first tokens are surely drawn."""
+    """Wait until so many requests are in flight and every server draws for some of them.
+
+    A server counts the tokens of what it runs; the prompts, which share their places, have 96.
+    """
     assert engine._client is not None
-    deadline = time.monotonic() + 60
-    while engine._client.pool.in_flight < requests:
+    deadline = time.monotonic() + 120
+    while engine._client.pool.in_flight < requests or min(map(tokens_held, engine._client.pool.servers)) < 5 * requests:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    time.sleep(1.0)
+
+
+def tokens_held(server: Server) -> int:
+    """Tokens that the running requests of a server hold in its cache."""
+    answer = httpx.get(f"{server.url}/v1/loads", timeout=60, trust_env=False).raise_for_status().json()
+    return sum(load["num_used_tokens"] for load in answer["loads"])
 
 
 def change(model: RoutedGPTModel, seed: int) -> None:

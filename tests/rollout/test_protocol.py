@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from megatron_bridge.rollout.client import wait_before
 from megatron_bridge.rollout.engine import SamplingParams
+from megatron_bridge.rollout.probe import largest_gap
 from megatron_bridge.rollout.protocol import (
     BadAnswer,
     VersionError,
@@ -78,6 +80,24 @@ def test_scores_are_those_of_the_tokens_asked_about() -> None:
     assert read_scores(content, [4, 5]) == (-2.0,)
     with pytest.raises(BadAnswer, match="of other tokens"):
         read_scores(content, [4, 6])
+    for score in (b"NaN", b"-Infinity", b"null", b'"x"'):
+        with pytest.raises(BadAnswer, match=r"not finite|lacks"):
+            read_scores(content.replace(b"-2.0", score), [4, 5])
+
+
+def test_a_gap_that_is_no_number_is_over_every_bound() -> None:
+    assert largest_gap([[0.0, -1.0]], [[0.0, -1.25]]) == 0.25
+    for place in range(3):
+        row = [0.0] * 3
+        row[place] = math.nan
+        assert largest_gap([row], [[0.0] * 3]) == math.inf
+
+
+def test_a_setting_that_is_written_out_with_its_default_is_no_mistake() -> None:
+    """As the run directory's run.yaml has them all."""
+    for engine in ("embedded", "sglang"):
+        whole = RolloutSettings(**RolloutSettings(engine=engine, launch=None).model_dump())
+        assert not [name for name, _ in rollout_problems(whole, ranks=1) if name != "rollout.launch.python"]
 
 
 def test_a_request_leaves_nothing_to_a_servers_defaults() -> None:
@@ -125,7 +145,17 @@ def test_waits_grow_and_end() -> None:
         ({"url": "http://a:1"}, "rollout.url: the embedded engine samples in the training process"),
         ({"engine": "sglang", "url": "http://a:1", "urls": ["http://b:1"]}, "either url or urls, not both"),
         ({"engine": "sglang", "url": "http://a:1", "launch": LaunchSettings()}, "either launch"),
-        ({"engine": "sglang", "url": "a:1"}, "'a:1' is no server's address: write it as http://HOST:PORT"),
+        ({"engine": "sglang", "url": "a:1"}, "rollout.url: 'a:1' is no server's address: write it as http://HOST:PORT"),
+        ({"engine": "sglang", "urls": ["http://a:99999"]}, "rollout.urls: 'http://a:99999' is no server's address"),
+        ({"engine": "sglang", "urls": ["http://a:0"]}, "rollout.urls: 'http://a:0' is no server's address"),
+        ({"engine": "sglang", "url": "http://["}, "rollout.url: 'http://[' is no server's address"),
+        ({"engine": "sglang", "url": "http://a:1", "router": "b"}, "rollout.router: 'b' is no server's address"),
+        ({"engine": "sglang", "url": "http://a:1", "api_key_env": "NO_SUCH_KEY"}, "variable NO_SUCH_KEY is not set"),
+        ({"engine": "sglang", "api_key_env": "HOME"}, "rollout.api_key_env: it is for running servers"),
+        ({"sync": "disk"}, "rollout.sync: the embedded engine samples in the training process"),
+        ({"logprob_bound": 1.0}, "rollout.logprob_bound: the embedded engine samples in the training process"),
+        ({"retries": 0}, "rollout.retries: the embedded engine samples in the training process"),
+        ({"engine": "sglang", "max_batch": 8}, "rollout.max_batch: only the embedded engine reads it"),
         ({"engine": "sglang", "urls": ["http://a:1", "http://a:1/"]}, "a server stands there twice"),
         ({"engine": "sglang", "router": "http://a:1"}, "name the servers behind the router in rollout.urls"),
         ({"engine": "sglang", "launch": LaunchSettings(python="/no/python")}, "no file '/no/python': install SGLang"),

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sglang
 
 
 def test_broken_connections_and_answers_are_asked_again(model, server, tmp_path):
-    faults = ("reset", "reset after the request", "half an answer", "garbage") * 4
+    faults = ("reset", "reset after the request", "half an answer", "garbage", "another encoding") * 3
     with Proxy(server.url) as proxy, served(model, tmp_path, [proxy.url]) as engine:
         engine.sync(0)
         proxy.faults.extend(faults)
@@ -91,7 +91,9 @@ def test_a_server_with_older_weights_gets_those_of_now(model, server, tmp_path):
 def test_no_server_is_one_clear_error(model, tmp_path):
     with (
         served(model, tmp_path, ["http://127.0.0.1:9"], server_timeout=2.0) as engine,
-        pytest.raises(RolloutError, match=r"http://127\.0\.0\.1:9 did not answer /health for 2 s"),
+        pytest.raises(
+            RolloutError, match=r"http://127\.0\.0\.1:9 did not answer /health, /server_info and /model_info for 2 s"
+        ),
     ):
         engine.sync(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -30,6 +31,22 @@ def test_samples_of_the_next_step_are_drawn_while_this_one_trains(server, tmp_pa
     assert summary(tmp_path, "ahead")["rollout_engine"] == "sglang"
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """The arguments of a server's process, nothing for others and for one that has ended."""
+    try:
+        found = process.cmdline()
+    except psutil.Error:
+        return []
+    return found if any("sglang_process.py" in argument for argument in found) else []
+
+
+def group_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except OSError:
+        return None
+
+
 def test_a_run_starts_its_server_and_outlives_it(tmp_path: Path):
     """kill -9 of the server in the middle of training: it is started again and given the weights of now."""
     job = subprocess.Popen(
@@ -49,6 +66,9 @@ def test_a_run_starts_its_server_and_outlives_it(tmp_path: Path):
     assert "step" in text, text
     servers = [p for p in psutil.Process(job.pid).children(recursive=True) if "sglang_process.py" in str(p.cmdline())]
     assert servers
+    (rank,) = {p.cmdline()[p.cmdline().index("server") + 1] for p in servers}
+    assert int(rank) in {p.pid for p in psutil.Process(job.pid).children(recursive=True)}
+    groups = {os.getpgid(p.pid) for p in servers}
     for process in [*servers, *servers[0].children(recursive=True)]:
         process.send_signal(signal.SIGKILL)
     rest, _ = job.communicate(timeout=400)
@@ -59,6 +79,6 @@ def test_a_run_starts_its_server_and_outlives_it(tmp_path: Path):
     assert all(line["rollout/logp_mismatch_max"] < 1e-4 for line in lines)
     log = tmp_path / "own" / "servers" / "server-0.log"
     assert log.read_text().count("The server is fired up") == 2
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info["cmdline"])]
-    assert not left
-    assert not [p for p in servers if p.is_running()]
+    # a server's command line names the rank that started it, and its children are of its group
+    left = [p for p in psutil.process_iter() if rank in command_line(p) or group_of(p) in groups]
+    assert not [p for p in left if p.status() != psutil.STATUS_ZOMBIE]

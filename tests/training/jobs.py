@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RUN = "specs/demo/run.yaml"
+ROW = {"question": "34 | +41", "answer": "answer 75"}
 # a small batch of the demo's task: 8 prompts x 4 rollouts
 SMALL = ("rollout.prompts=8", "rollout.group_size=4", "micro_batch=8", "evaluation.problems=32", "checkpoint.every=2")
 
@@ -71,3 +72,16 @@ def metrics(output: Path, name: str) -> list[dict[str, Any]]:
 
 def summary(output: Path, name: str) -> dict[str, Any]:
     return json.loads((output / name / "summary.json").read_text())
+
+
+def own_task(folder: Path, rows: list[str] | None = None, **change: Any) -> str:
+    """An override that makes a task of `rows`, eight good ones where none are given; `change` are its settings."""
+    (folder / "train.jsonl").write_text("\n".join(rows or [json.dumps(ROW)] * 8) + "\n")
+    (folder / "held_out.jsonl").write_text(f"{json.dumps(ROW)}\n" * 32)
+    splits = {"train": str(folder / "train.jsonl"), "eval": str(folder / "held_out.jsonl")}
+    task = {
+        "data": {"kind": "files", "shuffle": False, "splits": splits},
+        "prompt": {"template": "{question} =\n"},
+        "verifier": {"kind": "exact"},
+    }
+    return f"task={json.dumps(task | change)}"

@@ -92,6 +92,11 @@ def test_a_server_annotates_and_a_run_goes_on_exactly(folder: Path, url: str) ->
     assert done.returncode == 0, done.stderr[-3000:]
     assert metrics(folder, "whole") == whole
 
+    done = train(folder, "more", server, "seed=1", "task.data.shuffle=false", flags=("--resume",))
+    assert done.returncode == 1
+    assert "error: task.data.shuffle, seed: not what the checkpoint was trained on; going on would skip" in done.stderr
+    assert "Traceback" not in done.stderr
+
     done = train(folder, "more", server, "rollout.prompts=2", flags=("--resume",))
     assert done.returncode == 0, done.stderr[-3000:]
     assert [r["prompt"] for r in rollouts(folder, "more", 2)] == prompts[:8]

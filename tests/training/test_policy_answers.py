@@ -42,7 +42,6 @@ def answers(tp: int) -> tuple[list[dict[str, Any]], str]:
             tokenizer,
             stop_token_ids=stop_tokens(POLICY, tokenizer),
             seed=0,
-            max_context=shape.max_position,
         )
         long = policy.answer(MESSAGES, max_tokens=64, temperature=0.0)
         prompt = tokenizer.encode("\n\n34 | +41 =\n\n", add_special_tokens=False)

@@ -38,10 +38,19 @@ def opened(folder: Path, gym: dict[str, Any] | None = None, **settings: Any) -> 
         ("none", "boxed", None),
         ("<answer> 1 </answer> <answer>\n2</answer>", "tag", "2"),
         ("<answer>1", "tag", None),
+        ("1</answer>", "tag", None),
+        ("<answer>1</answer> so </answer>", "tag", "1"),
+        ("the <answer> is <answer>2</answer> <answer>3", "tag", "2"),
     ],
 )
 def test_cutting_the_answer_out(response: str, how: Any, answer: str | None) -> None:
     assert extract_answer(response, how) == answer
+
+
+@pytest.mark.parametrize("text", ["<answer>", "</answer>", "<answer><answer></answer>"])
+def test_a_tag_that_is_repeated_without_end_costs_no_time(text: str) -> None:
+    """A million characters: in quadratic time, minutes."""
+    assert (extract_answer(text * (1_000_000 // len(text)), "tag") or "") == ""
 
 
 def test_exact(tmp_path: Path) -> None:
@@ -61,8 +70,10 @@ def test_math(tmp_path: Path) -> None:
         ("3", "3", 0.0),
         ("3", "\\boxed{9^{9^{9^{9^9}}}}", 0.0),
     ]
-    with opened(tmp_path, kind="math", timeout=5.0) as verifier:
-        grades = verifier.grade([({"answer": right}, response) for right, response, _ in cases])
+    with opened(tmp_path, kind="math", timeout=60.0) as verifier:  # the first parse takes seconds on a busy machine
+        grades = verifier.grade([({"answer": right}, response) for right, response, _ in cases[:-1]])
+    with opened(tmp_path, kind="math", timeout=2.0) as verifier:
+        grades += verifier.grade([({"answer": right}, response) for right, response, _ in cases[-1:]])
     assert [grade.reward for grade in grades] == [reward for *_, reward in cases]
     assert [grade.failure for grade in grades] == [None] * 5 + ["timed_out"]
 

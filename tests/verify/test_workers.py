@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from megatron_bridge.annotation import Problem
+from megatron_bridge.tasks.data_task import DataTask
+from megatron_bridge.tasks.settings import TaskSettings
 from megatron_bridge.workers import Failure, WorkerError, WorkerPool
 
 FUNCTIONS = """
@@ -34,9 +39,12 @@ def grade(what, n=0):
         case "set": return {1, 2}
         case "long": return "x" * (2 << 20)
         case "child":
-            if os.fork() == 0:
-                open(sys.argv[0] + ".never", "w") if time.sleep(60) else None
+            child = os.fork()
+            if child:
+                with open(n, "w") as file:
+                    file.write(str(child))
             time.sleep(60)
+        case "environment": return dict(os.environ)
 """
 
 
@@ -52,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pool(folder: Path) -> Iterator[WorkerPool]:
-    made = WorkerPool(target(folder), count=2, timeout=1.0)
+    made = WorkerPool(target(folder), count=2, timeout=60.0)
     yield made
     made.close()
 
@@ -73,9 +81,6 @@ def test_values_come_in_order_from_processes_that_live_on(pool: WorkerPool) -> N
 @pytest.mark.parametrize(
     ("what", "failure", "reason"),
     [
-        ("sleep", Failure.TIMED_OUT, "over 1 s"),
-        ("spin", Failure.TIMED_OUT, "over 1 s"),
-        ("child", Failure.TIMED_OUT, "over 1 s"),
         ("raise", Failure.RAISED, "ValueError: no such thing"),
         ("exit", Failure.RAISED, "SystemExit: 3"),
         ("interrupt", Failure.RAISED, "KeyboardInterrupt: "),
@@ -93,6 +98,53 @@ def test_a_call_that_goes_wrong_costs_itself_alone(pool: WorkerPool, what: str, 
     assert [one.value for one in found] == [2, None, 4, 6]
     assert found[1].failure is failure
     assert found[1].reason.startswith(reason)
+
+
+@pytest.mark.parametrize("what", ["sleep", "spin"])
+def test_a_call_that_hangs_is_ended(folder: Path, what: str) -> None:
+    pool = WorkerPool(target(folder), count=1, timeout=1.0)
+    (hung,) = pool.map([{"what": what}])
+    assert (hung.failure, hung.reason) == (Failure.TIMED_OUT, "over 1 s")
+    pool.close()
+
+
+def test_what_a_call_started_ends_with_it(folder: Path, tmp_path: Path) -> None:
+    pool = WorkerPool(target(folder), count=1, timeout=5.0)
+    (hung,) = pool.map([{"what": "child", "n": str(tmp_path / "pid")}])
+    assert hung.failure is Failure.TIMED_OUT
+    child = int((tmp_path / "pid").read_text())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(child)
+        _, alive = psutil.wait_procs([process], timeout=30)
+        assert not alive or process.status() == psutil.STATUS_ZOMBIE
+    pool.close()
+
+
+def test_a_worker_is_not_given_what_is_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "secret")
+    monkeypatch.setenv("ANOTHER", "shown")
+    pool = WorkerPool(target(folder), count=1, hidden=("A_KEY",))
+    (found,) = pool.map([{"what": "environment"}])
+    pool.close()
+    assert "A_KEY" not in found.value
+    assert found.value["ANOTHER"] == "shown"
+
+
+def test_a_verifier_is_not_given_the_annotators_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "secret")
+    (folder / "peek.py").write_text(
+        "import os\ndef grade(response, row):\n    return float('A_KEY' not in os.environ)\n"
+    )
+    settings = {
+        "data": {"kind": "reasoning_gym", "dataset": "leg_counting"},
+        "prompt": {"template": "{question}"},
+        "verifier": {"kind": "python", "function": "peek:grade", "folder": str(folder)},
+        "annotator": {"kind": "openai", "base_url": "http://127.0.0.1:9", "model": "m", "api_key_env": "A_KEY"},
+    }
+    task = DataTask(TaskSettings.model_validate(settings), folder=folder, cache=folder)
+    (grade,) = task.grade([(Problem(prompt="p", data={}), "r")])
+    task.close()
+    assert (grade.reward, grade.failure) == (1.0, None)
 
 
 @pytest.mark.parametrize(
