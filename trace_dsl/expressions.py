@@ -175,7 +175,8 @@ def weight_at_step(expr: Expr, at: Progress) -> float:
     """The value of a constant or step-rank expression at `at`; predicates give 1 or 0.
 
     Raises ValueError when the value does not follow from the step alone (see `is_known_before_run`), and where the
-    formula is undefined, for example 1/step at step 0.
+    formula is undefined, for example 1/step at step 0. A branch that `where` does not choose may be, and so may one
+    side of an `and` or `or` that the other decides.
     """
     match expr:
         case Constant():
@@ -184,6 +185,8 @@ def weight_at_step(expr: Expr, at: Progress) -> float:
             return weight_at(expr.schedule, at)
         case Signal(name="step"):
             return float(at.step)
+        case Operation(op=Operator.AND | Operator.OR):
+            return _either_side(expr, at)
         case Operation():
             return apply_operator(expr.op, tuple(weight_at_step(arg, at) for arg in expr.args))
         case Apply(function=Function.WHERE):
@@ -195,6 +198,21 @@ def weight_at_step(expr: Expr, at: Progress) -> float:
             raise ValueError(f"{text_of(expr)} is measured during the run, not known from the step")
         case _:
             assert_never(expr)
+
+
+def _either_side(expr: Operation, at: Progress) -> float:
+    """`and` and `or`: one side that decides is enough, whichever it is."""
+    decides = expr.op is Operator.OR
+    undefined: ValueError | None = None
+    for arg in expr.args:
+        try:
+            if bool(weight_at_step(arg, at)) is decides:
+                return float(decides)
+        except ValueError as error:
+            undefined = undefined or error
+    if undefined is not None:
+        raise undefined
+    return float(not decides)
 
 
 # ------------------------------------------------------------------------------------------------------------- formula

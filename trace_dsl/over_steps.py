@@ -29,8 +29,8 @@ def formula_size(expr: Expr) -> int:
 def values_at(expr: Expr, points: Points) -> Sequence[float]:
     """The value at each point, as `expressions.weight_at_step` gives it; predicates give 1 or 0.
 
-    Raises ValueError when a part of the formula is undefined at one of the points, also a part that `where` does not
-    choose there, and when a value does not follow from the step.
+    Raises ValueError when a part of the formula is undefined at one of the points, also a part that
+    `weight_at_step` would not look at there, and when a value does not follow from the step.
     """
     match expr:
         case Constant():

@@ -13,7 +13,7 @@ from trace_dsl.lowering import Lowered
 from trace_dsl.lowering.fused import DivergenceKernel
 from trace_dsl.model import Divergence
 from trace_dsl.plan import Plan
-from trace_dsl.plan.certainty import weight_known_at
+from trace_dsl.plan.measurements import loss_weights
 from trace_dsl.plan.plan import loss_names
 from trace_dsl.schedules import Progress
 
@@ -23,9 +23,9 @@ Metrics = dict[str, float | int | None]
 def kl_weight(plan: Plan, at: Progress) -> float | None:
     """The largest scheduled weight of a divergence at a step; 0 without one, None when only a gate knows it."""
     weights = [
-        weight_known_at(loss.channel.weight, at)
-        for route in plan.routes
-        for loss in route.losses
+        weight
+        for route, known in zip(plan.routes, loss_weights(plan, at), strict=True)
+        for loss, weight in zip(route.losses, known, strict=True)
         if isinstance(loss.channel.kernel, Divergence)
     ]
     if None in weights:
@@ -92,10 +92,11 @@ def step_metrics(
         "perf/rollouts_per_second": len(rollouts) / max(draw_seconds, 1e-9),
         "trained_tokens": trained_tokens,
     }
+    weights = loss_weights(plan, at)
     for key, count in lowered.tokens_of_loss.items():
         metrics[f"route/{names[key]}/fraction"] = count / max(tokens, 1)
         r, c = key
-        metrics[f"route/{names[key]}/weight"] = weight_known_at(plan.routes[r].losses[c].channel.weight, at)
+        metrics[f"route/{names[key]}/weight"] = weights[r][c]
     for loss, pairs in zip(result.loss_C, lowered.loss_of_C, strict=True):
         metrics[f"loss/{'+'.join(names[pair] for pair in pairs)}"] = loss
     return metrics

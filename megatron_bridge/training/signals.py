@@ -36,9 +36,13 @@ def measure(
 
     `micro_batches` are this data-parallel rank's, `tokens` the response tokens of the global batch. Collectives: those
     of the layers and of `routed_linear_loss` (tp), of the teachers, from stage to stage (pp), and a gather of the
-    values (dp, cp).
+    values (dp, cp). Raises RuntimeError when a teacher that is read is not among `teachers`.
     """
     mine: dict[Signal, list[tuple[Tensor, Tensor]]] = {signal: [] for signal in signals}
+    read = {signal.teacher for signal in signals if signal.teacher is not None}
+    missing = read - {teacher.teacher.name for teacher in teachers}
+    if missing:
+        raise RuntimeError(f"{', '.join(sorted(missing))}: read at this step, and not held any more")
 
     def note(teacher: str | None, batch: MicroBatch, hidden_tH: Tensor, weight_vH: Tensor) -> None:
         stats = _statistics(hidden_tH, weight_vH, batch, temperature, vocab_size)
@@ -50,7 +54,6 @@ def measure(
         rows = hidden_rows(policy, [batch.sequences for batch in micro_batches])
         for batch, hidden_tH in zip(micro_batches, rows, strict=False):
             note(None, batch.take(batch.sequences.here_t), hidden_tH, bare(policy).output_weight())
-    read = {signal.teacher for signal in signals}
     for teacher in teachers:
         if teacher.teacher.name not in read:
             continue

@@ -250,6 +250,20 @@ def test_fmt_and_prove_and_diff_of_such_texts_end(tmp_path: Path) -> None:
         assert start("diff", str(tmp_path / f"{name}.trace"), str(tmp_path / "lets_chained.trace")).returncode == 2
 
 
+def test_diff_and_prove_of_two_large_specs_end(tmp_path: Path) -> None:
+    texts = {
+        "old": "".join(f"key when len > {index}: grpo(w={index})\n" for index in range(1900)),
+        "new": "".join(f"key when len > {index}: grpo(w={index + 1})\n" for index in reversed(range(1900))),
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.trace").write_text(f"{text}rest: none\n", encoding="utf-8")
+    old, new = (str(tmp_path / f"{name}.trace") for name in texts)
+    done = start("diff", old, new)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout.count("place") >= 1899
+    assert start("prove", old, "--implies", new).returncode in (1, 2)
+
+
 def test_what_is_just_small_enough_is_read() -> None:
     assert not parse_source("x", "rest: none\n" * MAX_STATEMENTS).diagnostics
     assert parse_source("x", "rest: none\n" * (MAX_STATEMENTS + 1)).diagnostics

@@ -227,3 +227,23 @@ def test_what_a_negative_weight_costs_is_said_of_the_loss_at_hand(text: str, sai
 def test_numbers_of_another_meaning_are_given_in_this_one(text: str, fix: str) -> None:
     (found,) = lint_text(text).diagnostics
     assert fix in found.fix
+
+
+def test_a_route_that_has_lost_a_label_shadows_nothing() -> None:
+    assert rules_of("key | correct: grpo()\nkey: nll()\nrest: none") == ["unknown-span"]
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("correct and wrong", "a rollout is either correct or wrong"),
+        ("1 > 2", "compare something that changes"),
+        ("len > 3 and len < 2", "no value meets all of it"),
+        ("step > 400", "compare with a step of the run"),
+    ],
+)
+def test_the_fix_of_a_predicate_that_never_holds_is_about_what_it_reads(when: str, said: str) -> None:
+    found = lint_text(f"rest when {when}: nll()\nrest: grpo()", facts()).diagnostics
+    (one,) = [d for d in found if d.rule == "unreachable-predicate"]
+    assert said in one.fix
+    assert one.message.endswith("in the 300 steps of this run") is (when == "step > 400")

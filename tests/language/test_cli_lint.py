@@ -13,9 +13,11 @@ from typer.testing import CliRunner, Result
 
 from tests.language import SHORTEST, TRACE, facts
 from trace_dsl.cli import lint as command
+from trace_dsl.cli.lint_many import lint_paths
 from trace_dsl.cli.main import app
 from trace_dsl.errors import RunFileError, SpecError
 from trace_dsl.facts import RunFacts
+from trace_dsl.lint import LintResult, lint_text
 
 ROOT = Path(__file__).parents[2]
 WRONG = "rest: grpo()\nkey: nll()\n"
@@ -267,3 +269,15 @@ def test_a_run_file_is_told_where_it_belongs(folder: Path) -> None:
     run.write_text("spans:\n- key\n", encoding="utf-8")
     result = lint("runs/run.yaml")
     assert (result.exit_code, "this is YAML" in result.stdout) == (1, True)
+
+
+def test_every_spec_has_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linter that ends early is no end of the list."""
+
+    def stops(path: str) -> LintResult:
+        if path == "b":
+            raise StopIteration
+        return lint_text("rest: grpo()", path=path)
+
+    with pytest.raises(StopIteration):
+        lint_paths(["a", "b", "c"], stops)

@@ -240,7 +240,7 @@ def test_a_weight_without_a_value_is_no_traceback(weight: str) -> None:
     result = plan(spec=f"rest: grpo(w={weight})  # trace: ignore[undefined-weight] to see what happens\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.rstrip().endswith("as in 1/(step + 1)")
-    assert f"line 1: the weight of grpo(w={weight}) has no value at some step of this run" in result.stderr
+    assert f"line 1: the weight of grpo(w={weight}) has no value at step 0 of this run" in result.stderr
 
 
 def test_a_route_of_an_extended_spec_names_its_file(tmp_path: Path) -> None:

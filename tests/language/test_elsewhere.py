@@ -192,6 +192,12 @@ def test_a_sync_of_zero_is_told_what_to_write() -> None:
     assert "sync=1" in found.fix
 
 
+def test_a_teacher_of_the_start_gets_a_name_that_is_free() -> None:
+    named = "".join(f"teacher {name} = self(sync={5 + i})\n" for i, name in enumerate(("ref", "start", "start_policy")))
+    (found,) = (d for d in lint_text(f"{named}rest: grpo(beta=0.1)").diagnostics if d.rule == "unknown-argument")
+    assert "teacher start_2 = self(frozen)" in found.fix
+
+
 @pytest.mark.parametrize(
     "arguments",
     ["clip_ratio_low=0.1, clip_ratio_high=0.3", "epsilon=0.1, epsilon_high=0.3", "eps_high=0.3, eps_low=0.1"],

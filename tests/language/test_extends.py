@@ -70,3 +70,23 @@ def test_bad_extends(tmp_path: Path, target: str, words: str) -> None:
     (found,) = lint_file(main).diagnostics
     assert found.rule == "bad-extends"
     assert words in found.message
+
+
+def test_a_let_that_is_replaced_in_its_place_reads_a_new_one_of_its_own_file(tmp_path: Path) -> None:
+    base = "let b = 1\nrest: grpo(w=b)\n"
+    main = write(
+        tmp_path,
+        base=base,
+        main='extends "base.trace"\nlet a = 2\nlet b = a*3\n',
+    )
+    result = lint_file(main)
+    assert result.diagnostics == ()
+    assert result.spec is not None
+    (loss,) = result.spec.routes[0].channels
+    assert text_of(loss.weight) == "6"
+
+
+def test_a_let_is_still_given_above_the_line_that_reads_it(tmp_path: Path) -> None:
+    main = write(tmp_path, base="let b = 1\nrest: grpo(w=b)\n", main='extends "base.trace"\nlet b = a*3\nlet a = 2\n')
+    (found,) = lint_file(main).diagnostics
+    assert (found.rule, found.message) == ("unknown-name", "`a` is read before its `let`")

@@ -223,3 +223,10 @@ def test_what_cannot_be_compared_is_2(arguments: list[str], words: str) -> None:
     result = prove(*arguments, stdin="rest: none\n")
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
+
+
+def test_sets_of_labels_are_counted_before_they_are_listed() -> None:
+    """Thirty labels, each of a route of its own, would be a thousand million sets."""
+    labels = [f"l{index}" for index in range(30)]
+    text = "".join(f"{label}: nll()\n" for label in labels) + "rest: none\n"
+    assert implies(spec(text), spec(text)) is None

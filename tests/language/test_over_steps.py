@@ -80,7 +80,8 @@ def test_a_branch_that_is_not_chosen_is_not_computed() -> None:
 def test_the_course_of_a_weight(weight: str, undefined: int | None, negative: int | None, is_zero: bool) -> None:
     result = lint_text(f"rest: grpo(w={weight})", facts())
     assert result.spec is not None
-    found = Courses(result.spec, facts()).of(result.spec.routes[0].channels[0].weight)
+    route = result.spec.routes[0]
+    found = Courses(result.spec, facts()).of(route, route.channels[0].weight)
     assert (found.undefined and found.undefined[0], found.negative and found.negative[0], found.is_zero) == (
         undefined,
         negative,

@@ -7,6 +7,8 @@ import pytest
 from tests.language import rules_of
 from tests.language.resolving import errors_of
 from trace_dsl.lint import lint_text, parse_spec
+from trace_dsl.model import Severity
+from trace_dsl.resolve import arguments
 from trace_dsl.resolve.findings import MOST_HINTS
 
 
@@ -172,3 +174,25 @@ def test_the_fix_says_what_to_write(text: str, message: str, fix: str) -> None:
 def test_a_declaration_that_does_not_parse_still_declares(text: str) -> None:
     (found,) = lint_text(text).errors
     assert found.rule == "syntax"
+
+
+@pytest.mark.parametrize("given", ["frozen=frozen, sync=3", "sync=3, frozen=true", "ema=0.1, frozen=1"])
+def test_a_frozen_with_a_value_beside_another_way_is_one_error(given: str) -> None:
+    found = lint_text(f"teacher = self({given})\nrest: fkl()").diagnostics
+    (one,) = [d for d in found if d.severity is Severity.ERROR]
+    assert one.fix.startswith("take it out: `")
+
+
+def test_of_very_many_unnamed_arguments_the_first_are_told_what_they_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    advised = 0
+
+    def counted(*given: object) -> str:
+        nonlocal advised
+        advised += 1
+        return "name it"
+
+    monkeypatch.setattr(arguments, "fix_for_unnamed", counted)
+    found = lint_text(f"rest: grpo({','.join('1' * 5_000)})").diagnostics
+    assert len(found) == 5_000
+    assert advised == arguments.MOST_ADVISED
+    assert all(one.fix for one in found)

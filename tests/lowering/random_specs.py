@@ -62,6 +62,8 @@ class _Writer:
         for index in range(rng.randint(0, 2)):
             lines.append(f"let p{index} = {self.latch() if rng.random() < 0.6 else self.predicate(1)}")
             self.flags.append(f"p{index}")
+        if rng.random() < 0.3:
+            lines.append(self.guarded_by_step())
         for _ in range(rng.randint(1, 3)):
             selector = rng.choice(("key", "error", "key | error", "rest"))
             lines.append(f"{selector} when {self.predicate(2)}: {self.losses()}")
@@ -70,6 +72,23 @@ class _Writer:
         if rng.random() < 0.8:
             lines.append(f"rest: {self.losses()}")
         return "\n".join(lines) + "\n"
+
+    def guarded_by_step(self) -> str:
+        """A route whose weight and advantage have a value only at the steps that its predicate lets it take."""
+        rng = self.rng
+        last = rng.choice((0, 10, 24))
+        away = f"(step - {last})"
+        guard = rng.choice((f"step > {last}", f"(step > {last} and {self.predicate(1)})", f"not step <= {last}"))
+        if rng.random() < 0.3:
+            guard = f"({guard} and 1/{away} {rng.choice(('<', '>'))} 0.13)"
+        losses = [
+            f"nll(w={self.number(1)}/{away})",
+            f"pg(adv={self.token(1)}/{away}, w={self.number(1)})",
+            f"entropy(w=where(correct, 1, 0)*(1/{away}))",
+            f"nll(w=1/{away})",
+            f"nll(w=where(step > {last} or correct, {self.leaf()}, 1))",
+        ]
+        return f"{rng.choice(('key', 'rest'))} when {guard}: {' + '.join(rng.sample(losses, 2))}"
 
     def losses(self) -> str:
         if self.rng.random() < 0.1:
@@ -148,6 +167,7 @@ class _Writer:
             lambda: f"min({a}, {b}, 1)",
             lambda: f"max({a}, {b})",
             lambda: f"where({self.predicate(depth - 1)}, {a}, {b})",
+            lambda: f"where(step > 10, {a}/(step - 10), {b})",
             lambda: self.token(depth),
             self.reduction,
             self.reduction,
@@ -285,5 +305,6 @@ class _Writer:
                 self.token_flag(depth),
                 self.token_flag(depth),
                 self.latch(),
+                f"(step > 0 and {rng.choice(('1', 'reward', 'pos'))}/step {operator} {rng.choice(_ODD)})",
             )
         )

@@ -14,20 +14,15 @@ from types import MappingProxyType
 
 from tests.lowering.plain import Place, PlainBatch
 from tests.lowering.reading_expressions import Latches, Values, divide, parts_of, teacher_can_see
-from tests.lowering.reading_schedules import decimal, in_tokens
+from tests.lowering.reading_schedules import decimal
+from tests.lowering.reading_steps import is_off, is_undefined
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Channel, Cispo, Divergence, PerKind, PolicyGradient, Route, Spec
 from trace_dsl.terms import (
-    Apply,
     Expr,
-    Function,
-    Operation,
-    Operator,
     Rank,
-    Reduce,
     Scan,
     Scanned,
-    Scheduled,
     Signal,
 )
 
@@ -41,7 +36,8 @@ class Reading:
 
     weight and advantage: for each (route, loss), one number a token; an advantage is None for a loss without one and at
     tokens the loss does not train. latches: the state of every latch of the routes after the step. `refused`: a weight
-    or an advantage is not a number, or a denominator counts nothing. `fragile`: some comparison was so close that
+    or an advantage is not a number, what the step gives has no value, or a
+    denominator counts nothing. `fragile`: some comparison was so close that
     rounding could decide it. contested: what the documents leave open, or `lower` is known to do otherwise.
     """
 
@@ -85,10 +81,16 @@ def read(
         advantage=advantage,
         advantage_of_row=[values.advantage_of(row) for row in range(len(batch.reward))],
         latches={latch: bool(values.at(latch, Place())) for latch in latches_of(spec)},
-        refused=reader.refused,
+        refused=reader.refused or is_undefined(values, spec, advantages_of(spec)),
         fragile=values.fragile,
         contested=frozenset(values.contested),
     )
+
+
+def advantages_of(spec: Spec) -> dict[int, Expr]:
+    """The advantage of every kernel that has one, by its identity."""
+    kernels = (channel.kernel for route in spec.routes for channel in route.channels)
+    return {id(kernel): kernel.advantage for kernel in kernels if isinstance(kernel, PolicyGradient | Cispo)}
 
 
 def latches_of(spec: Spec) -> list[Scanned]:
@@ -171,7 +173,7 @@ class _Reader:
         kernel = channel.kernel
         if isinstance(kernel, Divergence) and not teacher_can_see(self.spec, self.batch, kernel.teacher, place.row):
             return 0.0, None
-        if self.is_off(channel.weight, place):
+        if is_off(self.values, channel.weight):
             return 0.0, None
         weight = float(self.values.at(channel.weight, place))
         advantage = None
@@ -179,26 +181,6 @@ class _Reader:
             advantage = float(self.values.at(kernel.advantage, place))
         self.refused |= any(x is not None and not abs(x) <= LARGEST_FLOAT32 for x in (weight, advantage))
         return divide(weight, divisor), advantage
-
-    def is_off(self, weight: Expr, place: Place) -> bool:
-        """Whether the step alone makes a weight zero, so that nothing measured is read for it."""
-        parts = list(parts_of(weight))
-        measured = [p for p in parts if isinstance(p, Signal) and p.name != "step"]
-        told = not measured and not any(isinstance(p, Reduce | Scanned) for p in parts)
-        if told and not any(isinstance(p, Scheduled) and in_tokens(p.schedule) for p in parts):
-            return self.values.at(weight, place) == 0
-        match weight:
-            case Operation(op=Operator.MUL, args=args):
-                return any(self.is_off(arg, place) for arg in args)
-            case Operation(op=Operator.DIV, args=args):
-                return self.is_off(args[0], place)
-            case Operation(op=Operator.ADD | Operator.SUB | Operator.NEG, args=args):
-                return all(self.is_off(arg, place) for arg in args)
-            case Apply(function=Function.WHERE, args=(_, one, other)):
-                return self.is_off(one, place) and self.is_off(other, place)
-            case Apply(function=Function.ABS | Function.SIGN | Function.SQRT, args=(arg,)):
-                return self.is_off(arg, place)
-        return False
 
     def denominator(self, channel: Channel, route: Route, place: Place, taken: int) -> float:
         rows = [row for row in range(len(self.batch.reward)) if self.batch.source_of(row) == route.rows]

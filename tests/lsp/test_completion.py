@@ -15,6 +15,7 @@ from trace_dsl.checks import RULES
 from trace_dsl.explain import find
 from trace_dsl.lint import lint_text
 from trace_dsl.lsp.completion import completion
+from trace_dsl.lsp.files import paths_after
 from trace_dsl.lsp.names import Role
 from trace_dsl.lsp.slots import MAKERS, words
 from trace_dsl.rules import LANGUAGE_RULES
@@ -211,3 +212,11 @@ def test_paths_of_extends(tmp_path: Path, line: str, paths: list[str]) -> None:
         assert isinstance(item.text_edit, types.TextEdit)
         written = applied(spec, [item.text_edit]).split("\n")[-1]
         assert written.startswith(f'extends "{item.label}')
+
+
+def test_paths_that_no_file_has(tmp_path: Path) -> None:
+    (tmp_path / "loop.trace").symlink_to("loop.trace")
+    (tmp_path / "spec.trace").write_text("rest: none\n", encoding="utf-8")
+    (tmp_path / "same.trace").symlink_to("spec.trace")
+    assert list(paths_after(tmp_path / "spec.trace", "")) == ["loop.trace"]
+    assert list(paths_after(tmp_path / "spec.trace", "\0/")) == []

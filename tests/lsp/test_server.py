@@ -284,3 +284,11 @@ def test_without_pygls_there_is_the_command_that_installs_it() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the language server needs pygls: pip install 'trace-dsl[lsp]'\n"
+
+
+def test_formatting_what_would_be_too_large_says_so(editor: Editor) -> None:
+    editor.start()
+    losses = "+".join(["nll(w=step+1,per=token)"] * 7)
+    editor.open("a.trace", "".join(f"key when a and b:{losses}\n" for _ in range(1060)))
+    ask = {"textDocument": {"uri": editor.uri("a.trace")}, "options": {"tabSize": 4, "insertSpaces": True}}
+    assert "it would have more than 200,000 bytes" in editor.answer("textDocument/formatting", ask)["error"]["message"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from trace_dsl.checks.reading import run_length
+from trace_dsl.checks.sampled_run import SampledRun, sampled_run
 from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Spec
+from trace_dsl.model import Route, Spec
 from trace_dsl.over_steps import Points, formula_size, values_at
+from trace_dsl.reach import reads_step
 from trace_dsl.schedules import Progress, phase_ends
 from trace_dsl.terms import Expr, Rank
 
@@ -35,6 +37,9 @@ class Course:
     is_zero: bool
 
 
+_MEASURED = Course(undefined=None, negative=None, is_zero=False)
+
+
 class Courses:
     """The courses of the weights of one spec over a run; without its facts, over a nominal one."""
 
@@ -42,29 +47,47 @@ class Courses:
         channels = sum(len(route.channels) for route in spec.routes)
         # A power of two, so that specs of about one size share what was computed.
         self._values = 1 << max(_VALUES // max(channels, 1), _FEWEST_VALUES).bit_length() - 1
-        self._total_steps = None if facts is None else facts.total_steps
+        self._spec = spec
+        self._facts = facts
+        self._moves = any(map(reads_step, spec.routes))
+        self._index = {route.place: index for index, route in enumerate(spec.routes)}
+        self._run: SampledRun | None = None
 
-    def of(self, weight: Expr) -> Course:
-        """The course of one of the spec's weights; one that is measured is none of undefined, negative, zero."""
-        return _course(weight, self._total_steps, self._values)
+    def of(self, route: Route, weight: Expr) -> Course:
+        """The course of a weight of a route, over the steps at which the route may take tokens.
+
+        One that is measured is none of undefined, negative, zero. Without the facts of a run, only what is zero at
+        every step is zero: at which steps a share of the run falls is not known.
+        """
+        if not is_known_before_run(weight):
+            return _MEASURED
+        total_steps = None if self._facts is None else self._facts.total_steps
+        everywhere = _course(weight, total_steps, self._values)
+        if not self._moves or everywhere.is_zero:
+            return everywhere
+        run = self._run = self._run or sampled_run(self._spec, self._facts)
+        found = _course_at(weight, run.total_steps, run_length(weight, None)[1], run.reached(self._index[route.place]))
+        return found if self._facts is not None else replace(found, is_zero=False)
 
 
 @lru_cache(maxsize=4096)
 def _course(weight: Expr, run_steps: int | None, values_at_most: int) -> Course:
-    if not is_known_before_run(weight):
-        return Course(undefined=None, negative=None, is_zero=False)
     total_steps, tokens = run_length(weight, run_steps)
     steps: Sequence[int] = (0,) if weight.rank is Rank.CONSTANT else range(total_steps)
     stride = math.ceil(len(steps) * formula_size(weight) / values_at_most)
     if stride > 1:
         steps = _thinned(weight, total_steps, stride)
+    return _course_at(weight, total_steps, tokens, steps)
+
+
+def _course_at(weight: Expr, total_steps: int, tokens: float, steps: Sequence[int]) -> Course:
     points = Points(total_steps=total_steps, steps=steps, tokens=[1.5 * tokens * step / total_steps for step in steps])
     values: list[float] = []
     undefined: tuple[int, str] | None = None
     try:
         values.extend(values_at(weight, points))
     except ValueError:
-        # Some part is undefined somewhere: step by step, with only the branches that are chosen.
+        # Some part is undefined somewhere: step by step, with only what is evaluated there.
         for step, trained in zip(points.steps, points.tokens, strict=True):
             try:
                 values.append(weight_at_step(weight, Progress(step=step, total_steps=total_steps, tokens=trained)))
@@ -77,7 +100,7 @@ def _course(weight: Expr, run_steps: int | None, values_at_most: int) -> Course:
     return Course(
         undefined=undefined,
         negative=next(((step, x) for step, x in zip(steps, values, strict=False) if x < low), None),
-        is_zero=undefined is None and not any(values),
+        is_zero=undefined is None and bool(steps) and not any(values),
     )
 
 

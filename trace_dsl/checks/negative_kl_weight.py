@@ -19,10 +19,10 @@ RULE = RuleInfo(
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     courses = Courses(spec, facts)
-    for _, channel in channels_of(spec):
+    for route, channel in channels_of(spec):
         if not isinstance(channel.kernel, Divergence | K3):
             continue
-        found = courses.of(channel.weight).negative
+        found = courses.of(route, channel.weight).negative
         if found is None:
             continue
         step, weight = found

@@ -31,9 +31,9 @@ RULE = RuleInfo(
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     courses = Courses(spec, facts)
-    for _, channel in channels_of(spec):
+    for route, channel in channels_of(spec):
         consequence = _consequence(channel.kernel)
-        found = courses.of(channel.weight).negative
+        found = courses.of(route, channel.weight).negative
         if consequence is None or found is None:
             continue
         step, weight = found

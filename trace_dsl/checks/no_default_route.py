@@ -21,7 +21,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     if REST in spec.mentioned or (spec.mentioned and not spec.routes):
         return
     rests = tuple(route for route in explicit_routes(spec) if route.is_rest and route.rows == PLAIN_ROWS)
-    everything = outcomes(route.when for route in rests)
+    everything = outcomes((route.when for route in rests), None if facts is None else facts.total_steps)
     if everything is None:
         return
     left = everything.by_model

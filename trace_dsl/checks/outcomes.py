@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from trace_dsl.expressions import children_of, walk, weight_at_step
+from trace_dsl.checks.intervals import possible
+from trace_dsl.expressions import children_of, text_of, walk, weight_at_step
 from trace_dsl.model import Route
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Rank, Signal
@@ -36,32 +37,36 @@ class Outcomes:
     """Everything that can be the case as far as some predicates can tell; `free` are the facts that may hold or not.
 
     A set of outcomes is an integer whose bit i says whether outcome i is in it, so that predicates are put together by
-    the operations on bits.
+    the operations on bits. Facts that exclude each other, as `len > 100` and `len < 50` do, hold together in none.
+
+    total_steps: of the run, None where it is not known.
     """
 
     free: tuple[Expr, ...]
+    total_steps: int | None = None
 
     def __len__(self) -> int:
         return len(_ROWS) * len(SOURCES) << len(self.free)
 
     @property
     def all(self) -> int:
-        return (1 << len(self)) - 1
+        return self._repeated(possible(self.free, self.total_steps), 1 << len(self.free))
 
     @property
     def by_model(self) -> int:
         """The outcomes in which the model wrote the token."""
-        return self._written_by(SOURCES["model"])
+        return self.all & self._written_by(SOURCES["model"])
 
     def told_apart_by(self, predicate: Expr | None) -> Outcomes | None:
         """These outcomes told apart by one more predicate; None when that is too much to list."""
         free = tuple(dict.fromkeys((*self.free, *_facts(predicate))))
-        return None if len(free) > MAX_FREE else Outcomes(free)
+        return None if len(free) > MAX_FREE else Outcomes(free, self.total_steps)
 
     def where(self, predicate: Expr | None) -> int:
         """The outcomes in which a predicate is true; None is always true."""
-        if predicate is None:
-            return self.all
+        return self.all if predicate is None else self.all & self._where(predicate)
+
+    def _where(self, predicate: Expr) -> int:
         match predicate:
             case Operation(op=Operator.AND, args=(left, right)):
                 return self.where(left) & self.where(right)
@@ -128,7 +133,7 @@ class Outcomes:
 
     def _repeated(self, bits: int, period: int) -> int:
         """A pattern of so many bits, over all outcomes."""
-        return bits * (self.all // ((1 << period) - 1))
+        return bits * (((1 << len(self)) - 1) // ((1 << period) - 1))
 
 
 def _source_of(predicate: Expr) -> float | None:
@@ -157,9 +162,18 @@ def _normal(predicate: Expr) -> tuple[Expr, bool]:
         case Operator.GE:
             return comparison(Operator.GT, right, left), False
         case Operator.NE:
-            return comparison(Operator.EQ, left, right), False
+            return comparison(Operator.EQ, *_in_order(left, right)), False
+        case Operator.EQ:
+            return comparison(Operator.EQ, *_in_order(left, right)), True
         case _:
             return predicate, True
+
+
+def _in_order(left: Expr, right: Expr) -> tuple[Expr, Expr]:
+    """Both sides of an equation, in one order: a number last."""
+    if isinstance(left, Constant) or isinstance(right, Constant):
+        return (right, left) if isinstance(left, Constant) else (left, right)
+    return (left, right) if text_of(left) <= text_of(right) else (right, left)
 
 
 def _is_constant(fact: Expr) -> bool:
@@ -181,10 +195,10 @@ def _facts(predicate: Expr | None) -> Iterator[Expr]:
             yield fact
 
 
-def outcomes(predicates: Iterable[Expr | None]) -> Outcomes | None:
+def outcomes(predicates: Iterable[Expr | None], total_steps: int | None = None) -> Outcomes | None:
     """Everything that can be the case as far as the predicates can tell; None when that is too much to list."""
     free = tuple(dict.fromkeys(fact for predicate in predicates for fact in _facts(predicate)))
-    return None if len(free) > MAX_FREE else Outcomes(free)
+    return None if len(free) > MAX_FREE else Outcomes(free, total_steps)
 
 
 def _speaks_of_source(route: Route) -> bool:

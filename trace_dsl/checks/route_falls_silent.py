@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from trace_dsl.checks.course import Courses
 from trace_dsl.checks.reading import finding, run_length
+from trace_dsl.checks.sampled_run import sampled_run
 from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Diagnostic, Severity, Spec
@@ -23,11 +24,14 @@ RULE = RuleInfo(
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     courses = Courses(spec, facts)
-    for route in spec.routes:
+    run = sampled_run(spec, facts)
+    for index, route in enumerate(spec.routes):
+        if run.moves and not run.standing[index][-1].reached:  # its tokens fall through then
+            continue
         weights = [channel.weight for channel in route.channels]
         if spec.mentioned.intersection(route.labels) or not all(_is_zero_at_last(weight, facts) for weight in weights):
             continue
-        if all(courses.of(weight).is_zero for weight in weights):  # see the rule zero-weight
+        if all(courses.of(route, weight).is_zero for weight in weights):  # see the rule zero-weight
             continue
         yield finding(
             RULE,

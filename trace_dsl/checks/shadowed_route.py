@@ -21,10 +21,12 @@ RULE = RuleInfo(
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     of_source: dict[str, _Earlier] = {}
     for route in explicit_routes(spec):
-        earlier = of_source.setdefault(route.rows, _Earlier())
+        earlier = of_source.setdefault(route.rows, _Earlier(None if facts is None else facts.total_steps))
+        if route.place in spec.broken:  # mended, it takes other tokens
+            continue
         shadows = earlier.shadows(route)
         earlier.add(route)
-        if not shadows or route.place in spec.broken:  # mended, it takes other tokens
+        if not shadows:
             continue
         names = " and ".join(f"`{other.text}`" for other in shadows)
         yield finding(
@@ -40,11 +42,12 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
 class _Earlier:
     """The routes above one, of the same source of rollouts."""
 
-    def __init__(self) -> None:
+    def __init__(self, total_steps: int | None) -> None:
+        self.total_steps = total_steps
         self.routes: list[Route] = []
         self.by_predicate: dict[Expr | None, list[tuple[int, Route]]] = {}
         # What can be the case as far as their predicates can tell; None once that is too much to go through.
-        self.everything: Outcomes | None = Outcomes(())
+        self.everything: Outcomes | None = Outcomes((), total_steps)
         self.taken: dict[Expr | None, int] = {}
 
     def add(self, route: Route) -> None:
@@ -60,6 +63,8 @@ class _Earlier:
         if self.everything is None:
             return ()
         reached = self._taken_by(route)
+        if not reached:  # the rule unreachable-predicate
+            return ()
         shadows: dict[Route, None] = {}
         for label in route.labels:
             left = reached
@@ -92,7 +97,7 @@ class _Earlier:
         """The first that alone takes every token of `route`, seen from labels and predicates as they are written."""
         candidates = list(self.by_predicate.get(route.when, ()))
         if route.when is not None and None in self.by_predicate:
-            everything = outcomes([route.when])
+            everything = outcomes([route.when], self.total_steps)
             if everything is None or not everything.taken_by(route) & ~everything.by_model:
                 candidates += self.by_predicate[None]
         covering = (at for at in sorted(candidates) if all(_carries(at[1], label) for label in route.labels))

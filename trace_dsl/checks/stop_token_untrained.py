@@ -24,7 +24,9 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         return
     courses = Courses(spec, facts)
     trained = [
-        route for route in spec.routes if any(not courses.of(channel.weight).is_zero for channel in route.channels)
+        route
+        for route in spec.routes
+        if any(not courses.of(route, channel.weight).is_zero for channel in route.channels)
     ]
     if not trained:
         return

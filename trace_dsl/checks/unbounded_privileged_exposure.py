@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_dsl.checks.reading import divergences_of, end_of_run, finding, is_privileged
+from trace_dsl.checks.reading import end_of_run, finding, is_privileged
+from trace_dsl.checks.sampled_run import last_standing
 from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, OtherPlace, Severity, Spec
+from trace_dsl.model import Channel, Diagnostic, Divergence, OtherPlace, Severity, Spec
 from trace_dsl.rules import RuleInfo
 from trace_dsl.terms import Apply, Constant, Expr, Function, Operation, Operator, Scheduled
 
@@ -23,9 +24,11 @@ RULE = RuleInfo(
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    for channel, divergence in divergences_of(spec):
+    for index, channel, divergence in _divergences(spec):
         teacher = spec.teacher(divergence.teacher)
         if teacher is None or not is_privileged(teacher.sees) or _ends_at_zero(channel.weight):
+            continue
+        if not last_standing(spec, index).reached:  # a predicate on the step ends it
             continue
         yield finding(
             RULE,
@@ -35,6 +38,14 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             fix=_fix(channel.weight),
             others=(OtherPlace(place=teacher.place, note=f"the teacher `{teacher.name}`"),),
         )
+
+
+def _divergences(spec: Spec) -> Iterator[tuple[int, Channel, Divergence]]:
+    """Every divergence to a teacher, with the place of its route among the routes."""
+    for index, route in enumerate(spec.routes):
+        for channel in route.channels:
+            if isinstance(channel.kernel, Divergence):
+                yield index, channel, channel.kernel
 
 
 def _fix(weight: Expr) -> str:

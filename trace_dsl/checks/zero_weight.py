@@ -19,8 +19,8 @@ RULE = RuleInfo(
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     courses = Courses(spec, facts)
-    for _, channel in channels_of(spec):
-        if not courses.of(channel.weight).is_zero:
+    for route, channel in channels_of(spec):
+        if not courses.of(route, channel.weight).is_zero:
             continue
         yield finding(
             RULE,

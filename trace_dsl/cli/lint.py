@@ -82,7 +82,8 @@ def lint(
         if fix:
             for path in specs:
                 _fix_one(path, facts, settings.rules)
-        answers = tuple(lint_paths(specs, Linter(facts=facts, rules=settings.rules)))
+        answers = lint_paths(specs, Linter(facts=facts, rules=settings.rules))
+        assert len(answers) == len(specs), "every spec has an answer"
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.COULD_NOT_RUN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trace_dsl.cli.specs import STDIN, is_run_file, lint_of_run, read_bytes
@@ -42,11 +42,11 @@ class Linter:
         return replace(result, spec=None, sources=result.sources if result.diagnostics else ())
 
 
-def lint_paths(paths: Sequence[str], linter: Linter) -> Iterable[LintResult | SpecError]:
+def lint_paths(paths: Sequence[str], linter: Linter) -> Sequence[LintResult | SpecError]:
     """What `linter` says of each path, in their order. Raises TraceError when a process was killed."""
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
     if len(paths) < MANY or workers < 2 or STDIN in paths:
-        return map(linter, paths)
+        return [linter(path) for path in paths]
     from concurrent.futures import ProcessPoolExecutor  # slow to import, and of use here alone
     from concurrent.futures.process import BrokenProcessPool
 

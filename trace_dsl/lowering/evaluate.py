@@ -8,6 +8,7 @@ weight.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
@@ -15,6 +16,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from trace_dsl.certainty import predicate_known_at
 from trace_dsl.errors import LoweringError
 from trace_dsl.expressions import is_known_before_run, text_of, weight_at_step
 from trace_dsl.lowering.batch import RolloutBatch
@@ -26,7 +28,9 @@ from trace_dsl.terms import (
     Apply,
     Constant,
     Expr,
+    Function,
     Operation,
+    Operator,
     Rank,
     Reduce,
     Reduction,
@@ -69,17 +73,26 @@ def evaluate_at(expr: Expr, rank: Rank, env: Environment) -> Tensor:
 
 
 def evaluate(expr: Expr, env: Environment) -> Value:
-    """The value of `expr`: a float if the step alone gives it, else float64 [T] for rank TOKEN and [R] below."""
+    """The value of `expr`: a float if the step alone gives it, else float64 [T] for rank TOKEN and [R] below.
+
+    Raises LoweringError where a part that follows from the step has no finite value; one that the step makes needless
+    (`certainty.no_value_at`) is not evaluated.
+    """
     if is_known_before_run(expr):
-        try:
-            return weight_at_step(expr, env.at)
-        except ValueError as error:
-            raise LoweringError(f"{text_of(expr)} has no value at step {env.at.step}: {error}") from error
+        return _from_step(expr, env)
     match expr:
         case Signal():
             return _signal(expr, env)
+        case Operation(op=Operator.AND | Operator.OR) if (known := predicate_known_at(expr, env.at)) is not None:
+            return float(known)
+        case Operation(op=Operator.DIV, args=(_, divisor)) if is_known_before_run(divisor) and not evaluate(
+            divisor, env
+        ):
+            raise LoweringError(f"{text_of(expr)} has no value at step {env.at.step}: it is a division by zero")
         case Operation(op=op, args=args):
             return operate(op, _spread(args, expr.rank, env))
+        case Apply(function=Function.WHERE, args=(condition, yes, no)) if is_known_before_run(condition):
+            return evaluate_at(yes if evaluate(condition, env) else no, _grain(expr.rank), env)
         case Apply(function=function, args=args):
             return apply(function, _spread(args, expr.rank, env))
         case Reduce():
@@ -94,8 +107,23 @@ def evaluate(expr: Expr, env: Environment) -> Value:
             assert_never(expr)
 
 
+def _from_step(expr: Expr, env: Environment) -> float:
+    try:
+        value = weight_at_step(expr, env.at)
+    except ValueError as error:
+        raise LoweringError(f"{text_of(expr)} has no value at step {env.at.step}: {error}") from error
+    if not math.isfinite(value):
+        raise LoweringError(f"{text_of(expr)} has no value at step {env.at.step}: it is {value}")
+    return value
+
+
 def _spread(args: tuple[Expr, ...], rank: Rank, env: Environment) -> list[Tensor]:
-    return [evaluate_at(arg, Rank.TOKEN if rank is Rank.TOKEN else Rank.ROW, env) for arg in args]
+    return [evaluate_at(arg, _grain(rank), env) for arg in args]
+
+
+def _grain(rank: Rank) -> Rank:
+    """What a value is spread over: the tokens, or the rollouts for every other rank."""
+    return Rank.TOKEN if rank is Rank.TOKEN else Rank.ROW
 
 
 def latch_state(latch: Scanned, env: Environment) -> bool:

@@ -15,6 +15,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from trace_dsl.certainty import surely_zero
 from trace_dsl.errors import LoweringError
 from trace_dsl.expressions import signals_of
 from trace_dsl.lowering.advantage import estimate_advantage, group_ids
@@ -46,11 +47,9 @@ from trace_dsl.model import (
     Route,
     Sees,
 )
-from trace_dsl.plan.certainty import surely_zero
-from trace_dsl.plan.plan import Plan, advantage_of, latches_of, teacher_of
-from trace_dsl.plan.reach import reached
+from trace_dsl.plan.plan import Plan, advantage_of, latches_of, standings_of, teacher_of
 from trace_dsl.schedules import Progress
-from trace_dsl.terms import Rank
+from trace_dsl.terms import Expr, Rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -174,20 +173,19 @@ def _environment(
 
 def _routed_losses(plan: Plan, route_of_T: Tensor, env: Environment) -> Iterator[RoutedLoss]:
     zeros_T = torch.zeros(env.batch.tokens, dtype=torch.float64)
-    taking = reached([planned.route for planned in plan.routes], env.at)
-    for r, planned in enumerate(plan.routes):
+    for r, (planned, standing) in enumerate(zip(plan.routes, standings_of(plan, env.at), strict=True)):
         selected_T = route_of_T == r
         gradients = 0
         for c, channel in enumerate(planned.route.channels):
             kernel = fuse(channel.kernel, gradients)
             gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
             # a loss that trains nothing whatever is measured is not evaluated: its signals are not measured any more
-            active = taking[r] and not surely_zero(channel.weight, env.at)
+            active = standing.reached and not surely_zero(channel.weight, env.at)
             weight_T = _weights(plan, channel, planned.route, selected_T, env) if active else zeros_T
             advantage = advantage_of(channel)
             advantage_T = None
             if advantage is not None and active:
-                advantage_T = torch.where(selected_T, evaluate_at(advantage, Rank.TOKEN, env), 0.0)
+                advantage_T = torch.where(selected_T, _values(advantage, "advantage", channel, env), 0.0)
                 _check_finite(advantage_T, "advantage", channel)
             yield RoutedLoss(route=r, loss=c, kernel=kernel, weight_T=weight_T, advantage_T=advantage_T)
 
@@ -236,16 +234,18 @@ def _first_match(plan: Plan, env: Environment) -> Tensor:
     batch = env.batch
     masks = label_masks(batch, plan.labels)
     route_of_T = torch.full((batch.tokens,), -1, dtype=torch.int64)
-    for r, planned in enumerate(plan.routes):
+    for r, (planned, standing) in enumerate(zip(plan.routes, standings_of(plan, env.at), strict=True)):
         route = planned.route
+        if not standing.reached:
+            continue
         takes_T = torch.zeros(batch.tokens, dtype=torch.bool)
         for label in route.labels:
             takes_T |= masks[label] if label != REST else torch.ones_like(takes_T)
         takes_T &= _rows_of(route, batch)[batch.row_of_T]
         if not _asks_for_tool_output(route):
             takes_T &= batch.from_model_T
-        if route.when is not None:
-            takes_T &= evaluate_at(route.when, Rank.TOKEN, env) != 0
+        if route.when is not None and standing.asks:
+            takes_T &= _values(route.when, "predicate", route, env) != 0
         route_of_T[takes_T & (route_of_T < 0)] = r
     return route_of_T
 
@@ -268,9 +268,17 @@ def _weights(plan: Plan, channel: Channel, route: Route, selected_T: Tensor, env
         sees = next(t.teacher.sees for t in plan.teachers if t.teacher.name == teacher)
         if sees not in (Sees.NOTHING, Sees.MISMATCHED):
             takes_T = takes_T & env.batch.has(sees.value)[env.batch.row_of_T]
-    weight_T = torch.where(takes_T, evaluate_at(channel.weight, Rank.TOKEN, env), 0.0)
+    weight_T = torch.where(takes_T, _values(channel.weight, "weight", channel, env), 0.0)
     _check_finite(weight_T, "weight", channel)
     return weight_T / _denominator(channel, route, selected_T, env)
+
+
+def _values(expr: Expr, what: str, where: Route | Channel, env: Environment) -> Tensor:
+    """float64 [T]: the values of an expression of a route or loss; raises LoweringError that names its line."""
+    try:
+        return evaluate_at(expr, Rank.TOKEN, env)
+    except LoweringError as error:
+        raise LoweringError(f"line {where.place.line}: the {what} of {where.text}: {error}") from error
 
 
 def _check_finite(value_T: Tensor, what: str, channel: Channel) -> None:

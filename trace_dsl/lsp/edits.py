@@ -35,5 +35,8 @@ def edits_to(document: Document, text: str) -> list[types.TextEdit]:
 
 
 def formatting(document: Document) -> list[types.TextEdit]:
-    """What `trace-dsl fmt` would change; nothing when the spec does not parse."""
+    """What `trace-dsl fmt` would change; nothing when the spec does not parse.
+
+    Raises SpecError when the spec would be too large then.
+    """
     return edits_to(document, format_source(document.parsed)) if document.parses else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -26,12 +27,13 @@ def paths_after(spec: Path, written: str) -> Iterator[str]:
         return
     try:
         found = sorted(spec.parent.joinpath(head).iterdir())
-    except OSError:
+    except (OSError, ValueError):  # a path with a zero byte is a ValueError
         return
+    own = os.path.realpath(spec)
     for path in found:
         if path.name.startswith("."):
             continue
         if path.is_dir():
             yield f"{head}{slash}{path.name}/"
-        elif path.suffix == SUFFIX and path.resolve() != spec.resolve():
+        elif path.suffix == SUFFIX and os.path.realpath(path) != own:
             yield f"{head}{slash}{path.name}"

@@ -198,7 +198,10 @@ def _answer_questions(server: TraceServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_FORMATTING)
     def _formatting(params: types.DocumentFormattingParams) -> list[types.TextEdit]:
         document = server.document(params.text_document)
-        return [] if document is None else formatting(document)
+        try:
+            return [] if document is None else formatting(document)
+        except SpecError as error:
+            raise RequestFailed(str(error)) from error
 
     @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=list(KINDS)))
     def _actions(params: types.CodeActionParams) -> list[types.CodeAction]:

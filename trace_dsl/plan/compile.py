@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
+from trace_dsl.certainty import follows_from_step, surely_zero
 from trace_dsl.errors import SpecError
-from trace_dsl.expressions import schedules_of, signals_of, text_of, weight_at_step
+from trace_dsl.expressions import signals_of, text_of, walk, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
@@ -17,12 +19,12 @@ from trace_dsl.model import (
     EntropyBonus,
     Kernel,
     Nll,
+    Place,
     PolicyGradient,
     Route,
     Spec,
 )
 from trace_dsl.over_steps import Points, values_at
-from trace_dsl.plan.certainty import follows_from_step, surely_zero
 from trace_dsl.plan.gathering import gathered
 from trace_dsl.plan.plan import (
     Gathering,
@@ -31,28 +33,35 @@ from trace_dsl.plan.plan import (
     PlannedRoute,
     PlannedTeacher,
     WeightTrack,
+    advantage_of,
     content_hash,
     expressions_of,
+    is_latch,
     teacher_of,
 )
-from trace_dsl.plan.reach import reached
 from trace_dsl.plan.stretches import stretches
+from trace_dsl.reach import Reach, Standing
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
+from trace_dsl.undefined import first_undefined
 
 
 def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
     """Resolve `spec` for a run. The spec must be free of errors (see `trace_dsl.lint_file`).
 
-    Raises SpecError when a weight has no value at some step of this run.
+    Raises SpecError when a weight, advantage or predicate has no value at a step of this run at which it is evaluated.
     """
+    standing = _standings_of(spec.routes, facts.total_steps)
+    for route, at in zip(spec.routes, standing, strict=True):
+        _refuse_undefined_predicate(route, at, facts.total_steps)
     routes = tuple(
         PlannedRoute(
             route=route,
             predicate_text="" if route.when is None else text_of(route.when),
-            losses=tuple(_plan_loss(channel, facts, steps) for channel in route.channels),
+            asked=stretches(_steps_where(at, "asks")),
+            losses=tuple(_plan_loss(channel, facts, _steps_where(at, "reached")) for channel in route.channels),
         )
-        for route, steps in zip(spec.routes, _steps_of(spec.routes, facts.total_steps), strict=True)
+        for route, at in zip(spec.routes, standing, strict=True)
     )
     needed = gathered(routes, facts.total_steps)
     teachers = tuple(
@@ -84,22 +93,47 @@ def _last_step(teacher: str, needed: tuple[Gathering, ...]) -> int:
     return max((g.steps[-1][1] for g in needed if g.need.payload.teacher == teacher), default=-1)
 
 
-def _steps_of(routes: Sequence[Route], total_steps: int) -> Sequence[Sequence[int]]:
-    """The steps at which each route may take a token."""
-    if not any("step" in signals_of(route.when) or schedules_of(route.when) for route in routes if route.when):
-        return [range(total_steps)] * len(routes)
-    at = [reached(routes, Progress(step=step, total_steps=total_steps)) for step in range(total_steps)]
-    return [[step for step in range(total_steps) if at[step][index]] for index in range(len(routes))]
+def _standings_of(routes: Sequence[Route], total_steps: int) -> Sequence[Sequence[Standing]]:
+    """How each route stands at each step."""
+    reach = Reach(routes)
+    if not reach.moves:
+        return [[one] * total_steps for one in reach.at(Progress(step=0, total_steps=total_steps))]
+    at = [reach.at(Progress(step=step, total_steps=total_steps)) for step in range(total_steps)]
+    return [[one[index] for one in at] for index in range(len(routes))]
+
+
+def _steps_where(at: Sequence[Standing], what: Literal["asks", "reached"]) -> Sequence[int]:
+    return [step for step, one in enumerate(at) if (one.asks if what == "asks" else one.reached)]
+
+
+def _refuse_undefined_predicate(route: Route, at: Sequence[Standing], total_steps: int) -> None:
+    """Raise SpecError when the predicate of a route has no value at a step at which tokens are offered to it, or a
+    latch of the route at any step.
+    """
+    if route.when is not None:
+        steps = _steps_where(at, "asks")
+        _refuse_undefined(route.when, "predicate", route.text, route.place, steps, total_steps)
+    for expr in expressions_of(route):
+        for latch in filter(is_latch, walk(expr)):
+            _refuse_undefined(latch, "latch", route.text, route.place, range(total_steps), total_steps)
+
+
+def _refuse_undefined(expr: Expr, what: str, text: str, place: Place, steps: Sequence[int], total_steps: int) -> None:
+    """Raise SpecError when a part of `expr` that follows from the step has no value at one of `steps`."""
+    found = first_undefined(expr, total_steps, steps)
+    if found is not None:
+        raise SpecError(
+            f"line {place.line}: the {what} of {text} has no value at step {found[0]} of this run: {found[1]}; "
+            "keep the formula defined at every step, as in 1/(step + 1)"
+        )
 
 
 def _plan_loss(channel: Channel, facts: RunFacts, steps: Sequence[int]) -> PlannedLoss:
-    try:
-        track = track_weight(channel.weight, facts.total_steps, steps)
-    except ValueError as error:
-        raise SpecError(
-            f"line {channel.place.line}: the weight of {channel.text} has no value at some step of this run: {error}; "
-            "keep the formula defined at every step, as in 1/(step + 1)"
-        ) from error
+    track = _track_weight(channel, facts.total_steps, steps)
+    advantage = advantage_of(channel)
+    if advantage is not None:
+        active = [step for first, last in track.active for step in range(first, last + 1)]
+        _refuse_undefined(advantage, "advantage", channel.text, channel.place, active, facts.total_steps)
     return PlannedLoss(
         channel=channel,
         formula=formula_of(channel.kernel),
@@ -109,28 +143,35 @@ def _plan_loss(channel: Channel, facts: RunFacts, steps: Sequence[int]) -> Plann
     )
 
 
-def track_weight(weight: Expr, total_steps: int, steps: Sequence[int]) -> WeightTrack:
+def _track_weight(channel: Channel, total_steps: int, steps: Sequence[int]) -> WeightTrack:
     """Follow a weight over the steps at which its route may take tokens.
 
-    Raises ValueError where its formula has no value, whatever its route takes there.
+    Raises SpecError where its formula has no value, whatever its route takes there.
     """
-    if not follows_from_step(weight):
-        at = (Progress(step=step, total_steps=total_steps) for step in steps)
-        active = stretches(point.step for point in at if not surely_zero(weight, point))
-        return WeightTrack(total=None, total_squared=None, active=active)
-    everywhere = _values(weight, total_steps)
-    values = [everywhere[step] for step in steps]
-    active = stretches(step for step, value in zip(steps, values, strict=True) if value != 0)
-    return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
+    weight = channel.weight
+    if follows_from_step(weight):
+        values = _values(weight, total_steps, steps)
+        if values is not None:
+            active = stretches(step for step, value in zip(steps, values, strict=True) if value != 0)
+            return WeightTrack(total=sum(values), total_squared=sum(v * v for v in values), active=active)
+        _refuse_undefined(weight, "weight", channel.text, channel.place, steps, total_steps)
+        raise AssertionError(f"{text_of(weight)} has a value at every step and none at some")
+    at = (Progress(step=step, total_steps=total_steps) for step in steps)
+    maybe = [point.step for point in at if not surely_zero(weight, point)]
+    _refuse_undefined(weight, "weight", channel.text, channel.place, maybe, total_steps)
+    return WeightTrack(total=None, total_squared=None, active=stretches(maybe))
 
 
-def _values(weight: Expr, total_steps: int) -> Sequence[float]:
-    """A weight at every step; raises ValueError where it is undefined."""
-    steps = range(total_steps)
+def _values(weight: Expr, total_steps: int, steps: Sequence[int]) -> Sequence[float] | None:
+    """A weight at each step; None when it has no finite value at one of them."""
     try:
-        return values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
-    except ValueError:  # perhaps only in a branch that is not chosen there
-        return [weight_at_step(weight, Progress(step=step, total_steps=total_steps)) for step in steps]
+        values = values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
+    except ValueError:  # perhaps only in a part that is not evaluated there
+        try:
+            values = [weight_at_step(weight, Progress(step=step, total_steps=total_steps)) for step in steps]
+        except ValueError:
+            return None
+    return values if all(map(math.isfinite, values)) else None
 
 
 _DIVERGENCE_FORMULAS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from trace_dsl.expressions import number_text, text_of, walk
@@ -25,7 +25,6 @@ from trace_dsl.model import (
     Teacher,
     TopK,
 )
-from trace_dsl.plan.certainty import weight_known_at
 from trace_dsl.plan.description import (
     FORMAT,
     DescribedAdvantage,
@@ -43,6 +42,7 @@ from trace_dsl.plan.description import (
     WeightAt,
 )
 from trace_dsl.plan.gathering import loss_needs
+from trace_dsl.plan.measurements import loss_weights
 from trace_dsl.plan.plan import Gathering, Plan, PlannedLoss, PlannedRoute, advantage_of, expressions_of, loss_names
 from trace_dsl.plan.wording import NOT_GIVEN, kernel_arguments, kernel_name, per_text
 from trace_dsl.schedules import Progress
@@ -65,6 +65,7 @@ def describe(plan: Plan, steps: Sequence[int], refused: Iterable[Diagnostic] = (
     """What `plan` does. `steps`: where weights are shown; `refused`: what the engine does not run (`plan.support`)."""
     names = loss_names(plan)
     facts = plan.facts
+    weights = {step: loss_weights(plan, Progress(step=step, total_steps=facts.total_steps)) for step in steps}
     return PlanDescription(
         format=FORMAT,
         hash=plan.hash,
@@ -77,7 +78,7 @@ def describe(plan: Plan, steps: Sequence[int], refused: Iterable[Diagnostic] = (
             DescribedRollouts(name=PLAIN_ROWS, what="the policy", a_prompt=facts.group_size, settings=()),
             *(_rollouts(source) for source in plan.rollouts),
         ),
-        routes=tuple(_route(plan, r, planned, names, steps) for r, planned in enumerate(plan.routes)),
+        routes=tuple(_route(plan, r, planned, names, weights) for r, planned in enumerate(plan.routes)),
         teachers=tuple(_teacher(planned.teacher, planned.last_step) for planned in plan.teachers),
         signals=_signals(expr for planned in plan.routes for expr in expressions_of(planned.route)),
         payloads=tuple(_payload(plan, g, names) for g in plan.gathered),
@@ -161,8 +162,13 @@ def _teacher(teacher: Teacher, last_step: int) -> DescribedTeacher:
 
 
 def _route(
-    plan: Plan, r: int, planned: PlannedRoute, names: dict[tuple[int, int], str], steps: Sequence[int]
+    plan: Plan,
+    r: int,
+    planned: PlannedRoute,
+    names: dict[tuple[int, int], str],
+    weights: Mapping[int, tuple[tuple[float | None, ...], ...]],
 ) -> DescribedRoute:
+    """`weights`: of each loss of each route, at the steps to show."""
     route = planned.route
     return DescribedRoute(
         number=r + 1,
@@ -173,7 +179,10 @@ def _route(
         when=planned.predicate_text,
         takes=_takes(planned),
         signals=_signals(() if route.when is None else (route.when,)),
-        losses=tuple(_loss(plan, loss, names[r, c], steps) for c, loss in enumerate(planned.losses)),
+        losses=tuple(
+            _loss(plan, loss, names[r, c], [WeightAt(step=step, weight=weights[step][r][c]) for step in weights])
+            for c, loss in enumerate(planned.losses)
+        ),
     )
 
 
@@ -184,14 +193,14 @@ def _takes(planned: PlannedRoute) -> str:
     return what + rows + (f", where {planned.predicate_text}" if planned.predicate_text else "")
 
 
-def _loss(plan: Plan, loss: PlannedLoss, name: str, steps: Sequence[int]) -> DescribedLoss:
+def _loss(plan: Plan, loss: PlannedLoss, name: str, weights: Sequence[WeightAt]) -> DescribedLoss:
     channel, advantage = loss.channel, advantage_of(loss.channel)
     divergence = channel.kernel if isinstance(channel.kernel, Divergence) else None
     return DescribedLoss(
         name=name,
         formula=loss.formula,
         written=channel.text,
-        weight=_weight(plan, loss, steps),
+        weight=_weight(loss, weights),
         settings=tuple(_settings(plan, channel)),
         teacher=loss.teacher,
         support=None if divergence is None else _support(divergence.top_k),
@@ -201,15 +210,11 @@ def _loss(plan: Plan, loss: PlannedLoss, name: str, steps: Sequence[int]) -> Des
     )
 
 
-def _weight(plan: Plan, loss: PlannedLoss, steps: Sequence[int]) -> DescribedWeight:
-    weight, total = loss.channel.weight, plan.facts.total_steps
+def _weight(loss: PlannedLoss, weights: Sequence[WeightAt]) -> DescribedWeight:
     return DescribedWeight(
         text=loss.weight_text,
         default=not any(name in loss.channel.written for name in _OF_THE_WEIGHT),
-        at=tuple(
-            WeightAt(step=step, weight=weight_known_at(weight, Progress(step=step, total_steps=total)))
-            for step in steps
-        ),
+        at=tuple(weights),
         sum=loss.track.total,
         sum_of_squares=loss.track.total_squared,
         active=loss.track.active,

@@ -6,7 +6,9 @@ that its losses, stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -70,16 +72,20 @@ def difference(old: Spec, new: Spec, facts: RunFacts | None = None) -> Differenc
         *_declarations(old, new),
         *_routes(old.routes, new.routes, facts),
     )
-    changes = tuple(change for change in found if change.over_run is None or not change.over_run.same)
+    changes = tuple(change for change in found if not _is_same(change))
     notes = tuple(
         f"{change.where}: {change.what} is written in another way and the same at every step of this run"
         for change in found
-        if change not in changes
+        if _is_same(change)
     )
     hashes = _hash(old, facts or _ANY_RUN), _hash(new, facts or _ANY_RUN)
     if hashes[0] != hashes[1] and not changes and not notes:
         notes = ("labels, losses or declarations stand in another order, with the same meaning",)
     return Difference(changes=changes, notes=notes, old_hash=hashes[0], new_hash=hashes[1])
+
+
+def _is_same(change: Change) -> bool:
+    return change.over_run is not None and change.over_run.same
 
 
 def _hash(spec: Spec, facts: RunFacts) -> str:
@@ -131,8 +137,9 @@ def _routes(old: Sequence[Route], new: Sequence[Route], facts: RunFacts | None) 
     )
     to_old = {j: i for i, j in pairs}
     moved = _moved(pairs)
+    matched = {i for i, _ in pairs}
     for i, route in enumerate(old):
-        if all(i != a for a, _ in pairs):
+        if i not in matched:
             yield Change(where=f"route `{route_name(route)}`", what=f"route {i + 1}", old=losses_text(route), new=None)
     for j, route in enumerate(new):
         where = f"route `{route_name(route)}`"
@@ -145,43 +152,53 @@ def _routes(old: Sequence[Route], new: Sequence[Route], facts: RunFacts | None) 
         yield from _route(where, old[i], route, facts)
 
 
-def _selector(route: Route) -> object:
+def _selector(route: Route) -> Hashable:
     return frozenset(route.labels), route.rows
 
 
-def _losses(route: Route) -> object:
+def _losses(route: Route) -> Hashable:
     return frozenset(_content(channel) for channel in route.channels)
 
 
-def _content(channel: Channel) -> object:
+def _content(channel: Channel) -> Hashable:
     return channel.kernel, channel.weight, channel.per
 
 
-def _matched(old: Sequence[T], new: Sequence[T], keys: Sequence[Callable[[T], object]]) -> tuple[tuple[int, int], ...]:
+def _matched(
+    old: Sequence[T], new: Sequence[T], keys: Sequence[Callable[[T], Hashable]]
+) -> tuple[tuple[int, int], ...]:
     """Pairs (place in old, place in new) of what is the same by the first key that says so, in the order of `new`."""
     pairs: list[tuple[int, int]] = []
     left, right = list(range(len(old))), list(range(len(new)))
     for key in keys:
-        for j in tuple(right):
-            i = next((i for i in left if key(old[i]) == key(new[j])), None)
-            if i is not None:
-                pairs.append((i, j))
-                left.remove(i)
-                right.remove(j)
+        waiting: dict[Hashable, deque[int]] = {}
+        for i in left:
+            waiting.setdefault(key(old[i]), deque()).append(i)
+        found = [(same.popleft(), j) for j in right if (same := waiting.get(key(new[j])))]
+        pairs += found
+        left = sorted(set(left).difference(i for i, _ in found))
+        right = sorted(set(right).difference(j for _, j in found))
     return tuple(sorted(pairs, key=lambda pair: pair[1]))
 
 
 def _moved(pairs: Sequence[tuple[int, int]]) -> frozenset[tuple[int, int]]:
     """The fewest pairs without which the others are in the same order on both sides."""
-    best: list[tuple[tuple[int, int], ...]] = [()]  # the longest orderly chain that ends with each pair
+    # by_length[n]: the pairs that end the longest orderly chains of n + 1 pairs; their first places go down.
+    by_length: list[list[tuple[int, int]]] = []
+    before: dict[tuple[int, int], tuple[int, int] | None] = {}
     for pair in pairs:
-        chains = [chain for chain in best if not chain or chain[-1][0] < pair[0]]
-        best.append((*_longest(chains), pair))
-    return frozenset(pairs) - frozenset(_longest(best))
-
-
-def _longest(chains: Sequence[tuple[tuple[int, int], ...]]) -> tuple[tuple[int, int], ...]:
-    return max(chains, key=lambda chain: len(chain))
+        length = bisect_left(by_length, pair[0], key=lambda ends: ends[-1][0])
+        shorter = by_length[length - 1] if length else []
+        before[pair] = shorter[bisect_right(shorter, -pair[0], key=lambda end: -end[0])] if shorter else None
+        if length == len(by_length):
+            by_length.append([])
+        by_length[length].append(pair)
+    kept: set[tuple[int, int]] = set()
+    last = by_length[-1][0] if by_length else None
+    while last is not None:
+        kept.add(last)
+        last = before[last]
+    return frozenset(pairs) - kept
 
 
 def _route(where: str, old: Route, new: Route, facts: RunFacts | None) -> Iterator[Change]:
@@ -199,15 +216,16 @@ def _route(where: str, old: Route, new: Route, facts: RunFacts | None) -> Iterat
             lambda channel: kernel_name(channel.kernel),
         ),
     )
+    to_old = {j: i for i, j in pairs}
+    kept = set(to_old.values())
     for i, channel in enumerate(old.channels):
-        if all(i != a for a, _ in pairs):
+        if i not in kept:
             yield Change(where=where, what="loss", old=loss_text(channel), new=None)
     for j, channel in enumerate(new.channels):
-        i = next((a for a, b in pairs if b == j), -1)
-        if i < 0:
+        if j not in to_old:
             yield Change(where=where, what="loss", old=None, new=loss_text(channel))
         else:
-            yield from _channel(where, old.channels[i], channel, facts)
+            yield from _channel(where, old.channels[to_old[j]], channel, facts)
 
 
 def _channel(where: str, old: Channel, new: Channel, facts: RunFacts | None) -> Iterator[Change]:

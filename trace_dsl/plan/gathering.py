@@ -29,8 +29,8 @@ def loss_needs(channel: Channel) -> tuple[Need, ...]:
 def gathered(routes: Sequence[PlannedRoute], total_steps: int) -> tuple[Gathering, ...]:
     """Each need of a plan once, in the order in which the routes read it.
 
-    Predicates and latches, whose state goes on, are evaluated at every step; weights and advantages only while their
-    loss may have weight.
+    Latches, whose state goes on, are evaluated at every step; predicates while they are asked, weights and advantages
+    while their loss may have weight.
     """
     found: dict[Need, list[_Use]] = {}
     for use in _uses(routes, ((0, total_steps - 1),)):
@@ -49,10 +49,11 @@ def gathered(routes: Sequence[PlannedRoute], total_steps: int) -> tuple[Gatherin
 def _uses(routes: Sequence[PlannedRoute], whole_run: tuple[Stretch, ...]) -> Iterator[_Use]:
     for r, planned in enumerate(routes):
         latches = (part for expr in expressions_of(planned.route) for part in walk(expr) if is_latch(part))
-        always = (*latches, *(() if planned.route.when is None else (planned.route.when,)))
-        for expr in always:
+        always = [(latch, whole_run) for latch in latches]
+        when = [] if planned.route.when is None else [(planned.route.when, planned.asked)]
+        for expr, steps in (*always, *when):
             for need in expression_needs(expr):
-                yield _Use(need=need, loss=None, steps=whole_run)
+                yield _Use(need=need, loss=None, steps=steps)
         for c, loss in enumerate(planned.losses):
             for need in loss_needs(loss.channel):
                 yield _Use(need=need, loss=(r, c), steps=loss.track.active)

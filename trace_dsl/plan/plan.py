@@ -28,6 +28,8 @@ from trace_dsl.model import (
 )
 from trace_dsl.plan.payloads import Need
 from trace_dsl.plan.stretches import Stretch
+from trace_dsl.reach import Reach, Standing
+from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr, Scan, Scanned
 
 
@@ -63,8 +65,13 @@ class PlannedLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRoute:
+    """A route. `asked`: the steps at which its predicate is evaluated on the batch; elsewhere the step decides, or
+    routes above leave it no token.
+    """
+
     route: Route
     predicate_text: str
+    asked: tuple[Stretch, ...]
     losses: tuple[PlannedLoss, ...]
 
 
@@ -164,6 +171,11 @@ def latches_of(plan: Plan) -> tuple[Scanned, ...]:
     """The latches of a plan, each once, in the order they are read."""
     parts = (part for r in plan.routes for expr in expressions_of(r.route) for part in walk(expr))
     return tuple(dict.fromkeys(part for part in parts if is_latch(part)))
+
+
+def standings_of(plan: Plan, at: Progress) -> tuple[Standing, ...]:
+    """How each route of a plan stands at a step."""
+    return Reach([planned.route for planned in plan.routes]).at(at)
 
 
 def is_latch(expr: Expr) -> TypeGuard[Scanned]:

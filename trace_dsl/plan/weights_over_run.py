@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trace_dsl.plan.certainty import weight_known_at
+from trace_dsl.certainty import weight_known_at
 from trace_dsl.plan.stretches import Stretch, stretches
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr

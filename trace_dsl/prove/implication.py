@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
+from math import prod
 
 from trace_dsl.checks.course import Courses
 from trace_dsl.checks.no_value import explicit
@@ -86,15 +87,17 @@ def implies(spec: Spec, other: Spec) -> Proof[Untrained] | None:
     for rows, other_rows in words.sources():
         mine = tuple(words.route(spec, route) for route in spec.routes if route.rows == rows)
         theirs = tuple(words.route(other, route) for route in other.routes if route.rows == other_rows)
-        labellings = tuple(_labellings(spec, other, mine, theirs))
+        choices = _label_choices(spec, other, mine, theirs)
+        ways = prod(1 + len(carried) for carried in choices.values())
         predicates = tuple(
             expr for one in (*mine, *theirs) for expr in (one.route.when, *(loss.has for loss in one.losses))
         )
         cases = outcomes(predicates)
-        if cases is None or len(cases) * len(labellings) > MOST_CASES:
+        if cases is None or len(cases) * ways > MOST_CASES:
             all_seen = False
             continue
-        count += len(cases) * len(labellings)
+        count += len(cases) * ways
+        labellings = tuple(_labellings(choices))
         found.extend(_untrained(rows, mine, theirs, labellings, cases))
     return Proof(cases=count, counterexamples=tuple(found)) if all_seen or found else None
 
@@ -187,8 +190,11 @@ def _is_lost(loss: _Loss, theirs: _Route | None, cases: Outcomes) -> int:
 # -------------------------------------------------------------------------------------------------------------- labels
 
 
-def _labellings(spec: Spec, other: Spec, mine: Sequence[_Route], theirs: Sequence[_Route]) -> Iterator[_Labelling]:
-    """Every set of labels a token may carry, the fewest first. Labels that the routes treat alike stand for another.
+def _label_choices(
+    spec: Spec, other: Spec, mine: Sequence[_Route], theirs: Sequence[_Route]
+) -> dict[str, tuple[tuple[bool, bool], ...]]:
+    """The labels that a token may carry, each with in which of the two specs it may. Labels that the routes treat alike
+    stand for another.
 
     A cap cuts a label's spans from the end of a response on, so under the larger of two caps a token may carry a label
     that it does not under the smaller.
@@ -199,11 +205,15 @@ def _labellings(spec: Spec, other: Spec, mine: Sequence[_Route], theirs: Sequenc
         routes = tuple(label in one.route.labels for one in (*mine, *theirs))
         if any(routes):
             kinds.setdefault((routes, caps[0].get(label), caps[1].get(label)), label)
-    choices = [(label, carried) for label in kinds.values() for carried in _carried(label, *caps)]
-    for count in range(len(kinds) + 1):
-        for chosen in combinations(choices, count):
-            names = [label for label, _ in chosen]
-            if len(set(names)) == len(names):
+    return {label: tuple(_carried(label, *caps)) for label in kinds.values()}
+
+
+def _labellings(choices: Mapping[str, tuple[tuple[bool, bool], ...]]) -> Iterator[_Labelling]:
+    """Every set of labels a token may carry, the fewest first."""
+    for count in range(len(choices) + 1):
+        for names in combinations(choices, count):
+            for carried in product(*(choices[name] for name in names)):
+                chosen = tuple(zip(names, carried, strict=True))
                 yield _Labelling(
                     labels=tuple(label for label, (here, _) in chosen if here),
                     other_labels=tuple(label for label, (_, there) in chosen if there),
@@ -232,6 +242,7 @@ class _Words:
         self._same_advantage = _estimate(spec.advantage) == _estimate(other.advantage)
         self._spec = spec
         self._other = other
+        self._courses = Courses(spec, None), Courses(other, None)
         self._mine = {teacher.name: teacher.name for teacher in spec.teachers}
         self._theirs: dict[str, str] = {}
         known = {(t.source, t.sees): t.name for t in spec.teachers}
@@ -258,8 +269,8 @@ class _Words:
 
     def route(self, spec: Spec, route: Route) -> _Route:
         when = None if route.when is None else explicit(self._expr(spec, route.when), self.contexts)
-        courses = Courses(spec, None)
-        losses = tuple(self._loss(spec, c) for c in route.channels if not courses.of(c.weight).is_zero)
+        courses = self._courses[spec is self._other]
+        losses = tuple(self._loss(spec, c) for c in route.channels if not courses.of(route, c.weight).is_zero)
         return _Route(original=route, route=replace(route, when=when), losses=losses)
 
     def _loss(self, spec: Spec, channel: Channel) -> _Loss:

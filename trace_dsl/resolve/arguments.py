@@ -10,6 +10,10 @@ from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Argument, Call, Callable, Name, Node
 from trace_dsl.vocabulary import ARGUMENT_WORDS, Suggestion, closest, words_of_elsewhere
 
+# Of the arguments of one call that should have a name, so many are told which: to tell it, the others are looked at.
+MOST_ADVISED = 20
+_TAKE_OUT = "take it out, or name what it is for"
+
 
 class Bound:
     """The arguments of one call by name."""
@@ -56,8 +60,10 @@ def bind(
     values: dict[str, Argument] = {}
     meant: set[str | None] = set()
     free = list(positional)
+    unnamed = 0
     arguments = value.arguments if isinstance(value, Call) else ()
     used = {argument.name.name for argument in arguments if argument.name}
+    without_name = sum(1 for argument in arguments if argument.name is None)
     for argument in arguments:
         if argument.name is None:
             while free and free[0] in values:
@@ -66,16 +72,18 @@ def bind(
                 used.add(free[0])
                 values[free.pop(0)] = argument
             elif isinstance(value, Call):
+                unnamed += 1
+                fix = fix_for_unnamed(context, value, argument, known, used) if unnamed <= MOST_ADVISED else _TAKE_OUT
                 context.error(
                     LanguageRule.UNKNOWN_ARGUMENT,
                     argument.place,
                     f"`{function}` does not take this argument without a name",
-                    fix=fix_for_unnamed(context, value, argument, known, used),
+                    fix=fix,
                 )
             continue
         name = argument.name.name
         if name not in known:
-            given = used | set(free[: sum(1 for one in arguments if one.name is None)])
+            given = used | set(free[:without_name])
             said = elsewhere.for_argument(context, function, argument, arguments, known)
             fix = said or _fix_for_unknown(function, name, _required_first(known, required), given)
             meant.add(fix.near if isinstance(fix, Suggestion) else None)

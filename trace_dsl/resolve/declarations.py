@@ -130,10 +130,11 @@ def _kind_meant(value: Callable, known: tuple[str, ...]) -> str | Suggestion:
 def _with_frozen_named(context: Context, value: Callable) -> Callable:
     """`self(frozen)` as `self(frozen=frozen)`, so that it binds like the other ways to update.
 
-    `frozen=VALUE` is an error and binds like `frozen`, so that it is the only one.
+    `frozen=VALUE` is an error and binds like `frozen`, or not at all beside another way, so that it is the only one.
     """
     if isinstance(value, Name):
         return value
+    other = next((a.name.name for a in value.arguments if a.name is not None and a.name.name in _WAYS[:2]), None)
     arguments = []
     for argument in value.arguments:
         bare = argument.name is None and isinstance(argument.value, Name) and argument.value.name == "frozen"
@@ -143,12 +144,15 @@ def _with_frozen_named(context: Context, value: Callable) -> Callable:
             continue
         if not bare:
             thaws = truth_of(argument.value) is False
+            way = "write how it follows: sync=10 or ema=0.01" if thaws else "write `frozen` without a value"
             context.error(
                 LanguageRule.INVALID_VALUE,
                 argument.place,
                 "`frozen` stands alone and takes no value",
-                fix="write how it follows: sync=10 or ema=0.01" if thaws else "write `frozen` without a value",
+                fix=way if other is None else f"take it out: `{other}` says how it follows",
             )
+            if other is not None:
+                continue
         arguments.append(Argument(name=word_of, value=word_of, place=argument.place))
     return Call(function=value.function, arguments=tuple(arguments), place=value.place)
 

@@ -9,7 +9,7 @@ from trace_dsl.expressions import apply_operator, is_larger_than, text_of
 from trace_dsl.model import OtherPlace, Place
 from trace_dsl.resolve.comparisons import misspelt_source, refused, source_comparison
 from trace_dsl.resolve.elsewhere import for_value
-from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_length
+from trace_dsl.resolve.findings import Context, LetEntry, Typed, is_above, is_length
 from trace_dsl.rules import LanguageRule
 from trace_dsl.syntax.tree import Binary, Call, Name, Node, Number, Text, TupleOf, Unary, Unit
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
@@ -187,8 +187,7 @@ def _unknown_name(context: Context, name: str) -> tuple[str, str | Suggestion]:
 
 def _let(context: Context, node: Name, entry: LetEntry) -> Typed | None:
     entry.uses += 1
-    same_file = entry.place.path == node.place.path
-    if entry.index >= context.index and same_file and entry.state != "busy":
+    if not is_above(entry, node.place) and entry.state != "busy":
         context.error(
             LanguageRule.UNKNOWN_NAME,
             node.place,

@@ -149,11 +149,16 @@ class Context:
         current = node
         while True:
             entry = self.lets.get(current.name) if isinstance(current, Name) else None
-            if entry is None or entry.node is None or entry.name in seen or entry.index >= self.index:
+            if entry is None or entry.node is None or entry.name in seen or not is_above(entry, current.place):
                 return current
             seen.add(entry.name)
             entry.uses += 1
             current = entry.node
+
+
+def is_above(entry: LetEntry, place: Place) -> bool:
+    """Whether a `let` is given above a place of its file; one of another file may be read anywhere."""
+    return entry.place.path != place.path or entry.place.line < place.line
 
 
 def is_length(node: Node | None) -> bool:

@@ -1,0 +1,113 @@
+"""The steps of a run at which rules look at a spec, and the routes that may take tokens there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from trace_dsl.checks.reading import NOMINAL_STEPS, expressions_of, run_length
+from trace_dsl.expressions import schedules_of, signals_of, walk
+from trace_dsl.facts import RunFacts
+from trace_dsl.model import Route, Spec
+from trace_dsl.over_steps import formula_size
+from trace_dsl.reach import Reach, Standing, reads_step
+from trace_dsl.schedules import Progress, phase_ends
+from trace_dsl.terms import Constant, Expr
+
+# So many parts of predicates are looked at for one spec: at 5,000 steps those of 7 short ones. Of longer runs, evenly
+# spread steps, the ends of every phase of a schedule, and the numbers that predicates on the step compare with.
+_STANDINGS = 100_000
+# And so many parts of all expressions.
+_VALUES = 2_000_000
+_LONGEST = 100 * NOMINAL_STEPS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledRun:
+    """`steps`: those that are looked at; standing: how each route stands at each of them, by its place in the spec.
+
+    `moves`: whether some predicate reads the step. Where none does, every route may take tokens at every step here:
+    what the routes above leave it is the business of other rules.
+    """
+
+    total_steps: int
+    steps: Sequence[int]
+    moves: bool
+    standing: tuple[tuple[Standing, ...], ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step is left out."""
+        return len(self.steps) == self.total_steps
+
+    def reached(self, index: int) -> Sequence[int]:
+        """The steps at which a route may take tokens."""
+        return self._where(index, lambda one: one.reached)
+
+    def asked(self, index: int) -> Sequence[int]:
+        """The steps at which a route's predicate is evaluated on the batch."""
+        return self._where(index, lambda one: one.asks)
+
+    def _where(self, index: int, holds: Callable[[Standing], bool]) -> Sequence[int]:
+        if not self.moves:
+            return self.steps
+        return [step for step, one in zip(self.steps, self.standing[index], strict=True) if holds(one)]
+
+
+def sampled_run(spec: Spec, facts: RunFacts | None) -> SampledRun:
+    """The run of `facts`; without, one that is long enough for every schedule and predicate to run its course."""
+    total = min(_nominal_length(spec), _LONGEST) if facts is None else max(facts.total_steps, 1)
+    if any(map(reads_step, spec.routes)):
+        return _moving(spec, total)
+    return SampledRun(total_steps=total, steps=_steps(spec, total, 0), moves=False, standing=())
+
+
+def last_standing(spec: Spec, index: int) -> Standing:
+    """How a route stands once every schedule has run its course and `step` has passed every number."""
+    total = _nominal_length(spec)
+    return Reach(spec.routes, spec.broken).at(Progress(step=total, total_steps=total))[index]
+
+
+@lru_cache(maxsize=8)  # the rules ask one after the other
+def _moving(spec: Spec, total: int) -> SampledRun:
+    size = sum(formula_size(route.when) for route in spec.routes if route.when is not None)
+    steps = _steps(spec, total, size)
+    reach = Reach(spec.routes, spec.broken)
+    at = [reach.at(Progress(step=step, total_steps=total)) for step in steps]
+    return SampledRun(total_steps=total, steps=steps, moves=True, standing=tuple(zip(*at, strict=True)))
+
+
+def _steps(spec: Spec, total: int, predicates: int) -> Sequence[int]:
+    """As many steps as there is work for; `predicates`: the parts of those that read the step."""
+    parts = sum(map(formula_size, expressions_of(spec)))
+    stride = math.ceil(total * max(predicates / _STANDINGS, parts / _VALUES))
+    return range(total) if stride <= 1 else _thinned(spec, total, stride)
+
+
+def _nominal_length(spec: Spec) -> int:
+    lengths = [run_length(expr, None)[0] for expr in expressions_of(spec)]
+    return max([NOMINAL_STEPS, *lengths, *(2 * math.ceil(number) for number in _compared(spec))])
+
+
+def _thinned(spec: Spec, total_steps: int, stride: int) -> Sequence[int]:
+    """Every `stride`-th step, the last one, and those around the ends of phases and the numbers of predicates."""
+    telling = [*_compared(spec)]
+    for expr in expressions_of(spec):
+        for schedule in schedules_of(expr):
+            telling += phase_ends(schedule, total_steps)
+    around = sorted({math.floor(number) + beside for number in telling for beside in (-1, 0, 1)})
+    around = around[:: 1 + len(around) * stride // total_steps]
+    return sorted({*range(0, total_steps, stride), total_steps - 1} | {s for s in around if 0 <= s < total_steps})
+
+
+def _compared(spec: Spec) -> Iterator[float]:
+    """The numbers in predicates that read the step."""
+    for route in filter(reads_step, spec.routes):
+        yield from (part.value for part in _parts(route) if isinstance(part, Constant) and part.value < 1e9)
+
+
+def _parts(route: Route) -> Iterator[Expr]:
+    assert route.when is not None
+    return walk(route.when) if "step" in signals_of(route.when) else iter(())
