@@ -16,7 +16,7 @@ from tests.lsp.client import PATIENCE, ROOT, Editor
 
 EMOJI = """\
 teacher big = model("\N{GRINNING FACE}")  # \N{GRINNING FACE}
-rest: fkl(teacher=big, anneal=linear(9), aneal=cos)
+rest: fkl(teacher=big, anneal=linear(9), temprature=1)
 """
 EVERYWHERE = {"start": {"line": 0, "character": 0}, "end": {"line": 99, "character": 0}}
 UGLY = "key :nll( )\r\nrest:   grpo()\r\n"
@@ -47,9 +47,9 @@ def test_a_session_from_hello_to_goodbye(editor: Editor) -> None:
     assert can["documentSymbolProvider"]
 
     (found,) = editor.open("a.trace", EMOJI)
-    assert (found["code"], found["range"]) == ("unknown-argument", span(1, 41, 46))
+    assert (found["code"], found["range"]) == ("unknown-argument", span(1, 41, 51))
     assert found["severity"] == 1
-    assert "fix: `anneal` is given already: keep one of them" in found["message"]
+    assert "fix: did you mean `temperature`?" in found["message"]
 
     told = editor.request("textDocument/hover", editor.at("a.trace", 1, 20))
     assert told["contents"]["kind"] == "markdown"
@@ -62,9 +62,9 @@ def test_a_session_from_hello_to_goodbye(editor: Editor) -> None:
     document = {"textDocument": {"uri": editor.uri("a.trace")}}
     context = {"diagnostics": [found], "only": ["quickfix"]}
     (action,) = editor.request("textDocument/codeAction", {**document, "range": span(1, 42, 42), "context": context})
-    assert action["edit"]["changes"] == {editor.uri("a.trace"): [{"range": span(1, 41, 46), "newText": "anneal"}]}
+    assert action["edit"]["changes"] == {editor.uri("a.trace"): [{"range": span(1, 41, 51), "newText": "temperature"}]}
 
-    mended = EMOJI.replace(", aneal=cos", "")
+    mended = EMOJI.replace(", temprature=1", "")
     assert editor.change("a.trace", mended) == []
     (hint,) = editor.request("textDocument/inlayHint", {**document, "range": EVERYWHERE})
     assert hint["label"] == "1 -> 0 @ step 9"

@@ -89,7 +89,8 @@ def sentence(rng: random.Random) -> str:
         taken = _taken(stack, kind)
         assert taken is not None
         stack = taken
-        words.append(_word(kind, rng))
+        # what starts a statement of another kind is no label
+        words.append(_word(kind, rng) if words or kind != "NAME" else rng.choice(LABELS))
 
 
 def _taken(stack: list[int], kind: str) -> list[int] | None:

@@ -188,10 +188,14 @@ def _is_nothing(value: Node) -> bool:
     return truth_of(value) is False or (isinstance(value, Number) and value.value == 0) or spelled(value) == "None"
 
 
+# No call has more; each that is unknown looks at the others.
+_MOST_LOOKED_AT = 50
+
+
 def _clip_sides(context: Context, arguments: tuple[Argument, ...]) -> tuple[str, str]:
     """The low and the high side that the arguments of a call name, of this language and of others."""
     sides = {"low": "", "high": "", "both": ""}
-    for argument in arguments:
+    for argument in arguments[:_MOST_LOOKED_AT]:
         name = "" if argument.name is None else argument.name.name
         if name != "clip" and _TOPIC.get(name) != "clip" and "clip" not in words_of_elsewhere(name):
             continue
