@@ -90,6 +90,7 @@ class RunFile(Strict):
     """One training run. `steps` are optimizer steps; each iteration of rollouts serves `minibatches` of them.
 
     pack_tokens: the most tokens of a packed micro-batch; None: micro-batches hold `micro_batch` padded sequences.
+    chunk_rows: rows of logits that the loss holds at a time; None: by rule.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -101,6 +102,7 @@ class RunFile(Strict):
     minibatches: Positive = 1
     micro_batch: Positive = 8
     pack_tokens: Positive | None = None
+    chunk_rows: Positive | None = None
     output: str = "runs"
     save_rollouts_every: Positive = 10
     rollout: RolloutSettings = RolloutSettings()

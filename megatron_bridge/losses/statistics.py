@@ -52,6 +52,11 @@ STUDENT_COLUMNS = 4  # max, log_sum, E_student[logit - max], logit of the target
 TEACHER_COLUMNS = 4  # max, log_sum, E_teacher[difference], E_student[difference]
 
 
+def largest_chunk(vocab_shard: int, device: str) -> int:
+    """The most rows that `default_chunk_rows` gives, however many tokens there are."""
+    return CHUNK_LIMITS.get(device, CHUNK_LIMITS["cuda"]).rows(vocab_shard)
+
+
 def default_chunk_rows(tokens: int, vocab_shard: int, device: str) -> int:
     """Rows of a chunk: as many as CHUNK_LIMITS of a device type allow for one float32 [rows, vocab_shard], evenly
     cut.
@@ -59,7 +64,7 @@ def default_chunk_rows(tokens: int, vocab_shard: int, device: str) -> int:
     A chunk holds one such tensor for the student and one for each teacher of its rows. `vocab_shard` must be
     the padded shard, equal on every rank: ranks with other chunks would issue other collectives.
     """
-    limit = CHUNK_LIMITS.get(device, CHUNK_LIMITS["cuda"]).rows(vocab_shard)
+    limit = largest_chunk(vocab_shard, device)
     chunks = max(1, -(-tokens // limit))
     return max(1, -(-tokens // chunks))
 

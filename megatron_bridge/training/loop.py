@@ -18,8 +18,10 @@ from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
 from megatron_bridge.device import training_device
+from megatron_bridge.losses.statistics import largest_chunk
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
+from megatron_bridge.model.shape import padded_vocab
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
@@ -93,6 +95,10 @@ class Loop:
     def train(self, records: Records | None) -> Outcome:
         """Run to the last step, or until the ranks agree on a stop. `records` is None on all ranks but the first."""
         run = self._run
+        if records is not None:
+            shard = padded_vocab(self._loaded.shape.vocab_size, run.layout.tp) // run.layout.tp
+            rows = run.chunk_rows or largest_chunk(shard, self._device.type)
+            records.note(f"the loss holds at most {rows} rows of {shard} logits at a time (chunk_rows)")
         if self._before is None:
             self._before = self._evaluate(records)
         ahead = self._sampler.ahead(self._step)
@@ -151,6 +157,7 @@ class Loop:
             self._part,
             temperature=run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
+            chunk_rows=run.chunk_rows,
         )
         if isinstance(result, NotFinite):
             stopped = StoppedBatch(

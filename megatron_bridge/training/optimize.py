@@ -149,6 +149,7 @@ def accumulate_gradients(
     *,
     temperature: float,
     vocab_size: int,
+    chunk_rows: int | None = None,
 ) -> Accumulated:
     """Run all micro-batches forward and backward; gradients end up reduced in Megatron's buffers.
 
@@ -185,6 +186,7 @@ def accumulate_gradients(
                 teacher_hidden={name: found for name, found in there.items() if found is not None},
                 temperature=temperature,
                 vocab_size=vocab_size,
+                chunk_rows=chunk_rows,
                 tp_group=parallel_state.get_tensor_model_parallel_group(),
                 gradient_accumulation_fusion=bare(network).config.gradient_accumulation_fusion,
             )
@@ -232,6 +234,7 @@ def train_step(
     *,
     temperature: float,
     vocab_size: int,
+    chunk_rows: int | None = None,
 ) -> StepResult | NotFinite:
     """One optimizer step; or, with every weight as it was on every rank, what is not finite in its loss or gradient.
 
@@ -240,7 +243,13 @@ def train_step(
     trainer.model.zero_grad_buffer()
     trainer.optimizer.zero_grad()
     accumulated = accumulate_gradients(
-        trainer.model, micro_batches, teachers, part, temperature=temperature, vocab_size=vocab_size
+        trainer.model,
+        micro_batches,
+        teachers,
+        part,
+        temperature=temperature,
+        vocab_size=vocab_size,
+        chunk_rows=chunk_rows,
     )
     sums = accumulated.sums
     trainer.optimizer.prepare_grads()

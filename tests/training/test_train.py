@@ -63,8 +63,9 @@ def test_no_layout_changes_anything(output: Path, tp1: Path, name: str, ranks: i
     assert summary(output, "tp1")["accuracy_after"] == summary(output, name)["accuracy_after"]
 
 
-def test_a_micro_batch_of_one_changes_nothing(output: Path, tp1: Path) -> None:
-    train(output, "mb1", f"steps={STEPS}", "micro_batch=1", ranks=1)
+def test_a_micro_batch_of_one_and_small_chunks_change_nothing(output: Path, tp1: Path) -> None:
+    done = train(output, "mb1", f"steps={STEPS}", "micro_batch=1", "chunk_rows=7", ranks=1)
+    assert "the loss holds at most 7 rows of 128 logits at a time" in done.stderr
     for one, other in zip(metrics(output, "tp1"), metrics(output, "mb1"), strict=True):
         assert abs(one["loss"] - other["loss"]) < 1e-5
 
