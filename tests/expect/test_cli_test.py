@@ -146,7 +146,7 @@ def test_a_batch_that_cannot_be_lowered_is_1_with_the_reason(folder: Path) -> No
         (["run.yaml"], "run.yaml is neither a spec"),
         (["broken.trace"], "broken.trace:1:1: the text makes no sense here"),
         (["strange.expect.yaml"], "strange.expect.yaml:1: stepz: unknown setting"),
-        (["late.trace"], "the weight of nll(w=1/step) has no value at some step of this run"),
+        (["late.trace"], "the weight of nll(w=1/step) has no value at step 0 of this run"),
         (["--frmat"], "No such option"),
     ],
 )

@@ -87,13 +87,13 @@ def bind(
         if name not in known:
             given = used | set(free[:without_name])
             said = elsewhere.for_argument(context, function, argument, arguments, known)
-            fix = said or _fix_for_unknown(function, name, _required_first(known, required), given)
-            meant.add(fix.near if isinstance(fix, Suggestion) else None)
+            instead = said or _fix_for_unknown(function, name, _required_first(known, required), given)
+            meant.add(instead.near if isinstance(instead, Suggestion) else None)
             context.error(
                 LanguageRule.UNKNOWN_ARGUMENT,
                 argument.name.place,
                 f"`{function}` has no argument `{name}`",
-                fix=fix,
+                fix=instead,
                 consequence="elsewhere such a key is dropped in silence and the run is another one than was written",
             )
         elif name in values:
