@@ -64,7 +64,6 @@ def bind(
     arguments = value.arguments if isinstance(value, Call) else ()
     used = {argument.name.name for argument in arguments if argument.name}
     without_name = sum(1 for argument in arguments if argument.name is None)
-    fix: str | Suggestion
     for argument in arguments:
         if argument.name is None:
             while free and free[0] in values:
