@@ -23,7 +23,7 @@ class Dialect:
     session: bool
 
 
-# Every version whose update calls were read in its source; 0.5.20 is the one that the tests run.
+# Every version that the tests were run against; `make sglang` installs 0.5.20.
 DIALECTS = {
     "0.5.20": Dialect(session=False),
     "0.5.21": Dialect(session=True),
