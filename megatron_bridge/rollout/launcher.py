@@ -22,7 +22,7 @@ from megatron_bridge.rollout.engine import RolloutError
 _MAIN = Path(__file__).with_name("sglang_process.py")
 _HOST = "127.0.0.1"
 KEY_VARIABLE = "TRACE_DSL_SERVER_KEY"  # read by sglang_process.py
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 20.0
 _TAIL_LINES = 15
 # SGLang refuses inputs a few tokens short of its context (6 in 0.5.20): room for them, so that the model's is whole.
 _SPARE_CONTEXT = 16
