@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import math
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
-from trace_dsl.certainty import predicate_known_at
+from trace_dsl.certainty import follows_from_step, predicate_known_at
 from trace_dsl.expressions import schedules_of, signals_of
 from trace_dsl.model import REST, Place, Route
+from trace_dsl.over_steps import Points, values_at
 from trace_dsl.schedules import Progress
+from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
+
+_Holds = bool | None
+_COMPARISONS = {Operator.LT, Operator.LE, Operator.GT, Operator.GE, Operator.EQ, Operator.NE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +41,31 @@ class Standing:
         return self.offered and self.holds is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Steps at which routes stand the same: `standing`, one for each."""
+
+    steps: Sequence[int]
+    standing: tuple[Standing, ...]
+
+
+def steps_reached(stretches: Iterable[Stretch], index: int) -> Sequence[int]:
+    """The steps at which a route may take tokens."""
+    return _joined([one.steps for one in stretches if one.standing[index].reached])
+
+
+def steps_asked(stretches: Iterable[Stretch], index: int) -> Sequence[int]:
+    """The steps at which a route's predicate is evaluated on the batch."""
+    return _joined([one.steps for one in stretches if one.standing[index].asks])
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> Sequence[int]:
+    first = parts[0] if parts else range(0)
+    if all(isinstance(part, range) and part[0] == before[-1] + 1 for before, part in pairwise(parts)):
+        return range(first[0], parts[-1][-1] + 1) if parts and isinstance(first, range) else first
+    return list(chain.from_iterable(parts))
+
+
 class Reach:
     """How routes stand at any step. `broken`: routes that are not known in full, which take no token from others."""
 
@@ -54,17 +87,39 @@ class Reach:
 
     def at(self, at: Progress) -> tuple[Standing, ...]:
         """How each route stands at a step."""
+        return self._standing(tuple(_holds(one.route, at) for one in self._routes))
+
+    def over(self, steps: Sequence[int], total_steps: int) -> tuple[Stretch, ...]:
+        """How each route stands at each of `steps`, which ascend, of a run of `total_steps`."""
+        changes: dict[int, dict[int, _Holds]] = {0: {}}
+        for index, one in enumerate(self._routes):
+            for position, holds in _changes(one, steps, total_steps).items():
+                changes.setdefault(position, {})[index] = holds
+        known: dict[tuple[_Holds, ...], tuple[Standing, ...]] = {}
+        now: list[_Holds] = [None] * len(self._routes)
+        found = []
+        begins = sorted(changes)
+        for begin, end in zip(begins, [*begins[1:], len(steps)], strict=True):
+            for index, holds in changes[begin].items():
+                now[index] = holds
+            key = tuple(now)
+            if key not in known:
+                known[key] = self._standing(key)
+            found.append(Stretch(steps=steps[begin:end], standing=known[key]))
+        return tuple(found)
+
+    def _standing(self, holds: tuple[_Holds, ...]) -> tuple[Standing, ...]:
+        """How each route stands where their predicates hold so."""
         found = []
         # Labels of which routes above surely take every token they are offered, tool output aside (False) or with it.
         taken: set[tuple[str, bool, str]] = set()
-        for one in self._routes:
+        for one, does in zip(self._routes, holds, strict=True):
             route, tool = one.route, one.takes_tool_output
             wanted = (REST,) if route.is_rest else route.labels
             rest_is_taken = (route.rows, tool, REST) in taken
             offered = not (rest_is_taken or all((route.rows, tool, label) in taken for label in wanted))
-            holds = True if route.when is None else predicate_known_at(route.when, at)
-            found.append(Standing(offered=offered, holds=holds))
-            if offered and holds and one.whole:
+            found.append(Standing(offered=offered, holds=does))
+            if offered and does and one.whole:
                 taken.update((route.rows, with_tool, label) for with_tool in {False, tool} for label in wanted)
         return tuple(found)
 
@@ -86,3 +141,58 @@ def reads_step(route: Route) -> bool:
 
 def _reads_source(route: Route) -> bool:
     return route.when is not None and "source" in signals_of(route.when)
+
+
+def _holds(route: Route, at: Progress) -> _Holds:
+    return True if route.when is None else predicate_known_at(route.when, at)
+
+
+def _changes(offer: _Offer, steps: Sequence[int], total_steps: int) -> Mapping[int, _Holds]:
+    """Whether a route's predicate holds: at the first of `steps`, and where that changes, by the number of the step."""
+    route = offer.route
+    if route.when is None or not offer.changes:
+        return {0: _holds(route, Progress(step=steps[0], total_steps=total_steps))}
+    turns = _turns(route.when)
+    if turns is None:
+        column = _known_over(route.when, steps, total_steps)
+        return {n: holds for n, holds in enumerate(column) if n == 0 or holds is not column[n - 1]}
+    positions = {0, *(bisect_left(steps, turn) for turn in turns)} - {len(steps)}
+    return {n: _holds(route, Progress(step=steps[n], total_steps=total_steps)) for n in positions}
+
+
+def _turns(predicate: Expr) -> set[int] | None:
+    """The first steps of all stretches over which the step decides alike, where it is only compared with numbers."""
+    match predicate:
+        case Operation(op=Operator.AND | Operator.OR | Operator.NOT, args=args):
+            found: set[int] = set()
+            for arg in args:
+                turns = _turns(arg)
+                if turns is None:
+                    return None
+                found |= turns
+            return found
+        case Operation(op=op, args=(Signal(name="step"), Constant(value=number))) if op in _COMPARISONS:
+            return {math.ceil(number), math.floor(number) + 1}
+        case Operation(op=op, args=(Constant(value=number), Signal(name="step"))) if op in _COMPARISONS:
+            return {math.ceil(number), math.floor(number) + 1}
+        case _:
+            return None if follows_from_step(predicate) else set()
+
+
+def _known_over(predicate: Expr, steps: Sequence[int], total_steps: int) -> Sequence[_Holds]:
+    """`predicate_known_at` at each of `steps`."""
+    if follows_from_step(predicate):
+        try:
+            values = values_at(predicate, Points(total_steps=total_steps, steps=steps, tokens=()))
+        except ValueError:  # perhaps only in a part that is not evaluated there
+            return [predicate_known_at(predicate, Progress(step=step, total_steps=total_steps)) for step in steps]
+        return [value != 0.0 for value in values]
+    match predicate:
+        case Operation(op=Operator.NOT, args=(inner,)):
+            return [None if holds is None else not holds for holds in _known_over(inner, steps, total_steps)]
+        case Operation(op=Operator.AND | Operator.OR as op, args=args):
+            decides = op is Operator.OR
+            columns = zip(*(_known_over(arg, steps, total_steps) for arg in args), strict=True)
+            return [decides if decides in at else None if None in at else not decides for at in columns]
+        case _:
+            return [None] * len(steps)

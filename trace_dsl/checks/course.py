@@ -65,6 +65,8 @@ class Courses:
         everywhere = _course(weight, total_steps, self._values)
         if not self._moves or everywhere.is_zero:
             return everywhere
+        if self._facts is None and everywhere.undefined is None and everywhere.negative is None:
+            return everywhere  # nor is it at some of the steps
         run = self._run = self._run or sampled_run(self._spec, self._facts)
         found = _course_at(weight, run.total_steps, run_length(weight, None)[1], run.reached(self._index[route.place]))
         return found if self._facts is not None else replace(found, is_zero=False)

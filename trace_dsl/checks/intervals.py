@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import product
 
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
 
@@ -23,7 +23,6 @@ class _Bound:
     number: float
 
 
-@lru_cache(maxsize=1024)
 def possible(facts: tuple[Expr, ...], total_steps: int | None) -> int:
     """The ways in which facts can hold or not, as a set of bits; in bit i, fact k holds where bit len - 1 - k of i is
     0.
@@ -37,15 +36,24 @@ def possible(facts: tuple[Expr, ...], total_steps: int | None) -> int:
         found = _bound(at, fact)
         if found is not None:
             of_value.setdefault(found[0], []).append(found[1])
-    judged = [(value, bounds) for value, bounds in of_value.items() if len(bounds) > 1 or _is_bounded(value)]
-    if not judged:
-        return (1 << (1 << count)) - 1
-    chosen = 0
-    for case in range(1 << count):
-        holds = [not case >> (count - 1 - at) & 1 for at in range(count)]
-        if all(_is_possible(value, bounds, holds, total_steps) for value, bounds in judged):
-            chosen |= 1 << case
+    everything = (1 << (1 << count)) - 1
+    chosen = everything
+    for value, bounds in of_value.items():
+        if len(bounds) == 1 and not _is_bounded(value):
+            continue
+        for holds in product((True, False), repeat=len(bounds)):
+            if not _is_possible(value, bounds, holds, total_steps):
+                excluded = everything
+                for bound, does in zip(bounds, holds, strict=True):
+                    excluded &= _where_it_holds(bound.at, count) if does else ~_where_it_holds(bound.at, count)
+                chosen &= ~excluded
     return chosen
+
+
+def _where_it_holds(at: int, count: int) -> int:
+    """The ways in which the `at`-th fact holds."""
+    size = 1 << (count - 1 - at)
+    return ((1 << size) - 1) * (((1 << (1 << count)) - 1) // ((1 << 2 * size) - 1))
 
 
 def _bound(at: int, fact: Expr) -> tuple[Expr, _Bound] | None:
@@ -65,15 +73,15 @@ def _is_bounded(value: Expr) -> bool:
 
 def _is_possible(value: Expr, bounds: Sequence[_Bound], holds: Sequence[bool], total_steps: int | None) -> bool:
     """Whether some number is on the right side of all bounds."""
-    if not any(holds[bound.at] for bound in bounds) and not _always_has_value(value):
+    if not any(holds) and not _always_has_value(value):
         return True  # without a value, no comparison holds
     name = value.name if isinstance(value, Signal) else ""
     # The larger lower end is the tighter one, an open one (True) tighter than a closed one; upper ends the other way.
     lows = [(_LEAST_OF_WHOLE.get(name, _LEAST.get(name, -math.inf)), False)]
     highs = [(total_steps - 1.0 if name == "step" and total_steps is not None else math.inf, True)]
     unequal: set[float] = set()
-    for bound in bounds:
-        match bound.op, holds[bound.at]:
+    for bound, does in zip(bounds, holds, strict=True):
+        match bound.op, does:
             case Operator.GT, True:
                 lows.append((bound.number, True))
             case Operator.GT, False:

@@ -7,7 +7,7 @@ or by a tool. Everything else (`has(sibling)`, `entropy > 0.8`) is free to hold 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trace_dsl.checks.intervals import possible
 from trace_dsl.expressions import children_of, text_of, walk, weight_at_step
@@ -39,18 +39,18 @@ class Outcomes:
     A set of outcomes is an integer whose bit i says whether outcome i is in it, so that predicates are put together by
     the operations on bits. Facts that exclude each other, as `len > 100` and `len < 50` do, hold together in none.
 
-    total_steps: of the run, None where it is not known.
+    total_steps: of the run, None where it is not known; all: the whole set.
     """
 
     free: tuple[Expr, ...]
     total_steps: int | None = None
+    all: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "all", self._repeated(possible(self.free, self.total_steps), 1 << len(self.free)))
 
     def __len__(self) -> int:
         return len(_ROWS) * len(SOURCES) << len(self.free)
-
-    @property
-    def all(self) -> int:
-        return self._repeated(possible(self.free, self.total_steps), 1 << len(self.free))
 
     @property
     def by_model(self) -> int:
@@ -60,6 +60,8 @@ class Outcomes:
     def told_apart_by(self, predicate: Expr | None) -> Outcomes | None:
         """These outcomes told apart by one more predicate; None when that is too much to list."""
         free = tuple(dict.fromkeys((*self.free, *_facts(predicate))))
+        if len(free) == len(self.free):
+            return self
         return None if len(free) > MAX_FREE else Outcomes(free, self.total_steps)
 
     def where(self, predicate: Expr | None) -> int:

@@ -26,7 +26,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     courses = Courses(spec, facts)
     run = sampled_run(spec, facts)
     for index, route in enumerate(spec.routes):
-        if run.moves and not run.standing[index][-1].reached:  # its tokens fall through then
+        if run.moves and not run.stretches[-1].standing[index].reached:  # its tokens fall through then
             continue
         weights = [channel.weight for channel in route.channels]
         if spec.mentioned.intersection(route.labels) or not all(_is_zero_at_last(weight, facts) for weight in weights):

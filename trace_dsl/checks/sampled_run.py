@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from trace_dsl.expressions import schedules_of, signals_of, walk
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Route, Spec
 from trace_dsl.over_steps import formula_size
-from trace_dsl.reach import Reach, Standing, reads_step
+from trace_dsl.reach import Reach, Standing, Stretch, reads_step, steps_asked, steps_reached
 from trace_dsl.schedules import Progress, phase_ends
 from trace_dsl.terms import Constant, Expr
 
@@ -26,7 +26,7 @@ _LONGEST = 100 * NOMINAL_STEPS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledRun:
-    """`steps`: those that are looked at; standing: how each route stands at each of them, by its place in the spec.
+    """`steps`: those that are looked at; stretches: how routes stand at them, by their places in the spec.
 
     `moves`: whether some predicate reads the step. Where none does, every route may take tokens at every step here:
     what the routes above leave it is the business of other rules.
@@ -35,7 +35,7 @@ class SampledRun:
     total_steps: int
     steps: Sequence[int]
     moves: bool
-    standing: tuple[tuple[Standing, ...], ...]
+    stretches: tuple[Stretch, ...]
 
     @property
     def is_whole(self) -> bool:
@@ -44,16 +44,11 @@ class SampledRun:
 
     def reached(self, index: int) -> Sequence[int]:
         """The steps at which a route may take tokens."""
-        return self._where(index, lambda one: one.reached)
+        return steps_reached(self.stretches, index) if self.moves else self.steps
 
     def asked(self, index: int) -> Sequence[int]:
         """The steps at which a route's predicate is evaluated on the batch."""
-        return self._where(index, lambda one: one.asks)
-
-    def _where(self, index: int, holds: Callable[[Standing], bool]) -> Sequence[int]:
-        if not self.moves:
-            return self.steps
-        return [step for step, one in zip(self.steps, self.standing[index], strict=True) if holds(one)]
+        return steps_asked(self.stretches, index) if self.moves else self.steps
 
 
 def sampled_run(spec: Spec, facts: RunFacts | None) -> SampledRun:
@@ -61,22 +56,22 @@ def sampled_run(spec: Spec, facts: RunFacts | None) -> SampledRun:
     total = min(_nominal_length(spec), _LONGEST) if facts is None else max(facts.total_steps, 1)
     if any(map(reads_step, spec.routes)):
         return _moving(spec, total)
-    return SampledRun(total_steps=total, steps=_steps(spec, total, 0), moves=False, standing=())
+    return SampledRun(total_steps=total, steps=_steps(spec, total, 0), moves=False, stretches=())
 
 
-def last_standing(spec: Spec, index: int) -> Standing:
-    """How a route stands once every schedule has run its course and `step` has passed every number."""
+@lru_cache(maxsize=8)
+def last_standings(spec: Spec) -> tuple[Standing, ...]:
+    """How routes stand once every schedule has run its course and `step` has passed every number."""
     total = _nominal_length(spec)
-    return Reach(spec.routes, spec.broken).at(Progress(step=total, total_steps=total))[index]
+    return Reach(spec.routes, spec.broken).at(Progress(step=total, total_steps=total))
 
 
 @lru_cache(maxsize=8)  # the rules ask one after the other
 def _moving(spec: Spec, total: int) -> SampledRun:
     size = sum(formula_size(route.when) for route in spec.routes if route.when is not None)
     steps = _steps(spec, total, size)
-    reach = Reach(spec.routes, spec.broken)
-    at = [reach.at(Progress(step=step, total_steps=total)) for step in steps]
-    return SampledRun(total_steps=total, steps=steps, moves=True, standing=tuple(zip(*at, strict=True)))
+    stretches = Reach(spec.routes, spec.broken).over(steps, total)
+    return SampledRun(total_steps=total, steps=steps, moves=True, stretches=stretches)
 
 
 def _steps(spec: Spec, total: int, predicates: int) -> Sequence[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_dsl.checks.reading import end_of_run, finding, is_privileged
-from trace_dsl.checks.sampled_run import last_standing
+from trace_dsl.checks.sampled_run import last_standings
 from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Channel, Diagnostic, Divergence, OtherPlace, Severity, Spec
@@ -28,7 +28,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         teacher = spec.teacher(divergence.teacher)
         if teacher is None or not is_privileged(teacher.sees) or _ends_at_zero(channel.weight):
             continue
-        if not last_standing(spec, index).reached:  # a predicate on the step ends it
+        if not last_standings(spec)[index].reached:  # a predicate on the step ends it
             continue
         yield finding(
             RULE,

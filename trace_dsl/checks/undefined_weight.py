@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trace_dsl.checks.course import Courses
@@ -10,10 +10,10 @@ from trace_dsl.checks.reading import advantage_of, finding
 from trace_dsl.checks.sampled_run import SampledRun, sampled_run
 from trace_dsl.expressions import is_known_before_run, walk
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Channel, Diagnostic, Place, Route, Severity, Spec
+from trace_dsl.model import Channel, Diagnostic, Place, Severity, Spec
 from trace_dsl.rules import RuleInfo
 from trace_dsl.terms import Expr, Scan, Scanned
-from trace_dsl.undefined import first_undefined
+from trace_dsl.undefined import first_undefined, may_be_undefined
 
 RULE = RuleInfo(
     name="undefined-weight",
@@ -32,11 +32,11 @@ class _Undefined:
 
 
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
-    run, courses = sampled_run(spec, facts), Courses(spec, facts)
+    courses = Courses(spec, facts)
     for index, route in enumerate(spec.routes):
-        found = [*_in_predicate(run, index, route)]
+        found = [*_in_predicate(spec, facts, index)]
         for channel in route.channels:
-            found += _in_loss(run, courses, run.reached(index), route, channel)
+            found += _in_loss(spec, facts, courses, index, channel)
         for one in found:
             yield finding(
                 RULE,
@@ -47,28 +47,31 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             )
 
 
-def _in_predicate(run: SampledRun, index: int, route: Route) -> Iterator[_Undefined]:
+def _in_predicate(spec: Spec, facts: RunFacts | None, index: int) -> Iterator[_Undefined]:
     """In the predicate where it is evaluated, and in its latches, which go on at every step."""
-    if route.when is None:
+    route = spec.routes[index]
+    if route.when is None or not may_be_undefined(route.when):
         return
+    run = sampled_run(spec, facts)
     found = first_undefined(route.when, run.total_steps, run.asked(index)) or _in_latches(run, route.when)
     if found is not None:
         yield _Undefined(what="predicate", text=route.text, place=route.place, step=found[0], reason=found[1])
 
 
 def _in_loss(
-    run: SampledRun, courses: Courses, steps: Sequence[int], route: Route, channel: Channel
+    spec: Spec, facts: RunFacts | None, courses: Courses, index: int, channel: Channel
 ) -> Iterator[_Undefined]:
     """In a weight where its route may take tokens, in an advantage where the weight is not surely zero."""
-    weight = channel.weight
-    found = courses.of(route, weight).undefined
-    if not is_known_before_run(weight):
-        found = first_undefined(weight, run.total_steps, steps, weight) or _in_latches(run, weight)
+    weight, advantage = channel.weight, advantage_of(channel)
+    found = courses.of(spec.routes[index], weight).undefined
+    if not is_known_before_run(weight) and may_be_undefined(weight):
+        run = sampled_run(spec, facts)
+        found = first_undefined(weight, run.total_steps, run.reached(index), weight) or _in_latches(run, weight)
     if found is not None:
         yield _Undefined(what="weight", text=channel.text, place=channel.place, step=found[0], reason=found[1])
-    advantage = advantage_of(channel)
-    if advantage is not None:
-        found = first_undefined(advantage, run.total_steps, steps, weight) or _in_latches(run, advantage)
+    if advantage is not None and may_be_undefined(advantage):
+        run = sampled_run(spec, facts)
+        found = first_undefined(advantage, run.total_steps, run.reached(index), weight) or _in_latches(run, advantage)
         if found is not None:
             yield _Undefined(what="advantage", text=channel.text, place=channel.place, step=found[0], reason=found[1])
 

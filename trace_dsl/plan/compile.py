@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, assert_never
+from typing import assert_never
 
 from trace_dsl.certainty import follows_from_step, surely_zero
 from trace_dsl.errors import SpecError
@@ -40,7 +40,7 @@ from trace_dsl.plan.plan import (
     teacher_of,
 )
 from trace_dsl.plan.stretches import stretches
-from trace_dsl.reach import Reach, Standing
+from trace_dsl.reach import Reach, steps_asked, steps_reached
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
 from trace_dsl.undefined import first_undefined
@@ -51,17 +51,19 @@ def compile_plan(spec: Spec, facts: RunFacts) -> Plan:
 
     Raises SpecError when a weight, advantage or predicate has no value at a step of this run at which it is evaluated.
     """
-    standing = _standings_of(spec.routes, facts.total_steps)
-    for route, at in zip(spec.routes, standing, strict=True):
-        _refuse_undefined_predicate(route, at, facts.total_steps)
+    standing = Reach(spec.routes).over(range(facts.total_steps), facts.total_steps)
+    asked = [steps_asked(standing, index) for index in range(len(spec.routes))]
+    reached = [steps_reached(standing, index) for index in range(len(spec.routes))]
+    for route, steps in zip(spec.routes, asked, strict=True):
+        _refuse_undefined_predicate(route, steps, facts.total_steps)
     routes = tuple(
         PlannedRoute(
             route=route,
             predicate_text="" if route.when is None else text_of(route.when),
-            asked=stretches(_steps_where(at, "asks")),
-            losses=tuple(_plan_loss(channel, facts, _steps_where(at, "reached")) for channel in route.channels),
+            asked=stretches(asked[index]),
+            losses=tuple(_plan_loss(channel, facts, reached[index]) for channel in route.channels),
         )
-        for route, at in zip(spec.routes, standing, strict=True)
+        for index, route in enumerate(spec.routes)
     )
     needed = gathered(routes, facts.total_steps)
     teachers = tuple(
@@ -93,25 +95,11 @@ def _last_step(teacher: str, needed: tuple[Gathering, ...]) -> int:
     return max((g.steps[-1][1] for g in needed if g.need.payload.teacher == teacher), default=-1)
 
 
-def _standings_of(routes: Sequence[Route], total_steps: int) -> Sequence[Sequence[Standing]]:
-    """How each route stands at each step."""
-    reach = Reach(routes)
-    if not reach.moves:
-        return [[one] * total_steps for one in reach.at(Progress(step=0, total_steps=total_steps))]
-    at = [reach.at(Progress(step=step, total_steps=total_steps)) for step in range(total_steps)]
-    return [[one[index] for one in at] for index in range(len(routes))]
-
-
-def _steps_where(at: Sequence[Standing], what: Literal["asks", "reached"]) -> Sequence[int]:
-    return [step for step, one in enumerate(at) if (one.asks if what == "asks" else one.reached)]
-
-
-def _refuse_undefined_predicate(route: Route, at: Sequence[Standing], total_steps: int) -> None:
-    """Raise SpecError when the predicate of a route has no value at a step at which tokens are offered to it, or a
+def _refuse_undefined_predicate(route: Route, steps: Sequence[int], total_steps: int) -> None:
+    """Raise SpecError when the predicate of a route has no value at one of the steps at which it is evaluated, or a
     latch of the route at any step.
     """
     if route.when is not None:
-        steps = _steps_where(at, "asks")
         _refuse_undefined(route.when, "predicate", route.text, route.place, steps, total_steps)
     for expr in expressions_of(route):
         for latch in filter(is_latch, walk(expr)):
