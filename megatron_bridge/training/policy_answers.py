@@ -54,10 +54,10 @@ class PolicyAnswers:
 
     def _cut_by(self, usage: Usage) -> str:
         """What ended an answer that had not ended itself."""
-        if usage.prompt_tokens + usage.completion_tokens >= self._max_context:
+        if usage.prompt_tokens + usage.completion_tokens >= self._engine.max_context:
             return (
-                f"the answer was cut where the policy's context of {self._max_context} tokens ends, of which the "
-                f"question takes {usage.prompt_tokens}: keep responses shorter (rollout.max_response_tokens)"
+                f"the answer was cut where the policy's context of {self._engine.max_context} tokens ends, of which "
+                f"the question takes {usage.prompt_tokens}: keep responses shorter (rollout.max_response_tokens)"
             )
         return f"the answer was cut at task.annotator.max_tokens = {usage.completion_tokens}: raise it"
 

@@ -305,7 +305,7 @@ def test_meta_is_plain_json(found, root):
     meta = json.loads((path / "meta.json").read_text())
     assert meta == read_meta(path)
     assert meta["step"] == 2
-    assert meta["layout"] == {"tp": 1, "pp": 2, "dp": 1, "world": 2}
+    assert meta["layout"] == {"tp": 1, "pp": 2, "cp": 1, "dp": 1, "world": 2}
     assert meta["versions"]["megatron-core"].startswith("0.")
 
 
