@@ -50,9 +50,18 @@ def _state_of(directory: Path) -> str:
     return f"the run has not finished ({steps} steps so far); go on with it by --resume"
 
 
+_PARALLEL = {"tp": "tensor", "pp": "pipeline", "cp": "context", "dp": "data"}
+
+
 def _error_of(accuracy: float, problems: int) -> float:
     """The standard error of a share of `problems` problems."""
     return math.sqrt(accuracy * (1 - accuracy) / problems)
+
+
+def _layout(data: dict[str, Any]) -> str:
+    """tp 2 x dp 1; pp and cp where there are any."""
+    sizes = {name: data[f"{word}_parallel"] for name, word in _PARALLEL.items()}
+    return " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1 or name in ("tp", "dp"))
 
 
 def summary_lines(data: dict[str, Any]) -> list[str]:
@@ -64,8 +73,8 @@ def summary_lines(data: dict[str, Any]) -> list[str]:
         f"run {data['name']}: {data['spec']}, plan {data['plan_hash']}",
         f"  accuracy on {data['held_out_problems']} held-out problems: {before:.1%} -> {after:.1%} "
         f"({100 * (after - before):+.1f} points, standard error {100 * error:.1f})",
-        f"  {data['steps']} steps in {data['seconds']:.0f} s on tp {data['tensor_parallel']} x "
-        f"dp {data['data_parallel']}, {data['trained_tokens']} response tokens",
+        f"  {data['steps']} steps in {data['seconds']:.0f} s on {_layout(data)}, "
+        f"{data['trained_tokens']} response tokens",
         "  share of response tokens on each loss, mean over the run (a token may feed several):",
         *(f"    {name:<24} {share:.3f}" for name, share in data["routed_fraction"].items()),
     ]

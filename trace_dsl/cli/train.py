@@ -22,7 +22,7 @@ def train(
         bool, typer.Option("--overwrite", help="Start afresh; an existing run is moved to NAME.previous.")
     ] = False,
 ) -> None:
-    """Train on this machine: lint, plan, then one process for each of layout.tp x pp x dp ranks.
+    """Train on this machine: lint, plan, then one process for each of layout.tp x pp x cp x dp ranks.
 
     Exits with 0 when the run is done, 1 when a rank failed, 2 on bad input, 130 when it was stopped and has saved.
 
