@@ -291,4 +291,5 @@ def test_formatting_what_would_be_too_large_says_so(editor: Editor) -> None:
     losses = "+".join(["nll(w=step+1,per=token)"] * 7)
     editor.open("a.trace", "".join(f"key when a and b:{losses}\n" for _ in range(1060)))
     ask = {"textDocument": {"uri": editor.uri("a.trace")}, "options": {"tabSize": 4, "insertSpaces": True}}
-    assert "it would have more than 200,000 bytes" in editor.answer("textDocument/formatting", ask)["error"]["message"]
+    error = editor.answer("textDocument/formatting", ask)["error"]
+    assert (error["code"], "it would have more than 200,000 bytes" in error["message"]) == (-32803, True)
