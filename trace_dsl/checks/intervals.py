@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise
 
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
 
@@ -36,17 +36,17 @@ def possible(facts: tuple[Expr, ...], total_steps: int | None) -> int:
         found = _bound(at, fact)
         if found is not None:
             of_value.setdefault(found[0], []).append(found[1])
-    everything = (1 << (1 << count)) - 1
-    chosen = everything
+    chosen = everything = (1 << (1 << count)) - 1
     for value, bounds in of_value.items():
-        if len(bounds) == 1 and not _is_bounded(value):
+        if len(bounds) == 1 and _is_free(value, bounds[0], total_steps):
             continue
-        for holds in product((True, False), repeat=len(bounds)):
-            if not _is_possible(value, bounds, holds, total_steps):
-                excluded = everything
-                for bound, does in zip(bounds, holds, strict=True):
-                    excluded &= _where_it_holds(bound.at, count) if does else ~_where_it_holds(bound.at, count)
-                chosen &= ~excluded
+        met = 0
+        for holds in _met_together(value, bounds, total_steps):
+            ways = everything
+            for bound, does in zip(bounds, holds, strict=True):
+                ways &= _where_it_holds(bound.at, count) if does else ~_where_it_holds(bound.at, count)
+            met |= ways
+        chosen &= met
     return chosen
 
 
@@ -67,42 +67,45 @@ def _bound(at: int, fact: Expr) -> tuple[Expr, _Bound] | None:
             return None
 
 
-def _is_bounded(value: Expr) -> bool:
-    return isinstance(value, Signal) and (value.name in _LEAST_OF_WHOLE or value.name in _LEAST)
-
-
-def _is_possible(value: Expr, bounds: Sequence[_Bound], holds: Sequence[bool], total_steps: int | None) -> bool:
-    """Whether some number is on the right side of all bounds."""
-    if not any(holds) and not _always_has_value(value):
-        return True  # without a value, no comparison holds
+def _is_free(value: Expr, bound: _Bound, total_steps: int | None) -> bool:
+    """Whether a comparison that is the only one of its value may hold and may not; false where that takes a look."""
     name = value.name if isinstance(value, Signal) else ""
-    # The larger lower end is the tighter one, an open one (True) tighter than a closed one; upper ends the other way.
-    lows = [(_LEAST_OF_WHOLE.get(name, _LEAST.get(name, -math.inf)), False)]
-    highs = [(total_steps - 1.0 if name == "step" and total_steps is not None else math.inf, True)]
-    unequal: set[float] = set()
-    for bound, does in zip(bounds, holds, strict=True):
-        match bound.op, does:
-            case Operator.GT, True:
-                lows.append((bound.number, True))
-            case Operator.GT, False:
-                highs.append((bound.number, True))
-            case Operator.LT, True:
-                highs.append((bound.number, False))
-            case Operator.LT, False:
-                lows.append((bound.number, False))
-            case _, True:
-                lows.append((bound.number, False))
-                highs.append((bound.number, True))
-            case _:
-                unequal.add(bound.number)
-    (low, low_is_open), (high, high_is_closed) = max(lows), min(highs)
-    if name not in _LEAST_OF_WHOLE:
-        return low < high or (low == high and not low_is_open and high_is_closed and low not in unequal)
-    first = math.floor(low) + 1 if low_is_open else math.ceil(low)
-    if math.isinf(high):
+    least = _LEAST_OF_WHOLE.get(name, _LEAST.get(name))
+    if least is None:
         return True
-    last = math.floor(high) if high_is_closed else math.ceil(high) - 1
-    return last - first + 1 > sum(1 for number in unequal if first <= number <= last and number.is_integer())
+    above = bound.number >= least if bound.op is Operator.GT else bound.number > least
+    return bound.op is not Operator.EQ and above and (name != "step" or total_steps is None)
+
+
+def _met_together(value: Expr, bounds: Sequence[_Bound], total_steps: int | None) -> set[tuple[bool, ...]]:
+    """Which bounds a number meets, for every number that the value may be; none are met where it has no value."""
+    met = {tuple(_meets(number, bound) for bound in bounds) for number in _numbers(value, bounds, total_steps)}
+    return met if _always_has_value(value) else met | {(False,) * len(bounds)}
+
+
+def _meets(number: float, bound: _Bound) -> bool:
+    match bound.op:
+        case Operator.GT:
+            return number > bound.number
+        case Operator.LT:
+            return number < bound.number
+        case _:
+            return number == bound.number
+
+
+def _numbers(value: Expr, bounds: Sequence[_Bound], total_steps: int | None) -> Iterable[float]:
+    """Enough of the numbers that a value may be: the ends of all intervals between bounds, and one inside of each."""
+    name = value.name if isinstance(value, Signal) else ""
+    ends = sorted({bound.number for bound in bounds})
+    last = total_steps - 1.0 if name == "step" and total_steps is not None else math.inf
+    if name in _LEAST_OF_WHOLE:
+        least = _LEAST_OF_WHOLE[name]
+        around = (math.floor(end) + beside for end in ends for beside in (-1.0, 0.0, 1.0))
+        return [number for number in (least, last, *around) if least <= number <= last]
+    least = _LEAST.get(name, -math.inf)
+    inside = [end for end in ends if end > least]
+    between = ((low + high) / 2 for low, high in pairwise((least, *inside)))
+    return [least, *inside, *between, math.inf]
 
 
 def _always_has_value(value: Expr) -> bool:
