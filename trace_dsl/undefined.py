@@ -24,9 +24,8 @@ def first_undefined(
         return None
     if not any(part.rank is Rank.STEP for part in walk(expr)):
         steps = steps[:1]  # it is the same at every step
-    if not steps or all(_is_defined(part, total_steps, tuple(steps), above) for part, above in parts):
-        return None
-    for step in steps:
+    suspicious = {step for part, above in parts for step in _without_value(part, total_steps, steps, above)}
+    for step in sorted(suspicious):
         at = Progress(step=step, total_steps=total_steps)
         reason = no_value_at(expr, at)
         if reason is not None and (weight is None or not surely_zero(weight, at)):
@@ -54,14 +53,20 @@ def _known_parts(expr: Expr, above: Expr | None = None) -> Iterator[tuple[Expr, 
         yield from _known_parts(part, expr)
 
 
-def _is_defined(part: Expr, total_steps: int, steps: tuple[int, ...], above: Expr | None) -> bool:
-    """Whether a part has a value at every step, in all of its branches, and divides by nothing that is zero there."""
+def _without_value(part: Expr, total_steps: int, steps: Sequence[int], above: Expr | None) -> list[int]:
+    """The steps at which a part, wherever it is evaluated, has no finite value, or is zero and something is divided by
+    it."""
+    divides = isinstance(above, Operation) and above.op is Operator.DIV and above.args[1] is part
     try:
         values = values_at(part, Points(total_steps=total_steps, steps=steps, tokens=()))
-    except ValueError:
-        return False
-    divides = isinstance(above, Operation) and above.op is Operator.DIV and above.args[1] is part
-    return all(map(math.isfinite, values)) and not (divides and 0.0 in values)
+    except ValueError:  # perhaps in a branch that is not chosen
+        moments = (Progress(step=step, total_steps=total_steps) for step in steps)
+        return [at.step for at in moments if no_value_at(part, at) is not None or (divides and surely_zero(part, at))]
+    return [
+        step
+        for step, value in zip(steps, values, strict=True)
+        if not math.isfinite(value) or (divides and value == 0.0)
+    ]
 
 
 # What no step of a run reaches, and no schedule.
