@@ -31,19 +31,24 @@ PLAN = ServerPlan(
 )
 
 
-def running(process: ManagedProcess) -> Iterator[ManagedProcess]:
-    """Start a process, wait until it generates, and end it with the fixture."""
+def start(process: ManagedProcess) -> None:
+    """Start a process and wait until it generates."""
     process.start()
+    deadline = time.monotonic() + 600
+    while True:
+        assert process.running, process.ending()
+        assert time.monotonic() < deadline, process.ending()
+        try:
+            if httpx.get(f"{process.url}/health", timeout=30, trust_env=False).status_code == 200:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.5)
+
+
+def running(process: ManagedProcess) -> Iterator[ManagedProcess]:
+    """A process that ends with the fixture."""
     try:
-        deadline = time.monotonic() + 600
-        while True:
-            assert process.running, process.ending()
-            assert time.monotonic() < deadline, process.ending()
-            try:
-                if httpx.get(f"{process.url}/health", timeout=30, trust_env=False).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.5)
+        start(process)
         yield process
     finally:
         process.stop()
@@ -61,11 +66,19 @@ def server(logs: Path) -> Iterator[ManagedProcess]:
 
 
 @pytest.fixture(scope="package")
-def second(logs: Path) -> Iterator[ManagedProcess]:
+def started_second(logs: Path) -> Iterator[ManagedProcess]:
     yield from running(plan_server(PLAN, 1, logs))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture
+def second(started_second: ManagedProcess) -> ManagedProcess:
+    """It runs, also where a test before has killed it."""
+    if not started_second.running:
+        start(started_second)
+    return started_second
+
+
+@pytest.fixture
 def router(logs: Path, server: ManagedProcess, second: ManagedProcess) -> Iterator[ManagedProcess]:
     yield from running(plan_router(PYTHON, [server.url, second.url], logs))
 
