@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 from trace_dsl.certainty import follows_from_step, predicate_known_at
 from trace_dsl.expressions import schedules_of, signals_of
 from trace_dsl.model import REST, Place, Route
-from trace_dsl.over_steps import Points, values_at
+from trace_dsl.over_steps import Points, formula_size, values_at
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
 
@@ -60,6 +60,7 @@ def steps_asked(stretches: Iterable[Stretch], index: int) -> Sequence[int]:
 
 
 def _joined(parts: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The steps of stretches in order: a range where none is left out between them."""
     first = parts[0] if parts else range(0)
     if all(isinstance(part, range) and part[0] == before[-1] + 1 for before, part in pairwise(parts)):
         return range(first[0], parts[-1][-1] + 1) if parts and isinstance(first, range) else first
@@ -74,16 +75,17 @@ class Reach:
             _Offer(
                 route=route,
                 takes_tool_output=_reads_source(route),
-                changes=reads_step(route),
+                turns=_turns(route.when) if route.when is not None and reads_step(route) else frozenset(),
                 whole=route.place not in broken,
             )
             for route in routes
         )
 
     @property
-    def moves(self) -> bool:
-        """Whether the step has a say in which tokens some route takes."""
-        return any(one.changes for one in self._routes)
+    def parts_at_each_step(self) -> int:
+        """How many parts of predicates `over` evaluates at every step: none of those that compare it with numbers."""
+        predicates = (one.route.when for one in self._routes if one.turns is None)
+        return sum(formula_size(predicate) for predicate in predicates if predicate is not None)
 
     def at(self, at: Progress) -> tuple[Standing, ...]:
         """How each route stands at a step."""
@@ -126,11 +128,14 @@ class Reach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Offer:
-    """A route alone is offered tool output when its predicate reads `source`."""
+    """A route alone is offered tool output when its predicate reads `source`.
+
+    turns: the first steps of all stretches over which its predicate holds alike, None where each step takes a look.
+    """
 
     route: Route
     takes_tool_output: bool
-    changes: bool
+    turns: frozenset[int] | None
     whole: bool
 
 
@@ -150,21 +155,19 @@ def _holds(route: Route, at: Progress) -> _Holds:
 def _changes(offer: _Offer, steps: Sequence[int], total_steps: int) -> Mapping[int, _Holds]:
     """Whether a route's predicate holds: at the first of `steps`, and where that changes, by the number of the step."""
     route = offer.route
-    if route.when is None or not offer.changes:
-        return {0: _holds(route, Progress(step=steps[0], total_steps=total_steps))}
-    turns = _turns(route.when)
-    if turns is None:
+    if offer.turns is None:
+        assert route.when is not None
         column = _known_over(route.when, steps, total_steps)
         return {n: holds for n, holds in enumerate(column) if n == 0 or holds is not column[n - 1]}
-    positions = {0, *(bisect_left(steps, turn) for turn in turns)} - {len(steps)}
+    positions = {0, *(bisect_left(steps, turn) for turn in offer.turns)} - {len(steps)}
     return {n: _holds(route, Progress(step=steps[n], total_steps=total_steps)) for n in positions}
 
 
-def _turns(predicate: Expr) -> set[int] | None:
+def _turns(predicate: Expr) -> frozenset[int] | None:
     """The first steps of all stretches over which the step decides alike, where it is only compared with numbers."""
     match predicate:
         case Operation(op=Operator.AND | Operator.OR | Operator.NOT, args=args):
-            found: set[int] = set()
+            found: frozenset[int] = frozenset()
             for arg in args:
                 turns = _turns(arg)
                 if turns is None:
@@ -172,11 +175,11 @@ def _turns(predicate: Expr) -> set[int] | None:
                 found |= turns
             return found
         case Operation(op=op, args=(Signal(name="step"), Constant(value=number))) if op in _COMPARISONS:
-            return {math.ceil(number), math.floor(number) + 1}
+            return frozenset((math.ceil(number), math.floor(number) + 1))
         case Operation(op=op, args=(Constant(value=number), Signal(name="step"))) if op in _COMPARISONS:
-            return {math.ceil(number), math.floor(number) + 1}
+            return frozenset((math.ceil(number), math.floor(number) + 1))
         case _:
-            return None if follows_from_step(predicate) else set()
+            return None if follows_from_step(predicate) else frozenset()
 
 
 def _known_over(predicate: Expr, steps: Sequence[int], total_steps: int) -> Sequence[_Holds]:

@@ -56,7 +56,7 @@ def _known_parts(expr: Expr, above: Expr | None = None) -> Iterator[tuple[Expr, 
 def _without_value(part: Expr, total_steps: int, steps: Sequence[int], above: Expr | None) -> list[int]:
     """The steps at which a part, wherever it is evaluated, has no finite value, or is zero and something is divided by
     it."""
-    divides = isinstance(above, Operation) and above.op is Operator.DIV and above.args[1] is part
+    divides = _divides(part, above)
     try:
         values = values_at(part, Points(total_steps=total_steps, steps=steps, tokens=()))
     except ValueError:  # perhaps in a branch that is not chosen
@@ -88,8 +88,14 @@ def _is_plain(part: Expr) -> bool:
 
 def _surely_defined(part: Expr, above: Expr | None) -> bool:
     """Whether a part has a finite value at every step of any run, and nothing is divided by it."""
-    divides = isinstance(above, Operation) and above.op is Operator.DIV and above.args[1] is part
-    return not divides and _largest(part) < _OVERFLOWS
+    if isinstance(part, Constant) and part.value != 0.0:
+        return True
+    return not _divides(part, above) and _largest(part) < _OVERFLOWS
+
+
+def _divides(part: Expr, above: Expr | None) -> bool:
+    """Whether a part is what something is divided by, in what it stands in."""
+    return isinstance(above, Operation) and above.op is Operator.DIV and above.args[1] is part
 
 
 def _largest(expr: Expr) -> float:

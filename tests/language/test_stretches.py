@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.language.resolving import spec_of
+from tests.language.resolving import errors_of, spec_of, value_of
 from tests.lowering.random_specs import random_spec
-from trace_dsl.certainty import follows_from_step, no_value_at, predicate_known_at
+from trace_dsl.certainty import follows_from_step, no_value_at, predicate_known_at, surely_zero
 from trace_dsl.checks.intervals import possible
 from trace_dsl.checks.reading import expressions_of
 from trace_dsl.reach import Reach, steps_asked, steps_reached
 from trace_dsl.schedules import Progress
-from trace_dsl.undefined import may_be_undefined
+from trace_dsl.undefined import first_undefined, may_be_undefined
 
 TOTAL = 40
 NUMBERS = ("-1", "0", "1", "2.5", "7", "39", "40", "1000")
@@ -57,6 +57,30 @@ def test_what_may_not_be_undefined_never_is(seed: int) -> None:
     for expr in expressions_of(spec_of(random_spec(random.Random(seed)))):
         if not may_be_undefined(expr):
             assert all(no_value_at(expr, Progress(step=step, total_steps=TOTAL)) is None for step in range(TOTAL))
+
+
+NUMERIC = st.recursive(
+    st.sampled_from(("1", "0", "3", "1e200", "step", "len", "entropy", "schedule(1, anneal=linear(10))")),
+    lambda part: st.one_of(
+        st.tuples(part, st.sampled_from("+-*/"), part).map(lambda found: f"({' '.join(found)})"),
+        st.tuples(st.sampled_from(("sqrt", "log", "exp", "-")), part).map(lambda found: f"{found[0]}({found[1]})"),
+        st.tuples(part, st.sampled_from(PARTS), part).map(lambda found: f"where({found[1]}, {found[0]}, {found[2]})"),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.tuples(NUMERIC, NUMERIC), thin=st.integers(1, 7))
+def test_the_first_step_without_a_value_is_the_first_of_all(texts: tuple[str, str], thin: int) -> None:
+    assume(not any(errors_of(f"rest: grpo(w={text})") for text in texts))  # as 1/0 is, whatever the step
+    expr, weight = (value_of(text) for text in texts)
+    steps = [*range(0, TOTAL, thin)]
+    moments = [Progress(step=step, total_steps=TOTAL) for step in steps]
+    without = [(at.step, reason) for at in moments if (reason := no_value_at(expr, at)) is not None]
+    trained = [(s, reason) for s, reason in without if not surely_zero(weight, moments[steps.index(s)])]
+    assert first_undefined(expr, TOTAL, steps) == next(iter(without), None)
+    assert first_undefined(expr, TOTAL, steps, weight) == next(iter(trained), None)
 
 
 SIMPLE = (*(f"step {op} {number}" for op in (">", "==") for number in NUMBERS), "entropy > 1", "correct")

@@ -53,7 +53,12 @@ def possible(facts: tuple[Expr, ...], total_steps: int | None) -> int:
 def _where_it_holds(at: int, count: int) -> int:
     """The ways in which the `at`-th fact holds."""
     size = 1 << (count - 1 - at)
-    return ((1 << size) - 1) * (((1 << (1 << count)) - 1) // ((1 << 2 * size) - 1))
+    return repeated((1 << size) - 1, 2 * size, 1 << count)
+
+
+def repeated(bits: int, period: int, length: int) -> int:
+    """`length` bits that repeat the first `period` of them."""
+    return bits * (((1 << length) - 1) // ((1 << period) - 1))
 
 
 def _bound(at: int, fact: Expr) -> tuple[Expr, _Bound] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from trace_dsl.checks.intervals import possible
+from trace_dsl.checks.intervals import possible, repeated
 from trace_dsl.expressions import children_of, text_of, walk, weight_at_step
 from trace_dsl.model import Route
 from trace_dsl.schedules import Progress
@@ -47,7 +47,8 @@ class Outcomes:
     all: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "all", self._repeated(possible(self.free, self.total_steps), 1 << len(self.free)))
+        ways = possible(self.free, self.total_steps)
+        object.__setattr__(self, "all", repeated(ways, 1 << len(self.free), len(self)))
 
     def __len__(self) -> int:
         return len(_ROWS) * len(SOURCES) << len(self.free)
@@ -127,15 +128,12 @@ class Outcomes:
 
     def _written_by(self, writer: float) -> int:
         size = 2 ** len(self.free)
-        return self._repeated(((1 << size) - 1) << (size * tuple(SOURCES.values()).index(writer)), len(SOURCES) * size)
+        here = ((1 << size) - 1) << (size * tuple(SOURCES.values()).index(writer))
+        return repeated(here, len(SOURCES) * size, len(self))
 
     def _fact(self, at: int) -> int:
         size = 2 ** (len(self.free) - 1 - at)
-        return self._repeated((1 << size) - 1, 2 * size)
-
-    def _repeated(self, bits: int, period: int) -> int:
-        """A pattern of so many bits, over all outcomes."""
-        return bits * (((1 << len(self)) - 1) // ((1 << period) - 1))
+        return repeated((1 << size) - 1, 2 * size, len(self))
 
 
 def _source_of(predicate: Expr) -> float | None:

@@ -16,8 +16,8 @@ from trace_dsl.reach import Reach, Standing, Stretch, reads_step, steps_asked, s
 from trace_dsl.schedules import Progress, phase_ends
 from trace_dsl.terms import Constant, Expr
 
-# So many parts of predicates are looked at for one spec: at 5,000 steps those of 7 short ones. Of longer runs, evenly
-# spread steps, the ends of every phase of a schedule, and the numbers that predicates on the step compare with.
+# So many parts of predicates are looked at for one spec, those aside that only compare the step with numbers. Where
+# there are more: evenly spread steps, the ends of every phase of a schedule, and the numbers in predicates on the step.
 _STANDINGS = 100_000
 # And so many parts of all expressions.
 _VALUES = 2_000_000
@@ -68,14 +68,13 @@ def last_standings(spec: Spec) -> tuple[Standing, ...]:
 
 @lru_cache(maxsize=8)  # the rules ask one after the other
 def _moving(spec: Spec, total: int) -> SampledRun:
-    size = sum(formula_size(route.when) for route in spec.routes if route.when is not None)
-    steps = _steps(spec, total, size)
-    stretches = Reach(spec.routes, spec.broken).over(steps, total)
-    return SampledRun(total_steps=total, steps=steps, moves=True, stretches=stretches)
+    reach = Reach(spec.routes, spec.broken)
+    steps = _steps(spec, total, reach.parts_at_each_step)
+    return SampledRun(total_steps=total, steps=steps, moves=True, stretches=reach.over(steps, total))
 
 
 def _steps(spec: Spec, total: int, predicates: int) -> Sequence[int]:
-    """As many steps as there is work for; `predicates`: the parts of those that read the step."""
+    """As many steps as there is work for; `predicates`: the parts of those that are evaluated at each."""
     parts = sum(map(formula_size, expressions_of(spec)))
     stride = math.ceil(total * max(predicates / _STANDINGS, parts / _VALUES))
     return range(total) if stride <= 1 else _thinned(spec, total, stride)
