@@ -47,7 +47,12 @@ STAGES = (
     ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam", "megatron_bridge.other_names"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
     ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files", "megatron_bridge.prompts"),
-    ("megatron_bridge.checkpoint", "megatron_bridge.task_facts"),
+    (
+        "megatron_bridge.checkpoint",
+        "megatron_bridge.task_facts",
+        "megatron_bridge.prerequisites",
+        "megatron_bridge.settings_text",
+    ),
     ("megatron_bridge.run_file",),
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
     ("megatron_bridge.training",),

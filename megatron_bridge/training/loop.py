@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
 from megatron_bridge.device import training_device
 from megatron_bridge.losses.statistics import largest_chunk
+from megatron_bridge.model.config import DTYPES
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.shape import padded_vocab
@@ -36,9 +38,10 @@ from megatron_bridge.training.records import Records
 from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
-from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
+from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers, needs_average
 from megatron_bridge.verdict import CheckpointError
 from trace_dsl.lowering import FusedRouting, Lowered, lower
+from trace_dsl.model import Teacher
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
 from trace_dsl.terms import Rank, Signal
@@ -256,10 +259,21 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------ teachers, state
 
-    def _policy(self) -> RoutedGPTModel:
-        model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
+    def _policy(self, dtype: torch.dtype | None = None) -> RoutedGPTModel:
+        """The policy as it stands in its directory, in the run's precision or in `dtype`."""
+        model = build_model(
+            self._loaded.shape,
+            self._run.layout.layout,
+            dtype=dtype or DTYPES[self._run.precision],
+            recompute=self._run.layout.recompute,
+            transformer_impl=self._run.transformer_impl,
+        )
         load_hf(model, self._loaded.policy_path)
         return model
+
+    def _teacher(self, teacher: Teacher) -> SelfTeacherModel:
+        average = self._policy(torch.float32) if needs_average(teacher, DTYPES[self._run.precision]) else None
+        return SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer, average=average)
 
     def close(self) -> None:
         """Stop what the run started beside itself."""
@@ -270,14 +284,13 @@ class Loop:
         held = {t.teacher.name: t for t in self._teachers}
         # in the plan's order: every rank runs the teachers' collectives in the order of this list
         self._teachers = [
-            held.get(teacher.name) or SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer)
-            for teacher in needed_teachers(self._plan, self._step)
+            held.get(teacher.name) or self._teacher(teacher) for teacher in needed_teachers(self._plan, self._step)
         ]
 
     def _state(self) -> dict[str, Any]:
         return {
             "policy": self._trainer.model,
-            **{f"teacher_{t.teacher.name}": t.model for t in self._teachers if self._may_run_later(t)},
+            **{f"teacher_{t.teacher.name}": t.kept for t in self._teachers if self._may_run_later(t)},
         }
 
     def _may_run_later(self, teacher: SelfTeacherModel) -> bool:
@@ -305,7 +318,7 @@ class Loop:
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
-            meta=meta_of(self._plan, self._run.name),
+            meta=meta_of(self._plan, self._run.name, self._run.precision),
             keep_last=self._run.checkpoint.keep,
         )
 
@@ -322,6 +335,8 @@ class Loop:
             optimizer=self._trainer.optimizer,
             scheduler=self._trainer.scheduler,
         )
+        for teacher in self._teachers:
+            teacher.after_restore()
         _check_complete(checkpoint, restored.extra)
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
