@@ -54,6 +54,7 @@ STAGES = (
         "megatron_bridge.settings_text",
     ),
     ("megatron_bridge.run_file",),
+    ("megatron_bridge.teacher_models",),
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),

@@ -23,10 +23,11 @@ from megatron_bridge.losses.statistics import largest_chunk
 from megatron_bridge.model.config import DTYPES
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
-from megatron_bridge.model.shape import padded_vocab
+from megatron_bridge.model.shape import ModelShape, padded_vocab
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
+from megatron_bridge.teacher_models import teacher_files
 from megatron_bridge.training.ahead import Collected
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.evaluate import Evaluation
@@ -41,7 +42,7 @@ from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers, needs_average
 from megatron_bridge.verdict import CheckpointError
 from trace_dsl.lowering import FusedRouting, Lowered, lower
-from trace_dsl.model import Teacher
+from trace_dsl.model import ModelTeacher, SelfTeacher, Teacher
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
 from trace_dsl.terms import Rank, Signal
@@ -261,17 +262,23 @@ class Loop:
 
     def _policy(self, dtype: torch.dtype | None = None) -> RoutedGPTModel:
         """The policy as it stands in its directory, in the run's precision or in `dtype`."""
+        return self._model(self._loaded.shape, self._loaded.policy_path, dtype)
+
+    def _model(self, shape: ModelShape, directory: Path, dtype: torch.dtype | None = None) -> RoutedGPTModel:
         model = build_model(
-            self._loaded.shape,
+            shape,
             self._run.layout.layout,
             dtype=dtype or DTYPES[self._run.precision],
             recompute=self._run.layout.recompute,
             transformer_impl=self._run.transformer_impl,
         )
-        load_hf(model, self._loaded.policy_path)
+        load_hf(model, directory)
         return model
 
     def _teacher(self, teacher: Teacher) -> SelfTeacherModel:
+        if isinstance(teacher.source, ModelTeacher):
+            files = teacher_files(teacher, self._loaded.spec_path)
+            return SelfTeacherModel(teacher, self._model(files.shape, files.directory), self._task, self._tokenizer)
         average = self._policy(torch.float32) if needs_average(teacher, DTYPES[self._run.precision]) else None
         return SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer, average=average)
 
@@ -290,11 +297,13 @@ class Loop:
     def _state(self) -> dict[str, Any]:
         return {
             "policy": self._trainer.model,
-            **{f"teacher_{t.teacher.name}": t.kept for t in self._teachers if self._may_run_later(t)},
+            **{f"teacher_{t.teacher.name}": t.kept for t in self._teachers if self._is_state(t)},
         }
 
-    def _may_run_later(self, teacher: SelfTeacherModel) -> bool:
-        return teacher.teacher.name in {t.name for t in needed_teachers(self._plan, self._step)}
+    def _is_state(self, teacher: SelfTeacherModel) -> bool:
+        """Whether a later step may run a teacher whose weights come from the policy's."""
+        needed = {t.name for t in needed_teachers(self._plan, self._step)}
+        return teacher.teacher.name in needed and isinstance(teacher.teacher.source, SelfTeacher)
 
     def _save_when_due(self) -> None:
         every = self._run.checkpoint.every

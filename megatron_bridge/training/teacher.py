@@ -1,4 +1,4 @@
-"""Self-teachers: copies of the policy that read a private prompt (arXiv 2605.10194, section 3.1).
+"""Teachers: copies of the policy that read a private prompt (arXiv 2605.10194, section 3.1), or other models.
 
 A teacher is held only while the plan can still need it. It is run before the micro-batches, without gradient, on the
 sequences that have a token to distil, and gives hidden states of those tokens only, never logits.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
 import torch
 import torch.distributed as dist
@@ -24,7 +23,7 @@ from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, join
-from trace_dsl.model import Ema, Frozen, SelfTeacher, Sync, Teacher
+from trace_dsl.model import Ema, Frozen, ModelTeacher, SelfTeacher, Sync, Teacher
 from trace_dsl.plan import Plan
 
 
@@ -84,7 +83,7 @@ class _Read:
 
 
 class SelfTeacherModel:
-    """One self-teacher: its weights and the prompt it is given.
+    """One teacher: its weights and the prompt it is given.
 
     average: a moving average in float32, of which a bfloat16 `model` is a rounded copy: what a step moves it by would
     be lost in bfloat16.
@@ -108,28 +107,33 @@ class SelfTeacherModel:
 
     def before_step(self, student: torch.nn.Module, step: int) -> None:
         """Copy the student where `sync` or the start of the run asks for it."""
-        match self._update:
-            case Sync(every):
+        match self.teacher.source:
+            case ModelTeacher():
+                pass
+            case SelfTeacher(update=Sync(every)):
                 if step % every == 0:
                     _copy(bare(student), self.kept)
-            case Ema() | Frozen():
+            case SelfTeacher(update=Ema() | Frozen()):
                 if step == 0:
                     _copy(bare(student), self.kept)
                     self.after_restore()
             case _:
-                assert_never(self._update)
+                raise AssertionError(f"a teacher has a source {self.teacher.source} that nobody runs")
 
     def after_step(self, student: torch.nn.Module) -> None:
         """Follow the student where the teacher is a moving average."""
-        if isinstance(self._update, Ema):
-            with torch.no_grad():
-                for mine, new in zip(self.kept.parameters(), bare(student).parameters(), strict=True):
-                    mine.lerp_(new.to(mine.dtype), self._update.rate)
-            self.after_restore()
+        match self.teacher.source:
+            case SelfTeacher(update=Ema(rate)):
+                with torch.no_grad():
+                    for mine, new in zip(self.kept.parameters(), bare(student).parameters(), strict=True):
+                        mine.lerp_(new.to(mine.dtype), rate)
+                self.after_restore()
+            case _:
+                pass
 
     @property
     def kept(self) -> RoutedGPTModel:
-        """The weights that a checkpoint carries."""
+        """The weights that a checkpoint carries, those of another model aside."""
         return self._average or self.model
 
     def after_restore(self) -> None:
@@ -180,11 +184,6 @@ class SelfTeacherModel:
             tokens=int(in_members.sum()),
             cp=part.cp,
         )
-
-    @property
-    def _update(self) -> Sync | Ema | Frozen:
-        assert isinstance(self.teacher.source, SelfTeacher)
-        return self.teacher.source.update
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ def make_model(
     layers: int = 2,
     sharp: float = 3.0,
     kv_heads: int = 2,
+    max_position: int = 128,
 ) -> str:
     """Write a random model; its norms are not 1 and its weights are large, so that an exchanged one is seen."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -45,7 +46,7 @@ def make_model(
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
         head_dim=16,
-        max_position_embeddings=128,
+        max_position_embeddings=max_position,
         rms_norm_eps=1e-6,
         tie_word_embeddings=tied,
         rope_parameters=FAMILIES[family],

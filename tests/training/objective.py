@@ -25,10 +25,11 @@ def kl_schedule(step: int) -> float:
 
 
 def reference_gradients(
-    policy: Path, rollouts: Sequence[Rollout], task: Task, tokenizer, step: int
+    policy: Path, rollouts: Sequence[Rollout], task: Task, tokenizer, step: int, teacher: Path | None = None
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """(loss, gradient by Hugging Face parameter name), float64; the teacher has the same weights."""
+    """(loss, gradient by Hugging Face parameter name), float64; without `teacher` it has the policy's weights."""
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
+    told = model if teacher is None else AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float64)
     weight = kl_schedule(step)
     rho = 1 - weight / W0
     total = 0.0
@@ -41,7 +42,7 @@ def reference_gradients(
         if taught and weight > 0:
             prompt = task.teacher_prompt(rollout.problem, Diagnosis(rollout.annotation.diagnosis))
             with torch.no_grad():
-                teacher_tv = response_logp(model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
+                teacher_tv = response_logp(told, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
         loss = torch.zeros((), dtype=torch.float64)
         for t, token in enumerate(rollout.token_ids):
             ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])

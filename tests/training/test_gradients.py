@@ -33,6 +33,7 @@ from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import accumulate_gradients, make_trainer
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.teacher import SelfTeacherModel
+from tests.bridge.tiny import make_model
 from tests.distributed import run_distributed
 from tests.training.objective import reference_gradients, response_logp
 from trace_dsl.lowering import FusedRouting, lower
@@ -86,23 +87,26 @@ def rollouts_of(policy: Path) -> list[Rollout]:
     ]
 
 
-def gradients(rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[int, ...], folder: str) -> list[float]:
+def gradients(
+    rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[int, ...], folder: str, teaching: str | None = None
+) -> list[float]:
     """One accumulation for each micro-batch size; gradients are written as Hugging Face directories folder/SIZE.
 
-    Returns the global loss of each.
+    teaching: the directory of another model that teaches. Returns the global loss of each.
     """
     loaded, plan, _ = prepare_run(RUN)
     layout = Layout(tp=tp, dp=dp)
     start_parallel(layout, seed=0)
     with megatron_runtime():
 
-        def fresh():
-            model = build_model(loaded.shape, layout)
-            load_hf(model, loaded.policy_path)
+        def fresh(directory=loaded.policy_path):
+            model = build_model(read_shape(directory), layout)
+            load_hf(model, directory)
             return model
 
         tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
-        teacher = SelfTeacherModel(plan.teachers[0].teacher, fresh(), get_task("ledger"), tokenizer)
+        other = fresh() if teaching is None else fresh(Path(teaching))
+        teacher = SelfTeacherModel(plan.teachers[0].teacher, other, get_task("ledger"), tokenizer)
         lowered = lower(plan, to_batch(rollouts), STEP)
         losses = []
         for micro_batch in micro_batches:
@@ -173,19 +177,35 @@ def test_batch_exercises_every_channel(batch: list[Rollout]) -> None:
 @pytest.mark.parametrize("tp, dp, micro_batches", [(1, 1, (16, 8, 1)), (2, 1, (4,)), (1, 2, (8, 1))], ids=str)
 def test_gradients_equal_float64_reference(batch, reference, tmp_path, tp, dp, micro_batches) -> None:
     by_rank = run_distributed(gradients, tp * dp, batch, tp, dp, micro_batches, str(tmp_path))
+    check(by_rank, reference, tmp_path, micro_batches, f"tp {tp} dp {dp}")
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_another_model_may_teach(batch, tmp_path, tp) -> None:
+    """Of another size: its hidden states are narrower, its layers fewer, its output weight its own."""
+    policy = Path("specs/demo/policy")
+    other = make_model(tmp_path / "other", tied=False, vocab=128, layers=1, max_position=256)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    expected = reference_gradients(policy, batch, get_task("ledger"), tokenizer, STEP, Path(other))
+    by_rank = run_distributed(gradients, tp, batch, tp, 1, (8,), str(tmp_path), other)
+    check(by_rank, expected, tmp_path, (8,), f"another model, tp {tp}")
+
+
+def check(by_rank, reference, folder: Path, micro_batches: tuple[int, ...], what: str) -> None:
+    """The losses of all ranks and the gradients in `folder` are those of the reference."""
     expected_loss, expected = reference
     scale = max(float(g.abs().max()) for g in expected.values())
     for losses in by_rank:
-        assert all(abs(loss - expected_loss) < 1e-6 for loss in losses)
+        assert all(abs(loss - expected_loss) < 1e-6 * max(1, abs(expected_loss)) for loss in losses)
     for micro_batch in micro_batches:
-        got = load_file(tmp_path / str(micro_batch) / "model.safetensors")
+        got = load_file(folder / str(micro_batch) / "model.safetensors")
         errors = {
             name: float((got[name].double() - gradient).abs().max()) / scale
             for name, gradient in expected.items()
             if name in got  # a tied output layer is not written
         }
         worst = max(errors, key=errors.__getitem__)
-        print(f"tp {tp} dp {dp} micro-batch {micro_batch}: worst {errors[worst]:.2e} at {worst}")
+        print(f"{what} micro-batch {micro_batch}: worst {errors[worst]:.2e} at {worst}")
         assert errors[worst] < 1e-5, f"micro-batch {micro_batch}, {worst}: {errors[worst]:.2e} of the largest gradient"
 
 

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from trace_dsl.facts import RunFacts
 from trace_dsl.lint import LintResult
-from trace_dsl.model import K3, Channel, Diagnostic, ModelTeacher, Place, Severity, Spec
+from trace_dsl.model import K3, Channel, Diagnostic, Place, Severity, Spec
 from trace_dsl.plan.measurements import MEASURED
 from trace_dsl.plan.plan import advantage_of
 from trace_dsl.terms import Apply, Constant, Expr, Operation, Reduce, Scanned, Scheduled, Scope, Signal
@@ -34,13 +34,6 @@ def unsupported(spec: Spec) -> Iterator[Diagnostic]:
     """One error for everything in `spec` that the engine cannot run."""
     for source in spec.rollouts:
         yield _finding(source.place, f"extra rollouts ({source.name!r}) are not sampled", "remove the statement")
-    for teacher in spec.teachers:
-        if isinstance(teacher.source, ModelTeacher):
-            yield _finding(
-                teacher.place,
-                f"the teacher model({teacher.source.path!r}) is not run: teachers are copies of the policy",
-                "use self(sync=N, sees=...)",
-            )
     for route in spec.routes:
         if route.when is not None:
             yield from _in_expression(route.when, route.place)
