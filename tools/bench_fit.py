@@ -1,0 +1,286 @@
+"""What `trace-dsl fit` estimates, beside the memory that real training steps take: random weights, real optimizer steps.
+
+    python tools/bench_fit.py                      # every case; writes docs/benchmarks/fit.md
+    python tools/bench_fit.py --case tp1 --case pp2
+
+Each case starts its ranks as processes joined by gloo. A rank first takes one step of a tiny model, so that what is made
+once is there (code, buffers of the process groups), then builds the model, makes the optimizer and takes two steps: from
+the second one on the optimizer has its state. Two figures a rank:
+
+- tracked: the largest sum of live bytes that torch's allocator handed out, exact, from the events of `torch.profiler`.
+- resident: the peak resident set (VmHWM, reset by writing 5 to /proc/self/clear_refs) over what was resident before the
+  model was built, in a run of its own without the profiler. glibc is told to give blocks back at once
+  (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), or what it keeps for later would be measured.
+
+The estimate is that of the rank's pipeline stage, by the function that `trace-dsl fit` calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from peak_memory import peak_bytes
+from rich.console import Console
+from rich.table import Table
+
+from megatron_bridge.annotation import Annotation, Problem
+from megatron_bridge.device import megatron_runtime, training_device
+from megatron_bridge.fit.estimate import StageMemory, batch_of, stages
+from megatron_bridge.model.shape import ModelShape
+from megatron_bridge.rollout.align import AlignedText
+from megatron_bridge.rollout.settings import RolloutSettings
+from megatron_bridge.run_file import LayoutSettings, OptimizerSettings, RunFile
+from trace_dsl.lowering.fused import FusedRouting, PolicyGradientKernel
+
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+MIB = 2**20
+PROMPT = 64
+PAGE = Path("docs/benchmarks/fit.md")
+SHAPE = ModelShape(
+    model_type="qwen3",
+    vocab_size=16384,
+    hidden_size=768,
+    ffn_size=2304,
+    layers=4,
+    heads=12,
+    kv_heads=4,
+    head_dim=64,
+    max_position=1024,
+    rope_base=1e6,
+    norm_eps=1e-6,
+    tied=True,
+)
+TINY = replace(SHAPE, hidden_size=64, ffn_size=64, vocab_size=256, heads=4, head_dim=16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Settings of one run, and its model."""
+
+    file: RunFile
+    shape: ModelShape = SHAPE
+
+
+def _file(layout: LayoutSettings, *, micro_batch: int = 2, micro_batches: int = 2, **settings: object) -> RunFile:
+    return RunFile(
+        name="fit",
+        spec="-",
+        policy="-",
+        task="ledger",
+        steps=2,
+        micro_batch=micro_batch,
+        rollout=RolloutSettings(
+            prompts=micro_batch * micro_batches * layout.dp // 2, group_size=2, max_response_tokens=512 - PROMPT
+        ),
+        layout=layout,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+CASES = {
+    "tp1": Case(file=_file(LayoutSettings())),
+    "tp2": Case(file=_file(LayoutSettings(tp=2))),
+    "pp2": Case(file=_file(LayoutSettings(pp=2), micro_batches=4)),
+    "dp2-distributed": Case(file=_file(LayoutSettings(dp=2), optim=OptimizerSettings(distributed=True))),
+    "tp2-sp-untied": Case(file=_file(LayoutSettings(tp=2, sp=True)), shape=replace(SHAPE, tied=False)),
+    "cp2-recompute": Case(file=_file(LayoutSettings(cp=2, recompute=True), micro_batch=4)),
+    "tp1-bf16": Case(file=_file(LayoutSettings(), precision="bf16")),
+    "tp1-long": Case(file=_file(LayoutSettings(), micro_batch=8)),
+}
+
+
+def estimates(case: Case) -> tuple[StageMemory, ...]:
+    return stages(case.file, case.shape, (), batch=batch_of(case.file, case.shape, PROMPT), device="cpu")
+
+
+# ------------------------------------------------------------------------------------------------------- in the ranks
+
+
+def _steps(case: Case, steps: int = 2) -> None:
+    """Build the model and its optimizer, and take steps on random sequences of full length."""
+    from megatron.core import parallel_state
+
+    from megatron_bridge.model.config import DTYPES
+    from megatron_bridge.model.gpt import build_model
+    from megatron_bridge.training.collect import Rollout
+    from megatron_bridge.training.microbatch import Share, cut
+    from megatron_bridge.training.optimize import make_trainer, train_step
+    from megatron_bridge.training.stopped import NotFinite
+
+    file, shape = case.file, case.shape
+    batch = batch_of(file, shape, PROMPT)
+    draw = torch.Generator().manual_seed(0)
+    rollouts = []
+    for group in range(batch.in_micro_batch * batch.micro_batches * file.layout.dp):
+        ids = torch.randint(0, shape.vocab_size, (batch.length,), generator=draw).tolist()
+        prompt, response = tuple(ids[: -batch.response]), tuple(ids[-batch.response :])
+        count = len(response)
+        rollouts.append(
+            Rollout(
+                group=group,
+                problem=Problem(prompt="", data=None),
+                prompt_ids=prompt,
+                token_ids=response,
+                logprobs=(-9.7,) * count,
+                weight_versions=(0,) * count,
+                finish="length",
+                aligned=AlignedText(text="", intervals=()),
+                reward=1.0,
+                annotation=Annotation(),
+            )
+        )
+    tokens = sum(len(rollout.token_ids) for rollout in rollouts)
+    routing = FusedRouting(
+        kernels=(PolicyGradientKernel(0.2, 0.28),),
+        weight_CT=torch.full((1, tokens), 1 / tokens),
+        advantage_CT=torch.ones(1, tokens),
+        row_of_T=torch.arange(len(rollouts)).repeat_interleave(batch.response),
+    )
+    part = Share(
+        dp_rank=parallel_state.get_data_parallel_rank(),
+        dp=file.layout.dp,
+        cp_rank=parallel_state.get_context_parallel_rank(),
+        cp=file.layout.cp,
+        multiple=file.layout.layout.sequence_multiple,
+        pack_tokens=file.pack_tokens,
+    )
+    model = build_model(shape, file.layout.layout, dtype=DTYPES[file.precision], recompute=file.layout.recompute)
+    trainer = make_trainer(model, file.optim, file.steps)
+    device = training_device()
+    micro_batches = cut(rollouts, routing, micro_batch=file.micro_batch, part=part, device=device, version=0)
+    for _ in range(steps):
+        done = train_step(
+            trainer,
+            micro_batches,
+            [],
+            part,
+            temperature=1.0,
+            vocab_size=shape.vocab_size,
+            chunk_rows=file.chunk_rows,
+        )
+        assert not isinstance(done, NotFinite)
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def _resident_peak(case: Case) -> int:
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    _steps(case)
+    return _status("VmHWM") - before
+
+
+def rank(name: str, how: str, out: str) -> None:
+    """One rank of one measurement."""
+    from megatron_bridge.parallel import start_parallel, stop_parallel
+
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    case = CASES[name]
+    with megatron_runtime():
+        start_parallel(case.file.layout.layout, 0)
+        _steps(replace(case, shape=TINY), steps=1)
+        measured = _resident_peak(case) if how == "resident" else peak_bytes(lambda: _steps(case), "cpu")
+        Path(out, f"{how}-{os.environ['RANK']}").write_text(str(measured), encoding="utf-8")
+        stop_parallel()
+
+
+# ------------------------------------------------------------------------------------------------------------ outside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    case: str
+    rank: int
+    estimate: int
+    tracked: int
+    resident: int
+
+
+def measure(name: str) -> list[Measured]:
+    """The ranks of a case."""
+    case = CASES[name]
+    world, layout = case.file.layout.layout.world, case.file.layout
+    found: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for how in ("tracked", "resident"):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+            ranks = [
+                subprocess.Popen(
+                    [sys.executable, __file__, "--rank", name, how, folder],
+                    env=os.environ | MALLOC | shared | {"RANK": str(r), "LOCAL_RANK": str(r), "OMP_NUM_THREADS": "1"},
+                )
+                for r in range(world)
+            ]
+            if any([process.wait() for process in ranks]):
+                raise SystemExit(f"{name}: a rank failed")
+            found[how] = [int(Path(folder, f"{how}-{r}").read_text(encoding="utf-8")) for r in range(world)]
+    by_stage = estimates(case)
+    return [
+        Measured(
+            case=name,
+            rank=r,
+            estimate=by_stage[r * layout.pp // world].peak,
+            tracked=found["tracked"][r],
+            resident=found["resident"][r],
+        )
+        for r in range(world)
+    ]
+
+
+def show(rows: Sequence[Measured]) -> None:
+    table = Table("case", "rank", "estimate MiB", "tracked", "estimate / tracked", "resident", "estimate / resident")
+    for row in rows:
+        table.add_row(
+            row.case,
+            str(row.rank),
+            f"{row.estimate / MIB:.0f}",
+            f"{row.tracked / MIB:.0f}",
+            f"{row.estimate / row.tracked:.3f}",
+            f"{row.resident / MIB:.0f}",
+            f"{row.estimate / row.resident:.3f}",
+        )
+    Console(width=120).print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", choices=list(CASES))
+    parser.add_argument("--rank", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rank:
+        rank(*args.rank)
+        return 0
+    rows: list[Measured] = []
+    for name in args.case or CASES:
+        found = measure(name)
+        show(found)
+        rows += found
+    show(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
