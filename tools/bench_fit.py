@@ -1,11 +1,12 @@
-"""What `trace-dsl fit` estimates, beside the memory that real training steps take: random weights, real optimizer steps.
+"""What `trace-dsl fit` estimates, beside the memory that real training steps take.
 
     python tools/bench_fit.py                      # every case; writes docs/benchmarks/fit.md
-    python tools/bench_fit.py --case tp1 --case pp2
+    python tools/bench_fit.py --case tp1 --json part.json
+    python tools/bench_fit.py --report part.json other.json
 
-Each case starts its ranks as processes joined by gloo. A rank first takes one step of a tiny model, so that what is made
-once is there (code, buffers of the process groups), then builds the model, makes the optimizer and takes two steps: from
-the second one on the optimizer has its state. Two figures a rank:
+Weights are random and made on the spot. Each case starts its ranks as processes joined by gloo. A rank first takes one
+step of a tiny model, so that what is made once is there (code, buffers of the process groups), then builds the model,
+makes the optimizer and takes two steps: from the second one on the optimizer has its state. Two figures a rank:
 
 - tracked: the largest sum of live bytes that torch's allocator handed out, exact, from the events of `torch.profiler`.
 - resident: the peak resident set (VmHWM, reset by writing 5 to /proc/self/clear_refs) over what was resident before the
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +39,7 @@ from rich.table import Table
 
 from megatron_bridge.annotation import Annotation, Problem
 from megatron_bridge.device import megatron_runtime, training_device
-from megatron_bridge.fit.estimate import StageMemory, batch_of, stages
+from megatron_bridge.fit.estimate import StageMemory, batch_of, stages, total
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.align import AlignedText
 from megatron_bridge.rollout.settings import RolloutSettings
@@ -123,7 +125,7 @@ def _steps(case: Case, steps: int = 2) -> None:
     batch = batch_of(file, shape, PROMPT)
     draw = torch.Generator().manual_seed(0)
     rollouts = []
-    for group in range(batch.in_micro_batch * batch.micro_batches * file.layout.dp):
+    for group in range(file.rollout.prompts * file.rollout.group_size):
         ids = torch.randint(0, shape.vocab_size, (batch.length,), generator=draw).tolist()
         prompt, response = tuple(ids[: -batch.response]), tuple(ids[-batch.response :])
         count = len(response)
@@ -209,8 +211,11 @@ def rank(name: str, how: str, out: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
+    """Bytes of one rank. held: of the estimate, what is there all the time."""
+
     case: str
     rank: int
+    held: int
     estimate: int
     tracked: int
     resident: int
@@ -229,7 +234,7 @@ def measure(name: str) -> list[Measured]:
             shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
             ranks = [
                 subprocess.Popen(
-                    [sys.executable, __file__, "--rank", name, how, folder],
+                    [sys.executable, "-W", "ignore", __file__, "--rank", name, how, folder],
                     env=os.environ | MALLOC | shared | {"RANK": str(r), "LOCAL_RANK": str(r), "OMP_NUM_THREADS": "1"},
                 )
                 for r in range(world)
@@ -238,48 +243,119 @@ def measure(name: str) -> list[Measured]:
                 raise SystemExit(f"{name}: a rank failed")
             found[how] = [int(Path(folder, f"{how}-{r}").read_text(encoding="utf-8")) for r in range(world)]
     by_stage = estimates(case)
+    stage_of = [by_stage[r * layout.pp // world] for r in range(world)]
     return [
         Measured(
             case=name,
             rank=r,
-            estimate=by_stage[r * layout.pp // world].peak,
+            held=total(stage.held),
+            estimate=stage.peak,
             tracked=found["tracked"][r],
             resident=found["resident"][r],
         )
-        for r in range(world)
+        for r, stage in enumerate(stage_of)
     ]
 
 
+def cells(row: Measured) -> tuple[str, ...]:
+    return (
+        row.case,
+        str(row.rank),
+        f"{row.held / MIB:.0f}",
+        f"{row.estimate / MIB:.0f}",
+        f"{row.tracked / MIB:.0f}",
+        f"{row.estimate / row.tracked:.3f}",
+        f"{row.resident / MIB:.0f}",
+        f"{row.estimate / row.resident:.3f}",
+    )
+
+
+COLUMNS = ("case", "rank", "held", "estimate", "tracked", "estimate / tracked", "resident", "estimate / resident")
+
+
 def show(rows: Sequence[Measured]) -> None:
-    table = Table("case", "rank", "estimate MiB", "tracked", "estimate / tracked", "resident", "estimate / resident")
+    table = Table(*COLUMNS, title="MiB")
     for row in rows:
-        table.add_row(
-            row.case,
-            str(row.rank),
-            f"{row.estimate / MIB:.0f}",
-            f"{row.tracked / MIB:.0f}",
-            f"{row.estimate / row.tracked:.3f}",
-            f"{row.resident / MIB:.0f}",
-            f"{row.estimate / row.resident:.3f}",
-        )
+        table.add_row(*cells(row))
     Console(width=120).print(table)
+
+
+def write_page(rows: Sequence[Measured]) -> None:
+    """docs/benchmarks/fit.md."""
+    far = [abs(row.estimate / measured - 1) for row in rows for measured in (row.tracked, row.resident)]
+    sizes = f"{SHAPE.layers} layers, H {SHAPE.hidden_size}, F {SHAPE.ffn_size}, {SHAPE.heads} heads, "
+    lines = [
+        "# Estimated and measured memory",
+        "",
+        "Written by `python tools/bench_fit.py`: real training steps on CPU ranks, beside what `trace-dsl fit` "
+        "estimates for them. How it is measured stands at the top of that file, the formulas [here](../fit.md).",
+        "",
+        f"A Qwen3 of {sizes}{SHAPE.kv_heads} key/value heads, V {SHAPE.vocab_size}, sequences of 512 tokens; torch "
+        f"{torch.__version__.partition('+')[0]}. MiB of one rank; *held* is the part of the estimate that weights, "
+        "gradients and optimizer are, *tracked* what torch's allocator handed out at most, *resident* what the process "
+        "grew by at most.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
+        *(f"| {' | '.join(cells(row))} |" for row in rows),
+        "",
+        f"The estimate that is furthest off differs by {100 * max(far):.1f}%.",
+        "",
+        "| case | settings |",
+        "|---|---|",
+        *(f"| {name} | {settings_of(CASES[name])} |" for name in dict.fromkeys(row.case for row in rows)),
+    ]
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def settings_of(case: Case) -> str:
+    file, layout = case.file, case.file.layout
+    named = [
+        f"{name} {size}" for name, size in layout.model_dump().items() if size > 1 and name in ("tp", "pp", "cp", "dp")
+    ]
+    named += [name for name in ("sp", "recompute") if getattr(layout, name)]
+    batch = batch_of(file, case.shape, PROMPT)
+    return ", ".join(
+        [
+            *(named or ["one rank"]),
+            file.precision,
+            *(["distributed optimizer"] if file.optim.distributed else []),
+            "tied embeddings" if case.shape.tied else "an output layer of its own",
+            f"{batch.micro_batches} micro-batches of {batch.tokens // batch.length} sequences",
+        ]
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", action="append", choices=list(CASES))
+    parser.add_argument("--case", action="append", choices=list(CASES), help="only these (default: all)")
+    parser.add_argument("--json", type=Path, help="write the figures there, and no page")
+    parser.add_argument("--report", type=Path, nargs="+", help="write the page of these files of figures; run nothing")
     parser.add_argument("--rank", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rank:
         rank(*args.rank)
         return 0
-    rows: list[Measured] = []
-    for name in args.case or CASES:
-        found = measure(name)
-        show(found)
-        rows += found
+    if args.report:
+        rows = [Measured(**row) for path in args.report for row in json.loads(path.read_text(encoding="utf-8"))]
+        by_stage = {name: estimates(CASES[name]) for name in {row.case for row in rows}}
+        rows = [_estimated_again(row, by_stage[row.case]) for row in rows]
+    else:
+        rows = []
+        for name in args.case or CASES:
+            rows += measure(name)
+            if args.json is not None:
+                args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     show(rows)
+    if args.json is None:
+        write_page(rows)
     return 0
+
+
+def _estimated_again(row: Measured, by_stage: Sequence[StageMemory]) -> Measured:
+    layout = CASES[row.case].file.layout
+    stage = by_stage[row.rank * layout.pp // layout.layout.world]
+    return replace(row, held=total(stage.held), estimate=stage.peak)
 
 
 if __name__ == "__main__":

@@ -31,26 +31,34 @@ WIDTHS = {"fp32": 4, "bf16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherLoad:
-    """A teacher that ranks hold. `what`: how its weights come about; average: in float32, beside its weights."""
+    """A teacher that ranks hold. `what`: how its weights come about; average: in float32, beside its weights; share:
+    the most of a response's tokens at which it is read, as the caps of the spans say.
+    """
 
     name: str
     what: str
     average: bool
+    share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """What every rank goes through in a step, at most: sequences are taken to be as long as they may be.
 
-    in_micro_batch: sequences; micro_batches: of a data-parallel rank in a step; length: of a sequence, padded; response:
+    tokens: of a micro-batch; micro_batches: of a data-parallel rank in a step; length: of a sequence, padded; response:
     tokens of it that are predicted.
     """
 
-    in_micro_batch: int
+    tokens: int
     micro_batches: int
     length: int
     response: int
     packed: bool
+
+    @property
+    def predicted(self) -> int:
+        """Response tokens of a micro-batch."""
+        return -(-self.tokens * self.response // self.length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +112,12 @@ def batch_of(file: RunFile, shape: ModelShape, prompt_tokens: int) -> Batch:
     length = -(-min(prompt_tokens + response, shape.max_position) // multiple) * multiple
     rows = file.rollout.prompts * file.rollout.group_size // (file.minibatches * file.layout.dp)
     if file.pack_tokens is None:
-        each = min(file.micro_batch, rows)
-    else:
-        each = min(max(1, file.pack_tokens // length), rows)
+        tokens = min(file.micro_batch, rows) * length
+    else:  # shorter ones fill a pack to its end
+        tokens = min(max(file.pack_tokens // multiple * multiple, length), rows * length)
     return Batch(
-        in_micro_batch=each,
-        micro_batches=-(-rows // each),
+        tokens=tokens,
+        micro_batches=-(-rows * length // tokens),
         length=length,
         response=min(response, length),
         packed=file.pack_tokens is not None,
@@ -130,9 +138,22 @@ def teachers_of(plan: Plan, file: RunFile) -> tuple[TeacherLoad, ...]:
                 name=planned.teacher.name,
                 what=type(source.update).__name__.lower(),
                 average=moving and file.precision == "bf16",
+                share=_share(plan, planned.teacher.name),
             )
         )
     return tuple(found)
+
+
+def _share(plan: Plan, teacher: str) -> float:
+    """The largest share of a response's tokens at which a teacher is read."""
+    caps = {label.name: 1.0 if label.cap is None else label.cap for label in plan.labels}
+    labels: set[str] = set()
+    for gathered in plan.gathered:
+        if gathered.need.teacher == teacher:
+            labels |= {label for r, _ in gathered.losses for label in plan.routes[r].route.labels}
+            if not gathered.losses:
+                return 1.0
+    return min(1.0, sum(caps.get(label, 1.0) for label in labels))
 
 
 def stages(
@@ -152,16 +173,18 @@ def _stage(
         width=width, fused_norms=device == "cuda", sharded=layout.sp, recompute=layout.recompute, tp=layout.tp
     )
     places = Places(
-        tokens=batch.in_micro_batch * batch.length // layout.cp,
+        tokens=batch.tokens // layout.cp,
         length=batch.length // layout.cp,
-        predicted=-(-batch.in_micro_batch * batch.response // layout.cp),
+        predicted=-(-batch.predicted // layout.cp),
         cp=layout.cp,
         packed=batch.packed,
     )
     sharing = layout.dp * layout.cp if file.optim.distributed else 1
     weights, gradients, optimizer = states(parameters.total, width=width, ranks=sharing)
     of_teachers = sum(weights + (FLOAT * parameters.total if teacher.average else 0) for teacher in teachers)
-    taught = batch.micro_batches * batch.in_micro_batch * batch.response if teachers and last else 0
+    responses = file.rollout.prompts * file.rollout.group_size
+    read = responses // (file.minibatches * layout.dp) * batch.response  # of a step, all before its first micro-batch
+    taught = int(read * sum(teacher.share for teacher in teachers)) if last else 0
     layer = layer_bytes(widths, places, build, qk_norm=shape.family.qk_norm)
     activations = activation_bytes(parameters.layers, layer, widths, places, build, last=last)
     in_flight = min(layout.pp - stage, batch.micro_batches)
@@ -175,13 +198,12 @@ def _stage(
             beside = [Part(name=f"loss ({min(rows, places.predicted)} rows of logits at a time)", bytes=loss.peak)]
         else:
             beside.append(Part(name="gradients of the output layer", bytes=kept))
-    responses = file.rollout.prompts * file.rollout.group_size // (layout.dp * layout.cp)
     sampling: tuple[Part, ...] = ()
     if file.rollout.engine == "embedded":
         sampled = sampling_bytes(
             widths,
             parameters.layers,
-            rows=min(file.rollout.max_batch, responses),
+            rows=min(file.rollout.max_batch, responses // (layout.dp * layout.cp)),
             context=batch.length,
             vocabulary=shape.vocab_size,
             width=width,
