@@ -122,6 +122,7 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         ["explain", "--all"],
         ["fmt", "--check", "specs"],
         ["test", "gone.trace"],
+        ["fit", "specs/demo/run.yaml"],
         ["train", "specs/demo/run.yaml", "steps=no"],
         ["--help"],
     ],

@@ -149,9 +149,9 @@ def _share(plan: Plan, teacher: str) -> float:
     caps = {label.name: 1.0 if label.cap is None else label.cap for label in plan.labels}
     labels: set[str] = set()
     for gathered in plan.gathered:
-        if gathered.need.teacher == teacher:
+        if gathered.need.payload.teacher == teacher:
             labels |= {label for r, _ in gathered.losses for label in plan.routes[r].route.labels}
-            if not gathered.losses:
+            if gathered.need.everywhere or not gathered.losses:
                 return 1.0
     return min(1.0, sum(caps.get(label, 1.0) for label in labels))
 

@@ -116,22 +116,23 @@ def _notes(file: RunFile, assumptions: Assumptions) -> Iterator[str]:
 
 
 def _changes(file: RunFile, shape: ModelShape, plan: Plan, fit: Fit) -> Iterator[Change]:
-    """Each change alone, then the first ones together that make it fit."""
-    together: tuple[str, ...] = ()
-    changed, done = file, False
-    best = fit.fullest.total
-    for change in _CANDIDATES:
-        alone = _try(change(file), shape, plan, fit.assumptions)
-        if alone is not None and alone.total < fit.fullest.total:
-            yield alone
-        settings = change(changed)
-        added = None if done else _try(settings, shape, plan, fit.assumptions)
-        if added is None or added.total >= best:
+    """Each change alone; where none of them is enough, the first ones together that are."""
+    alone = [_try(change(file), shape, plan, fit.assumptions) for change in _CANDIDATES]
+    helping = [change for change in alone if change is not None and change.total < fit.fullest.total]
+    yield from helping
+    if any(change.fits for change in helping):
+        return
+    together = Change(settings=(), total=fit.fullest.total, fits=False)
+    for candidate in _CANDIDATES:
+        changed = candidate(file)
+        added = _try(changed, shape, plan, fit.assumptions)
+        if added is None or added.total >= together.total:
             continue
-        together, best, done = (*together, *added.settings), added.total, added.fits
-        changed = settings[1]
-        if done and len(together) > len(added.settings):
-            yield Change(settings=together, total=best, fits=True)
+        together = replace(added, settings=(*together.settings, *added.settings))
+        file = changed[1]
+        if together.fits:
+            yield together
+            return
 
 
 Changed = tuple[tuple[str, ...], RunFile] | tuple[None, RunFile]

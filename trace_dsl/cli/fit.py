@@ -105,8 +105,8 @@ def _show(found: Fit, *, ranks: int) -> None:
     print_wrapped(
         screen,
         Text(
-            f"{a_rank}; {batch.micro_batches} micro-batches a step of up to {batch.tokens} tokens, in sequences of up to "
-            f"{batch.length} ({batch.response} of them response)"
+            f"{a_rank}; {batch.micro_batches} micro-batches a step of up to {batch.tokens} tokens, in sequences of up "
+            f"to {batch.length} ({batch.response} of them response)"
         ),
     )
     table = Table(box=None, pad_edge=False, show_header=True)
