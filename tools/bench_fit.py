@@ -39,12 +39,15 @@ from rich.table import Table
 
 from megatron_bridge.annotation import Annotation, Problem
 from megatron_bridge.device import megatron_runtime, training_device
-from megatron_bridge.fit.estimate import StageMemory, batch_of, stages, total
+from megatron_bridge.fit.estimate import StageMemory, TeacherLoad, batch_of, stages, total
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.align import AlignedText
 from megatron_bridge.rollout.settings import RolloutSettings
 from megatron_bridge.run_file import LayoutSettings, OptimizerSettings, RunFile
-from trace_dsl.lowering.fused import FusedRouting, PolicyGradientKernel
+from megatron_bridge.tasks.base import PromptFormat
+from trace_dsl.lint import lint_text
+from trace_dsl.lowering.fused import DivergenceKernel, FusedRouting, PolicyGradientKernel
+from trace_dsl.model import DivergenceKind
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 MIB = 2**20
@@ -69,10 +72,16 @@ TINY = replace(SHAPE, hidden_size=64, ffn_size=64, vocab_size=256, heads=4, head
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Settings of one run, and its model."""
+    """Settings of one run, and its model. taught: the share of response tokens that a frozen teacher teaches."""
 
     file: RunFile
     shape: ModelShape = SHAPE
+    taught: float = 0.0
+
+    @property
+    def teachers(self) -> tuple[TeacherLoad, ...]:
+        """As `fit` counts them."""
+        return (TeacherLoad(name="teacher", what="frozen", average=False, share=self.taught),) if self.taught else ()
 
 
 def _file(layout: LayoutSettings, *, micro_batch: int = 2, micro_batches: int = 2, **settings: object) -> RunFile:
@@ -99,12 +108,15 @@ CASES = {
     "tp2-sp-untied": Case(file=_file(LayoutSettings(tp=2, sp=True)), shape=replace(SHAPE, tied=False)),
     "cp2-recompute": Case(file=_file(LayoutSettings(cp=2, recompute=True), micro_batch=4)),
     "tp1-bf16": Case(file=_file(LayoutSettings(), precision="bf16")),
+    "tp2-teacher": Case(file=_file(LayoutSettings(tp=2), micro_batches=4), taught=0.25),
+    "tp1-packed": Case(file=_file(LayoutSettings(), micro_batches=3, pack_tokens=1536)),
     "tp1-long": Case(file=_file(LayoutSettings(), micro_batch=8)),
 }
 
 
 def estimates(case: Case) -> tuple[StageMemory, ...]:
-    return stages(case.file, case.shape, (), batch=batch_of(case.file, case.shape, PROMPT), device="cpu")
+    batch = batch_of(case.file, case.shape, PROMPT)
+    return stages(case.file, case.shape, case.teachers, batch=batch, device="cpu")
 
 
 # ------------------------------------------------------------------------------------------------------- in the ranks
@@ -120,6 +132,7 @@ def _steps(case: Case, steps: int = 2) -> None:
     from megatron_bridge.training.microbatch import Share, cut
     from megatron_bridge.training.optimize import make_trainer, train_step
     from megatron_bridge.training.stopped import NotFinite
+    from megatron_bridge.training.teacher import SelfTeacherModel
 
     file, shape = case.file, case.shape
     batch = batch_of(file, shape, PROMPT)
@@ -144,10 +157,14 @@ def _steps(case: Case, steps: int = 2) -> None:
             )
         )
     tokens = sum(len(rollout.token_ids) for rollout in rollouts)
+    weight_CT = torch.full((2, tokens), 1 / tokens)
+    weight_CT[1, torch.arange(tokens) % batch.response >= case.taught * batch.response] = 0.0
+    kernels = (PolicyGradientKernel(0.2, 0.28), DivergenceKernel(DivergenceKind.RKL, "teacher"))
+    channels = 2 if case.taught else 1
     routing = FusedRouting(
-        kernels=(PolicyGradientKernel(0.2, 0.28),),
-        weight_CT=torch.full((1, tokens), 1 / tokens),
-        advantage_CT=torch.ones(1, tokens),
+        kernels=kernels[:channels],
+        weight_CT=weight_CT[:channels],
+        advantage_CT=torch.ones(channels, tokens),
         row_of_T=torch.arange(len(rollouts)).repeat_interleave(batch.response),
     )
     part = Share(
@@ -160,19 +177,37 @@ def _steps(case: Case, steps: int = 2) -> None:
     )
     model = build_model(shape, file.layout.layout, dtype=DTYPES[file.precision], recompute=file.layout.recompute)
     trainer = make_trainer(model, file.optim, file.steps)
+    teachers = []
+    if case.taught:
+        copy = build_model(shape, file.layout.layout, dtype=DTYPES[file.precision], recompute=file.layout.recompute)
+        spec = lint_text("teacher = self(frozen, sees=diagnosis)\nrest: rkl(w=1)\n").spec
+        assert spec is not None
+        teachers = [SelfTeacherModel(spec.teachers[0], copy, Asked(), Asked())]  # type: ignore[arg-type]
     device = training_device()
     micro_batches = cut(rollouts, routing, micro_batch=file.micro_batch, part=part, device=device, version=0)
     for _ in range(steps):
         done = train_step(
             trainer,
             micro_batches,
-            [],
+            teachers,
             part,
             temperature=1.0,
             vocab_size=shape.vocab_size,
             chunk_rows=file.chunk_rows,
         )
         assert not isinstance(done, NotFinite)
+
+
+class Asked:
+    """A task and a tokenizer to a teacher: its prompts are as long as the student's."""
+
+    prompt_format = PromptFormat()
+
+    def teacher_prompt(self, *_: object) -> str:
+        return ""
+
+    def encode(self, *_: object, **__: object) -> list[int]:
+        return [1] * PROMPT
 
 
 def _status(name: str) -> int:
@@ -322,6 +357,8 @@ def settings_of(case: Case) -> str:
             *(["distributed optimizer"] if file.optim.distributed else []),
             "tied embeddings" if case.shape.tied else "an output layer of its own",
             f"{batch.micro_batches} micro-batches of {batch.tokens // batch.length} sequences",
+            *(["packed"] if batch.packed else []),
+            *([f"a frozen teacher at {case.taught:.0%} of the response tokens"] if case.taught else []),
         ]
     )
 
