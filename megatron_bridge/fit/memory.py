@@ -96,12 +96,14 @@ def backward_bytes(layer: int, w: Widths, at: Places, build: Build) -> int:
     """What the backward pass of a layer holds beside what was kept, at most; with recompute, the layer again.
 
     At the product of gate and up: the gradients of the result (F), of silu(gate) and of up (2 F), less what has been
-    let go of (F). Before it, the gradient of the second matrix and of its input. Beside both, the residual's gradient.
+    let go of (F). Before it, the gradient of the second matrix and of its input. Beside both, the residual's gradient,
+    and with sequence parallelism the rows that are gathered: an input and Megatron's buffer, T H each.
     """
     rows = at.tokens // build.tp if build.sharded else at.tokens
     product = 2 * at.tokens * w.ffn
     matrix = at.tokens * w.ffn + w.ffn * w.hidden
-    beside = build.width * (max(product, matrix) + rows * w.hidden)
+    gathered = 2 * at.tokens * w.hidden if build.sharded else 0
+    beside = build.width * (max(product, matrix) + rows * w.hidden + gathered)
     return beside + (layer if build.recompute else 0)
 
 

@@ -34,7 +34,14 @@ def test_samples_of_the_next_step_are_drawn_while_this_one_trains(server, tmp_pa
 @pytest.mark.parametrize("sync", ["tensor", "distributed"])
 def test_a_pipeline_sends_all_its_stages(server, tmp_path, sync):
     """The servers hold the weights of all three stages after every step: the log-probs they draw with are the trainer's."""
-    overrides = ("rollout.engine=sglang", f"rollout.url={server.url}", f"rollout.sync={sync}", "steps=3", "layout.tp=1", "layout.pp=3")
+    overrides = (
+        "rollout.engine=sglang",
+        f"rollout.url={server.url}",
+        f"rollout.sync={sync}",
+        "steps=3",
+        "layout.tp=1",
+        "layout.pp=3",
+    )
     train(tmp_path, "pipeline", *overrides, ranks=3)
     lines = metrics(tmp_path, "pipeline")
     assert [line["step"] for line in lines] == [0, 1, 2]

@@ -7,13 +7,11 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --exclusive
-#SBATCH --signal=B:TERM@600
 set -euo pipefail
 
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-# exec: the signal of Slurm's time limit reaches the ranks, which save and end
 exec srun --kill-on-bad-exit=1 torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${GPUS_PER_NODE:-8}" \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$first:${PORT:-29500}" \
