@@ -10,6 +10,7 @@ NAMES = {
     "steps": "max_steps total_steps total_training_steps num_steps train_steps train_iters",
     "minibatches": "num_iterations ppo_epochs num_ppo_epochs num_minibatches",
     "micro_batch": "micro_batch_size per_device_train_batch_size ppo_micro_batch_size ppo_micro_batch_size_per_gpu",
+    "precision": "dtype torch_dtype bf16 fp16 mixed_precision params_dtype model_dtype",
     "output": "output_dir save_path default_local_dir save_dir",
     "rollout.prompts": "batch_size train_batch_size rollout_batch_size global_batch_size num_prompts",
     "rollout.group_size": "num_generations n rollout_n n_samples_per_prompt samples_per_prompt group",

@@ -16,12 +16,15 @@ from trace_dsl.plan.support import unsupported
 from trace_dsl.report import render
 
 
-def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, Plan, list[Diagnostic]]:
+def prepare_run(
+    path: Path, overrides: Sequence[str] = (), *, to_train: bool = True
+) -> tuple[LoadedRun, Plan, list[Diagnostic]]:
     """Load the run file, lint its spec against the run's facts, and compile the plan.
 
-    Returns also the warnings of lint. Raises RunFileError or SpecError; their text is ready to be shown.
+    Returns also the warnings of lint. to_train: as `load_run` has it. Raises RunFileError or SpecError; their text is
+    ready to be shown.
     """
-    loaded = load_run(path, overrides)
+    loaded = load_run(path, overrides, to_train=to_train)
     result = lint_file(loaded.spec_path, facts=loaded.facts)
     diagnostics = list(result.diagnostics)
     if result.spec is not None:

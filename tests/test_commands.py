@@ -35,6 +35,7 @@ SHOWN = {
     "explain --all": ["explain", "--all"],
     "prove": ["prove", SPEC, "--implies", "specs/demo/grpo.trace"],
     "test": ["test", "specs/demo"],
+    "fit": ["fit", RUN, "--memory", "0.1"],
     "train": ["train", RUN, "steps=no"],
     "summary": ["summary", "specs"],
     **{f"{name} --help": [name, "--help"] for name in COMMANDS},
@@ -195,6 +196,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["test", "broken.trace"], 2),
         (["test", "latin.trace"], 2),
         (["test", "gone.trace"], 2),
+        (["fit", RUN], 0),
+        (["fit", RUN, "--memory", "0.1"], 1),
+        (["fit", RUN, "steps=no"], 2),
         (["train", RUN, "steps=no"], 2),
         (["train", "gone.yaml"], 2),
         (["train", RUN, "--resume", "--overwrite"], 2),
@@ -253,6 +257,7 @@ JSON = {
     "prove": [["prove", SPEC, "--implies", "specs/demo/grpo.trace"], ["prove", "-"]],
     "explain": [["explain", "fkl", "hard-pclip"]],
     "test": [["test", "specs/demo"], ["test", "partly.trace"]],
+    "fit": [["fit", RUN, "--memory", "0.1"], ["fit", RUN]],
 }
 STDIN = """spans key
 rollouts hinted = policy(sees=diagnosis, when=all_wrong)

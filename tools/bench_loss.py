@@ -22,11 +22,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -36,12 +34,12 @@ from pathlib import Path
 import torch
 from loss_peers import PEERS, Case, Peer, Size
 from loss_report import write_report
+from peak_memory import peak_bytes
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
-from megatron_bridge.losses.statistics import default_chunk_rows
+from megatron_bridge.chunk_rows import default_chunk_rows
 
 SIZES = ("2048,512,32768", "512,256,151936")
 QUICK_SIZE = "512,256,8192"
@@ -82,36 +80,6 @@ def difference(measured: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The largest relative difference, in the 2-norm for gradients. A NaN is infinite."""
     found = [float((m.float() - e.float()).norm() / e.float().norm()) for m, e in zip(measured, expected, strict=True)]
     return max((d if d == d else float("inf")) for d in found)
-
-
-def peak_bytes(run: Callable[[], object], device: str) -> int:
-    """Largest sum of live bytes allocated during `run`."""
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-        result = run()
-        del result
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "trace.json")
-        profiler.export_chrome_trace(path)
-        with open(path, encoding="utf-8") as file:
-            events = json.load(file)["traceEvents"]
-    changes = [
-        (float(event["ts"]), int(event["args"]["Bytes"]))
-        for event in events
-        if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0
-    ]
-    live = peak = 0
-    for _, change in sorted(changes, key=lambda item: item[0]):
-        live += change
-        peak = max(peak, live)
-    return peak
 
 
 def seconds(run: Callable[[], object], device: str) -> float:

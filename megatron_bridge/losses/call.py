@@ -12,9 +12,9 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from megatron_bridge.chunk_rows import default_chunk_rows
 from megatron_bridge.losses.checks import check_call, live_channels
 from megatron_bridge.losses.inputs import PolicyLogProbs, SweepInputs
-from megatron_bridge.losses.statistics import default_chunk_rows
 from megatron_bridge.losses.student import Student
 from megatron_bridge.losses.teacher import TeacherRows
 from trace_dsl.lowering.fused import FusedRouting, teacher_of

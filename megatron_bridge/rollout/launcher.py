@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from megatron_bridge.rollout.engine import RolloutError
+from megatron_bridge.rollout.settings import gpus_of_server
 
 _MAIN = Path(__file__).with_name("sglang_process.py")
 _HOST = "127.0.0.1"
@@ -118,6 +119,7 @@ class ServerPlan:
 def plan_server(plan: ServerPlan, number: int, logs: Path) -> ManagedProcess:
     """Server `number` of a run, not yet started; its port is free now and kept over restarts."""
     port = free_port()
+    where = ("--base-gpu-id", str(number * gpus_of_server(plan.arguments))) if plan.cuda else ()
     cpu = () if plan.cuda else (*_CPU_ARGUMENTS, "--max-total-tokens", str(plan.tokens))
     command = (
         *(plan.python, str(_MAIN), "server", str(os.getpid())),
@@ -126,6 +128,7 @@ def plan_server(plan: ServerPlan, number: int, logs: Path) -> ManagedProcess:
         *("--context-length", str(plan.max_position + _SPARE_CONTEXT)),
         *("--max-running-requests", str(plan.concurrency), "--random-seed", str(plan.seed + number)),
         *cpu,
+        *where,  # each server on GPUs of its own
         *plan.arguments,  # the last of two settings counts
     )
     return ManagedProcess(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -89,6 +90,30 @@ def _ignored(settings: RolloutSettings) -> Iterator[str]:
             continue
         if getattr(settings, name) != field.get_default(call_default_factory=True):
             yield name
+
+
+def _argument(arguments: Sequence[str], *names: str) -> str | None:
+    """The value that SGLang would read for an option, by any of its names; the last of several counts."""
+    found = None
+    for place, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in names:
+            found = value if equals else next(iter(arguments[place + 1 :]), None)
+    return found
+
+
+def gpus_of_server(arguments: Sequence[str]) -> int:
+    """How many GPUs one server takes (--tp-size)."""
+    size = _argument(arguments, "--tp-size", "--tensor-parallel-size", "--tp")
+    return int(size) if size is not None and size.isdecimal() else 1
+
+
+def memory_share(arguments: Sequence[str]) -> float | None:
+    """The share of a GPU's memory that a server may take for weights and cache; None where SGLang decides it."""
+    share = _argument(arguments, "--mem-fraction-static")
+    with contextlib.suppress(TypeError, ValueError):
+        return float(share)  # type: ignore[arg-type]
+    return None
 
 
 def _is_address(url: str) -> bool:

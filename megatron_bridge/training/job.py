@@ -135,6 +135,7 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "task": loaded.task_name,
         "seed": loaded.file.seed,
         "temperature": loaded.file.rollout.temperature,
+        "precision": loaded.file.precision,
         "rollout_engine": loaded.file.rollout.engine,
         "evaluation_split": loaded.file.evaluation.split,
         "policy": str(loaded.policy_path),

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+from megatron_bridge.chunk_rows import largest_chunk
 from megatron_bridge.device import training_device
-from megatron_bridge.losses.statistics import largest_chunk
 from megatron_bridge.model.config import DTYPES
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf

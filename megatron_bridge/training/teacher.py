@@ -134,7 +134,7 @@ class SelfTeacherModel:
     @property
     def kept(self) -> RoutedGPTModel:
         """The weights that a checkpoint carries, those of another model aside."""
-        return self._average or self.model
+        return self.model if self._average is None else self._average
 
     def after_restore(self) -> None:
         """Make the model that is run of the weights that are kept."""

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron_bridge.chunk_rows import default_chunk_rows
 from megatron_bridge.losses import TeacherHidden, routed_linear_loss
 from megatron_bridge.losses.kernels import log_mixture_ratios_
 from megatron_bridge.losses.row_groups import rows_by_flags
 from megatron_bridge.losses.sampled import policy_gradient
-from megatron_bridge.losses.statistics import default_chunk_rows
 from tests.losses.cases import FKL, RKL, make_case
 from trace_dsl.lowering.fused import (
     CispoKernel,

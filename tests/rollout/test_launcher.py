@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from megatron_bridge.rollout.background import Background
-from megatron_bridge.rollout.launcher import ManagedProcess, free_port, given_up, port_is_free
+from megatron_bridge.rollout.launcher import ManagedProcess, ServerPlan, free_port, given_up, plan_server, port_is_free
 from megatron_bridge.rollout.served import _end
 from megatron_bridge.rollout.settings import LaunchSettings
 from megatron_bridge.rollout.watch import Watch
@@ -160,3 +160,29 @@ def test_a_process_group_with_servers_elsewhere_has_an_address_that_they_reach()
     assert address_seen_by(["http://127.0.0.1:30000", "http://192.0.2.1:30000"]) == outward
     with pytest.raises(OSError, match=r"not known|failure|resolution"):
         address_seen_by(["http://no.such.host.invalid:1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first_gpus"),
+    [([], ["0", "1", "2"]), (["--tp-size", "4"], ["0", "4", "8"]), (["--tp=2", "--base-gpu-id", "5"], ["5", "5", "5"])],
+)
+def test_each_server_has_gpus_of_its_own_and_the_trainers_precision(
+    tmp_path: Path, arguments: list[str], first_gpus: list[str]
+) -> None:
+    plan = ServerPlan(
+        python="python",
+        policy=tmp_path,
+        max_position=256,
+        tokens=1024,
+        concurrency=4,
+        seed=0,
+        cuda=True,
+        dtype="bfloat16",
+        arguments=arguments,
+    )
+    for number, gpu in enumerate(first_gpus):
+        words = plan_server(plan, number, tmp_path).command
+        last = {word: words[place + 1] for place, word in enumerate(words[:-1]) if word.startswith("--")}
+        assert last["--base-gpu-id"] == gpu
+        assert last["--dtype"] == "bfloat16"
+        assert "cpu" not in words

@@ -12,6 +12,7 @@ from typer import rich_utils
 from trace_dsl.cli.arguments import for_typer
 from trace_dsl.cli.diff import diff
 from trace_dsl.cli.explain import explain
+from trace_dsl.cli.fit import fit
 from trace_dsl.cli.fmt import fmt
 from trace_dsl.cli.lint import lint
 from trace_dsl.cli.lsp import lsp
@@ -36,6 +37,7 @@ app.command("explain")(explain)
 app.command("prove")(prove)
 app.command("test")(expect)
 app.command("lsp")(lsp)
+app.command("fit")(fit)
 app.command("train")(train)
 app.command("summary")(summary)
 

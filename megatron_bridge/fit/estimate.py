@@ -1,0 +1,238 @@
+"""From a run file's settings to the peak memory of each pipeline stage's ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from megatron_bridge.chunk_rows import default_chunk_rows
+from megatron_bridge.fit.memory import (
+    FLOAT,
+    Build,
+    Places,
+    activation_bytes,
+    backward_bytes,
+    layer_bytes,
+    loss_bytes,
+    optimizer_step_bytes,
+    sampling_bytes,
+    states,
+)
+from megatron_bridge.fit.parameters import Widths, parameters_of
+from megatron_bridge.model.shape import ModelShape
+from megatron_bridge.run_file import RunFile
+from trace_dsl.model import Ema, ModelTeacher, SelfTeacher
+from trace_dsl.plan import Plan
+
+Device = Literal["cuda", "cpu"]
+WIDTHS = {"fp32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherLoad:
+    """A teacher that ranks hold. `what`: how its weights come about; average: in float32, beside its weights; share:
+    the most of a response's tokens at which it is read, as the caps of the spans say.
+    """
+
+    name: str
+    what: str
+    average: bool
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What every rank goes through in a step, at most: sequences are taken to be as long as they may be.
+
+    tokens: of a micro-batch; micro_batches: of a data-parallel rank in a step; length: of a sequence, padded; response:
+    tokens of it that are predicted.
+    """
+
+    tokens: int
+    micro_batches: int
+    length: int
+    response: int
+    packed: bool
+
+    @property
+    def predicted(self) -> int:
+        """Response tokens of a micro-batch."""
+        return -(-self.tokens * self.response // self.length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One line of the table."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory:
+    """The ranks of one pipeline stage. `held` is there all the time; `training`, `update` and `sampling` are what the
+    phases of a step need beside it, at most one at a time; `outside` is what other processes take."""
+
+    stage: int
+    parameters: int
+    held: tuple[Part, ...]
+    training: tuple[Part, ...]
+    update: tuple[Part, ...]
+    sampling: tuple[Part, ...]
+    outside: tuple[Part, ...] = ()
+
+    @property
+    def phases(self) -> dict[str, tuple[Part, ...]]:
+        return {"training": self.training, "update": self.update, "sampling": self.sampling}
+
+    @property
+    def peak_phase(self) -> str:
+        return max(self.phases, key=lambda name: total(self.phases[name]))
+
+    @property
+    def peak(self) -> int:
+        """Of the training process."""
+        return total(self.held) + total(self.phases[self.peak_phase])
+
+    @property
+    def total(self) -> int:
+        """Of everything on the device."""
+        return self.peak + total(self.outside)
+
+
+def total(parts: Sequence[Part]) -> int:
+    return sum(part.bytes for part in parts)
+
+
+def batch_of(file: RunFile, shape: ModelShape, prompt_tokens: int) -> Batch:
+    """The longest sequences that the run can have, cut into micro-batches."""
+    response = file.rollout.max_response_tokens
+    multiple = file.layout.layout.sequence_multiple
+    length = -(-min(prompt_tokens + response, shape.max_position) // multiple) * multiple
+    rows = file.rollout.prompts * file.rollout.group_size // (file.minibatches * file.layout.dp)
+    if file.pack_tokens is None:
+        tokens = min(file.micro_batch, rows) * length
+    else:  # shorter ones fill a pack to its end
+        tokens = min(max(file.pack_tokens // multiple * multiple, length), rows * length)
+    return Batch(
+        tokens=tokens,
+        micro_batches=-(-rows * length // tokens),
+        length=length,
+        response=min(response, length),
+        packed=file.pack_tokens is not None,
+    )
+
+
+def teachers_of(plan: Plan, file: RunFile) -> tuple[TeacherLoad, ...]:
+    """The teachers that some step runs: copies of the policy. A teacher that is a model of its own is not run here."""
+    found = []
+    for planned in plan.teachers:
+        source = planned.teacher.source
+        if planned.last_step < 0 or isinstance(source, ModelTeacher):
+            continue
+        assert isinstance(source, SelfTeacher)
+        moving = isinstance(source.update, Ema)
+        found.append(
+            TeacherLoad(
+                name=planned.teacher.name,
+                what=type(source.update).__name__.lower(),
+                average=moving and file.precision == "bf16",
+                share=_share(plan, planned.teacher.name),
+            )
+        )
+    return tuple(found)
+
+
+def _share(plan: Plan, teacher: str) -> float:
+    """The largest share of a response's tokens at which a teacher is read."""
+    caps = {label.name: 1.0 if label.cap is None else label.cap for label in plan.labels}
+    labels: set[str] = set()
+    for gathered in plan.gathered:
+        if gathered.need.payload.teacher == teacher:
+            labels |= {label for r, _ in gathered.losses for label in plan.routes[r].route.labels}
+            if gathered.need.everywhere or not gathered.losses:
+                return 1.0
+    return min(1.0, sum(caps.get(label, 1.0) for label in labels))
+
+
+def stages(
+    file: RunFile, shape: ModelShape, teachers: Sequence[TeacherLoad], *, batch: Batch, device: Device
+) -> tuple[StageMemory, ...]:
+    """The memory of each pipeline stage's ranks, without what other processes take."""
+    return tuple(_stage(file, shape, teachers, batch, device, stage) for stage in range(file.layout.pp))
+
+
+def _stage(
+    file: RunFile, shape: ModelShape, teachers: Sequence[TeacherLoad], batch: Batch, device: Device, stage: int
+) -> StageMemory:
+    layout, width = file.layout, WIDTHS[file.precision]
+    last = stage == layout.pp - 1
+    widths, parameters = Widths.of(shape, layout.tp), parameters_of(shape, layout.layout, stage)
+    build = Build(
+        width=width, fused_norms=device == "cuda", sharded=layout.sp, recompute=layout.recompute, tp=layout.tp
+    )
+    places = Places(
+        tokens=batch.tokens // layout.cp,
+        length=batch.length // layout.cp,
+        predicted=-(-batch.predicted // layout.cp),
+        cp=layout.cp,
+        packed=batch.packed,
+    )
+    sharing = layout.dp * layout.cp if file.optim.distributed else 1
+    weights, gradients, optimizer = states(parameters.total, width=width, ranks=sharing)
+    of_teachers = sum(weights + (FLOAT * parameters.total if teacher.average else 0) for teacher in teachers)
+    responses = file.rollout.prompts * file.rollout.group_size
+    read = responses // (file.minibatches * layout.dp) * batch.response  # of a step, all before its first micro-batch
+    taught = int(read * sum(teacher.share for teacher in teachers)) if last else 0
+    layer = layer_bytes(widths, places, build, qk_norm=shape.family.qk_norm)
+    activations = activation_bytes(parameters.layers, layer, widths, places, build, last=last)
+    in_flight = min(layout.pp - stage, batch.micro_batches)
+    backward = backward_bytes(layer, widths, places, build)
+    beside = [Part(name="backward pass", bytes=backward)]
+    if last:
+        rows = file.chunk_rows or default_chunk_rows(places.predicted, widths.vocabulary, device)
+        loss = loss_bytes(widths, places, width=width, chunk_rows=rows, teachers=len(teachers), widened=device == "cpu")
+        kept = (loss.matrix if parameters.tied else 0) + loss.rows
+        if loss.peak > backward + kept:
+            beside = [Part(name=f"loss ({min(rows, places.predicted)} rows of logits at a time)", bytes=loss.peak)]
+        else:
+            beside.append(Part(name="gradients of the output layer", bytes=kept))
+    sampling: tuple[Part, ...] = ()
+    if file.rollout.engine == "embedded":
+        sampled = sampling_bytes(
+            widths,
+            parameters.layers,
+            rows=min(file.rollout.max_batch, responses // (layout.dp * layout.cp)),
+            context=batch.length,
+            vocabulary=shape.vocab_size,
+            width=width,
+            last=last,
+        )
+        sampling = (Part(name="keys and values, and the draw", bytes=sampled),)
+    foreach = device == "cuda" and file.transformer_impl == "local"
+    return StageMemory(
+        stage=stage,
+        parameters=parameters.total,
+        held=(
+            Part(name="weights", bytes=weights),
+            Part(name="gradients", bytes=gradients),
+            Part(name="optimizer", bytes=optimizer),
+            *([Part(name="teachers' weights", bytes=of_teachers)] if teachers else []),
+        ),
+        training=(
+            *([Part(name="teachers' hidden rows", bytes=taught * shape.hidden_size * width)] if taught else []),
+            Part(
+                name="activations" + (f" of {in_flight} micro-batches" if in_flight > 1 else ""),
+                bytes=in_flight * activations,
+            ),
+            *beside,
+        ),
+        update=(
+            Part(
+                name="Adam's update",
+                bytes=optimizer_step_bytes(parameters, ranks=sharing, foreach=foreach),
+            ),
+        ),
+        sampling=sampling,
+    )
