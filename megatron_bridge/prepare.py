@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from megatron_bridge.run_file import LoadedRun, load_run
-from megatron_bridge.teacher_models import teacher_problems
+from megatron_bridge.teacher_models import runs_model, teacher_problems
 from trace_dsl import lint_file
 from trace_dsl.checks.reading import channels_of
 from trace_dsl.errors import RunFileError, SpecError
-from trace_dsl.model import Diagnostic, ModelTeacher, PolicyGradient, RatioLevel, Severity, Spec
+from trace_dsl.model import Diagnostic, PolicyGradient, RatioLevel, Severity, Spec
 from trace_dsl.plan import Plan, compile_plan
 from trace_dsl.plan.support import unsupported
 from trace_dsl.report import render
@@ -33,19 +33,24 @@ def prepare_run(
     if errors or result.spec is None:
         raise SpecError(f"{loaded.spec_path} cannot be used in this run:\n{render(errors, loaded.spec_path)}")
     plan = compile_plan(result.spec, loaded.facts)
-    if problems := [*_cut_responses(loaded, result.spec), *_unfit_teachers(loaded, plan)]:
+    if problems := [*_cut_responses(loaded, result.spec), *_unfit_teachers(loaded, plan, to_train)]:
         raise RunFileError("\n".join(problems))
     return loaded, plan, diagnostics
 
 
-def _unfit_teachers(loaded: LoadedRun, plan: Plan) -> Iterator[str]:
+def _unfit_teachers(loaded: LoadedRun, plan: Plan, to_train: bool) -> Iterator[str]:
     """Other models as teachers that cannot be run beside the policy; one that the plan never runs is not looked at."""
     for planned in plan.teachers:
         teacher = planned.teacher
-        if isinstance(teacher.source, ModelTeacher) and planned.last_step >= 0:
+        if runs_model(planned):
             where = f"{teacher.place.path or loaded.spec_path}:{teacher.place.line}: the teacher `{teacher.name}`"
             found = teacher_problems(
-                teacher, loaded.spec_path, loaded.policy_path, loaded.shape, loaded.file.layout.layout
+                teacher,
+                loaded.spec_path,
+                loaded.policy_path,
+                loaded.shape,
+                loaded.file.layout.layout,
+                to_train=to_train,
             )
             yield from (f"{where}: {text}" for text in found)
 

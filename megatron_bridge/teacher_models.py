@@ -10,6 +10,8 @@ from typing import Any
 
 from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
 from trace_dsl.model import ModelTeacher, Teacher
+from trace_dsl.plan import Plan
+from trace_dsl.plan.plan import PlannedTeacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,20 @@ def teacher_files(teacher: Teacher, spec_path: Path) -> TeacherFiles:
     return TeacherFiles(directory=directory, shape=read_shape(directory))
 
 
+def teacher_shapes(plan: Plan, spec_path: Path) -> dict[str, ModelShape]:
+    """The sizes of the teachers that are other models and that some step runs. Raises what `read_shape` raises."""
+    return {t.teacher.name: teacher_files(t.teacher, spec_path).shape for t in plan.teachers if runs_model(t)}
+
+
+def runs_model(planned: PlannedTeacher) -> bool:
+    """Whether some step runs a teacher that is another model."""
+    return isinstance(planned.teacher.source, ModelTeacher) and planned.last_step >= 0
+
+
 def teacher_problems(
-    teacher: Teacher, spec_path: Path, policy: Path, policy_shape: ModelShape, layout: Layout
+    teacher: Teacher, spec_path: Path, policy: Path, policy_shape: ModelShape, layout: Layout, *, to_train: bool
 ) -> Iterator[str]:
-    """Why a `model("path")` teacher cannot be run beside the policy, one message each."""
+    """Why a `model("path")` teacher cannot be run beside the policy, one message each; its weights count `to_train`."""
     directory = teacher_directory(teacher, spec_path)
     if not directory.is_dir():
         yield (
@@ -43,7 +55,7 @@ def teacher_problems(
             "relative to the spec; download the model first"
         )
         return
-    if not list(directory.glob("*.safetensors")):
+    if to_train and not list(directory.glob("*.safetensors")):
         yield f"{str(directory)!r} holds no *.safetensors weights"
     try:
         shape = read_shape(directory)

@@ -81,7 +81,11 @@ class Case:
     @property
     def teachers(self) -> tuple[TeacherLoad, ...]:
         """As `fit` counts them."""
-        return (TeacherLoad(name="teacher", what="frozen", average=False, share=self.taught),) if self.taught else ()
+        return (
+            (TeacherLoad(name="teacher", what="frozen", shape=self.shape, average=False, share=self.taught),)
+            if self.taught
+            else ()
+        )
 
 
 def _file(layout: LayoutSettings, *, micro_batch: int = 2, micro_batches: int = 2, **settings: object) -> RunFile:

@@ -55,12 +55,12 @@ def step_time(
     layout = file.layout
     w = Widths.of(shape, layout.tp)
     forward = forward_operations(shape, file, batch)
-    read = sum(teacher.share for teacher in teachers)
-    passes = (4 if layout.recompute else 3) + len(teachers) + earlier_passes
+    passes = (4 if layout.recompute else 3) + earlier_passes
+    of_teachers = sum(forward_operations(teacher.shape, file, batch) for teacher in teachers)
     rows = batch.predicted / layout.cp
-    loss = (6.0 + 2.0 * read + 2.0 * earlier_passes) * rows * w.hidden * w.vocabulary
+    hidden = (6.0 + 2.0 * earlier_passes) * w.hidden + sum(2.0 * t.share * t.shape.hidden_size for t in teachers)
     return StepTime(
-        operations=batch.micro_batches * (passes * forward + loss),
+        operations=batch.micro_batches * (passes * forward + of_teachers + rows * hidden * w.vocabulary),
         bubble=(batch.micro_batches + layout.pp - 1) / batch.micro_batches,
         peak=peak,
         utilisation=utilisation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ from megatron_bridge.fit.memory import (
     states,
 )
 from megatron_bridge.fit.parameters import Widths, parameters_of
-from megatron_bridge.model.shape import ModelShape
+from megatron_bridge.model.shape import Layout, ModelShape
 from megatron_bridge.run_file import RunFile
 from trace_dsl.model import Ema, ModelTeacher, SelfTeacher
 from trace_dsl.plan import Plan
@@ -31,12 +31,14 @@ WIDTHS = {"fp32": 4, "bf16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherLoad:
-    """A teacher that ranks hold. `what`: how its weights come about; average: in float32, beside its weights; share:
-    the most of a response's tokens at which it is read, as the caps of the spans say.
+    """A teacher that ranks hold. `what`: how its weights come about; shape: the policy's, or that of another model;
+    average: in float32, beside its weights; share: the most of a response's tokens at which it is read, as the caps of
+    the spans say.
     """
 
     name: str
     what: str
+    shape: ModelShape
     average: bool
     share: float
 
@@ -124,24 +126,29 @@ def batch_of(file: RunFile, shape: ModelShape, prompt_tokens: int) -> Batch:
     )
 
 
-def teachers_of(plan: Plan, file: RunFile) -> tuple[TeacherLoad, ...]:
-    """The teachers that some step runs: copies of the policy. A teacher that is a model of its own is not run here."""
+def teachers_of(
+    plan: Plan, file: RunFile, shape: ModelShape, models: Mapping[str, ModelShape]
+) -> tuple[TeacherLoad, ...]:
+    """The teachers that some step runs: copies of the policy, whose shape is `shape`, and other models, by name."""
     found = []
     for planned in plan.teachers:
-        source = planned.teacher.source
-        if planned.last_step < 0 or isinstance(source, ModelTeacher):
+        source, name = planned.teacher.source, planned.teacher.name
+        if planned.last_step < 0:
             continue
-        assert isinstance(source, SelfTeacher)
-        moving = isinstance(source.update, Ema)
         found.append(
             TeacherLoad(
-                name=planned.teacher.name,
-                what=type(source.update).__name__.lower(),
-                average=moving and file.precision == "bf16",
-                share=_share(plan, planned.teacher.name),
+                name=name,
+                what=type(source.update).__name__.lower() if isinstance(source, SelfTeacher) else "model",
+                shape=shape if isinstance(source, SelfTeacher) else models[name],
+                average=_is_average(source) and file.precision == "bf16",
+                share=_share(plan, name),
             )
         )
     return tuple(found)
+
+
+def _is_average(source: SelfTeacher | ModelTeacher) -> bool:
+    return isinstance(source, SelfTeacher) and isinstance(source.update, Ema)
 
 
 def _share(plan: Plan, teacher: str) -> float:
@@ -163,6 +170,12 @@ def stages(
     return tuple(_stage(file, shape, teachers, batch, device, stage) for stage in range(file.layout.pp))
 
 
+def _teacher_bytes(teacher: TeacherLoad, layout: Layout, stage: int, width: int) -> int:
+    """Its weights on a rank of a stage, and those of its average."""
+    held = parameters_of(teacher.shape, layout, stage).total
+    return held * (width + (FLOAT if teacher.average else 0))
+
+
 def _stage(
     file: RunFile, shape: ModelShape, teachers: Sequence[TeacherLoad], batch: Batch, device: Device, stage: int
 ) -> StageMemory:
@@ -181,10 +194,10 @@ def _stage(
     )
     sharing = layout.dp * layout.cp if file.optim.distributed else 1
     weights, gradients, optimizer = states(parameters.total, width=width, ranks=sharing)
-    of_teachers = sum(weights + (FLOAT * parameters.total if teacher.average else 0) for teacher in teachers)
+    of_teachers = sum(_teacher_bytes(teacher, layout.layout, stage, width) for teacher in teachers)
     responses = file.rollout.prompts * file.rollout.group_size
     read = responses // (file.minibatches * layout.dp) * batch.response  # of a step, all before its first micro-batch
-    taught = int(read * sum(teacher.share for teacher in teachers)) if last else 0
+    taught = int(read * sum(teacher.share * teacher.shape.hidden_size for teacher in teachers)) if last else 0
     layer = layer_bytes(widths, places, build, qk_norm=shape.family.qk_norm)
     activations = activation_bytes(parameters.layers, layer, widths, places, build, last=last)
     in_flight = min(layout.pp - stage, batch.micro_batches)
@@ -221,7 +234,7 @@ def _stage(
             *([Part(name="teachers' weights", bytes=of_teachers)] if teachers else []),
         ),
         training=(
-            *([Part(name="teachers' hidden rows", bytes=taught * shape.hidden_size * width)] if taught else []),
+            *([Part(name="teachers' hidden rows", bytes=taught * width)] if taught else []),
             Part(
                 name="activations" + (f" of {in_flight} micro-batches" if in_flight > 1 else ""),
                 bytes=in_flight * activations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,9 +62,15 @@ class Fit:
         return self.assumptions.memory is None or self.fullest.total <= self.assumptions.memory
 
 
-def fit_run(file: RunFile, shape: ModelShape, plan: Plan, assumptions: Assumptions) -> Fit:
-    """The estimate of a checked run file."""
-    teachers = teachers_of(plan, file)
+def fit_run(
+    file: RunFile,
+    shape: ModelShape,
+    plan: Plan,
+    assumptions: Assumptions,
+    models: Mapping[str, ModelShape] | None = None,
+) -> Fit:
+    """The estimate of a checked run file. models: the shapes of teachers that are other models, by name."""
+    teachers = teachers_of(plan, file, shape, models or {})
     batch = batch_of(file, shape, assumptions.prompt_tokens)
     earlier = int(any(measurements(plan, step) for step in range(file.steps)))
     earlier += int(needs_proximal(plan, range(file.steps)))
@@ -85,7 +91,7 @@ def fit_run(file: RunFile, shape: ModelShape, plan: Plan, assumptions: Assumptio
         notes=tuple(_notes(file, assumptions)),
         changes=(),
     )
-    return fit if fit.fits else replace(fit, changes=tuple(_changes(file, shape, plan, fit)))
+    return fit if fit.fits else replace(fit, changes=tuple(_changes(file, shape, fit)))
 
 
 def _with_others(
@@ -115,9 +121,9 @@ def _notes(file: RunFile, assumptions: Assumptions) -> Iterator[str]:
         yield "transformer-engine is taken to be installed: with local layers Adam's update holds more"
 
 
-def _changes(file: RunFile, shape: ModelShape, plan: Plan, fit: Fit) -> Iterator[Change]:
+def _changes(file: RunFile, shape: ModelShape, fit: Fit) -> Iterator[Change]:
     """Each change alone; where none of them is enough, the first ones together that are."""
-    alone = [_try(change(file), shape, plan, fit.assumptions) for change in _CANDIDATES]
+    alone = [_try(change(file), shape, fit) for change in _CANDIDATES]
     helping = [change for change in alone if change is not None and change.total < fit.fullest.total]
     yield from helping
     if any(change.fits for change in helping):
@@ -125,7 +131,7 @@ def _changes(file: RunFile, shape: ModelShape, plan: Plan, fit: Fit) -> Iterator
     together = Change(settings=(), total=fit.fullest.total, fits=False)
     for candidate in _CANDIDATES:
         changed = candidate(file)
-        added = _try(changed, shape, plan, fit.assumptions)
+        added = _try(changed, shape, fit)
         if added is None or added.total >= together.total:
             continue
         together = replace(added, settings=(*together.settings, *added.settings))
@@ -138,12 +144,13 @@ def _changes(file: RunFile, shape: ModelShape, plan: Plan, fit: Fit) -> Iterator
 Changed = tuple[tuple[str, ...], RunFile] | tuple[None, RunFile]
 
 
-def _try(changed: Changed, shape: ModelShape, plan: Plan, assumptions: Assumptions) -> Change | None:
+def _try(changed: Changed, shape: ModelShape, fit: Fit) -> Change | None:
     """A change with its total; None where it changes nothing or cannot be."""
     settings, file = changed
     if settings is None or layout_problems(shape, file.layout.layout) or any(size_problems(file)):
         return None
-    total = max(stage.total for stage in _with_others(file, shape, teachers_of(plan, file), assumptions))
+    assumptions = fit.assumptions
+    total = max(stage.total for stage in _with_others(file, shape, fit.teachers, assumptions))
     return Change(settings=settings, total=total, fits=assumptions.memory is None or total <= assumptions.memory)
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from megatron_bridge.prepare import prepare_run
 from tests.bridge.tiny import make_model
@@ -81,3 +82,17 @@ def test_what_does_not_fit_the_policy_is_told_before_any_process_starts(tmp_path
     other_model(tmp_path)
     (other / "model.safetensors").unlink()
     assert "holds no *.safetensors weights" in problem(tmp_path, 'model("other", sees=diagnosis)')
+
+
+def test_fit_counts_its_weights(tmp_path: Path) -> None:
+    """Those of its own shape, on every rank, and not those of a copy of the policy."""
+    from megatron_bridge.fit.report import Assumptions, fit_run
+    from megatron_bridge.teacher_models import teacher_shapes
+
+    assumptions = Assumptions(device="cpu", memory=None)
+    other = other_model(tmp_path)
+    loaded, plan, _ = prepare_run(Path(RUN), [spec_with(tmp_path, f'model("{other}", sees=diagnosis)'), "layout.tp=1"])
+    found = fit_run(loaded.file, loaded.shape, plan, assumptions, teacher_shapes(plan, loaded.spec_path))
+    (held,) = [part.bytes for part in found.stages[0].held if part.name == "teachers' weights"]
+    weights = load_file(other / "model.safetensors").values()
+    assert held == 4 * sum(tensor.numel() for tensor in weights)

@@ -63,6 +63,7 @@ def fit(
     # pydantic and yaml, which only commands that read a run file need; neither torch nor megatron-core
     from megatron_bridge.fit.report import PROMPT_TOKENS, Assumptions, fit_run
     from megatron_bridge.prepare import prepare_run
+    from megatron_bridge.teacher_models import teacher_shapes
 
     with refusing():
         loaded, plan, _ = prepare_run(run_file, overrides or (), to_train=False)
@@ -80,7 +81,7 @@ def fit(
         peak=None if peak_tflops is None else peak_tflops * 1e12,
         utilisation=utilisation,
     )
-    found = fit_run(loaded.file, loaded.shape, plan, assumptions)
+    found = fit_run(loaded.file, loaded.shape, plan, assumptions, teacher_shapes(plan, loaded.spec_path))
     if output is OutputFormat.JSON:
         print_json(run=str(run_file), ranks=loaded.file.layout.layout.world, **_as_json(found))
     else:
