@@ -7,7 +7,7 @@ import torch
 
 from megatron_bridge.losses import RoutedLoss, TokenStatistics
 from megatron_bridge.training.microbatch import MicroBatch, Sequences
-from megatron_bridge.training.optimize import _sums
+from megatron_bridge.training.step_sums import token_sums
 from trace_dsl.lowering.fused import CispoKernel, DivergenceKernel, FusedKernel, FusedRouting, PolicyGradientKernel
 from trace_dsl.model import DivergenceKind
 
@@ -47,5 +47,5 @@ def test_clips_are_counted_among_the_tokens_that_have_a_ratio(kernel: FusedKerne
             clipped_T=torch.tensor([False, False, True, False, False, False]),
         ),
     )
-    sums = _sums(result, batch)
+    sums = token_sums(result, batch)
     assert (float(sums["clipped"]), float(sums["ratios"]), float(sums["evaluated"])) == (1.0, 3.0, 5.0)
