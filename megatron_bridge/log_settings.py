@@ -45,15 +45,18 @@ class ProfileSettings(Strict):
     @classmethod
     def _a_range(cls, steps: list[int]) -> list[int]:
         if steps[0] >= steps[1]:
-            raise ValueError(f"[{steps[0]}, {steps[1]}] holds no step: the second is the first step that is not profiled")
+            raise ValueError("it holds no step, since the second is the first step that is not profiled")
         return steps
 
 
-def log_problems(logging: LoggingSettings, profile: ProfileSettings | None, *, steps: int) -> Iterator[tuple[str, str]]:
-    """(setting, what is wrong with it). Nothing is imported."""
+def profile_problems(profile: ProfileSettings | None, *, steps: int) -> Iterator[tuple[str, str]]:
+    """(setting, what is wrong with it) in a run of so many steps."""
     if profile is not None and profile.steps[1] > steps:
         yield "profile.steps", f"{profile.steps} ends after the run, which has {steps} steps; end it at {steps}"
-    wandb = logging.wandb
+
+
+def wandb_problems(wandb: WandbSettings | None) -> Iterator[tuple[str, str]]:
+    """(setting, what this machine lacks for it). Nothing is imported."""
     if wandb is None:
         return
     if importlib.util.find_spec("wandb") is None:

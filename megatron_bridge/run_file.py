@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from megatron_bridge.log_settings import LoggingSettings, ProfileSettings, log_problems
+from megatron_bridge.log_settings import LoggingSettings, ProfileSettings, profile_problems
 from megatron_bridge.model.shape import ModelShape, layout_problems, read_shape
 from megatron_bridge.other_names import meant_by, settings_named
 from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
@@ -109,7 +109,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         *(() if known is None else _split_problems(file, known)),
         *size_problems(file),
         *(_Problem(*problem) for problem in rollout_problems(file.rollout, ranks=file.layout.cp * file.layout.dp)),
-        *(_Problem(*problem) for problem in log_problems(file.logging, file.profile, steps=file.steps)),
+        *(_Problem(*problem) for problem in profile_problems(file.profile, steps=file.steps)),
         *(() if shape is None else _shape_problems(file, shape)),
     ]
     lines += [problem.line for problem in found if not problem.hangs_on(doubtful)]

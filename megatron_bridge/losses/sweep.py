@@ -127,7 +127,9 @@ def _add_target_terms(
         slope_N = torch.where(live, weight_N * term.slope_N, 0.0)
         target_slope_N += slope_N
         if inputs.student.wants_gradient:
-            totals.gradient_norm_CT[channel, rows_N] = torch.where(live, _target_norm(inputs, slope_N, logp_N), torch.nan)
+            totals.gradient_norm_CT[channel, rows_N] = torch.where(
+                live, _target_norm(inputs, slope_N, logp_N), torch.nan
+            )
         if term.clipped_N is not None:
             totals.clipped_CT[channel, rows_N] = live & term.clipped_N
     return target_slope_N

@@ -19,6 +19,7 @@ from trace_dsl.plan.measurements import loss_weights
 from trace_dsl.plan.plan import loss_names
 from trace_dsl.schedules import Progress
 
+
 def kl_weight(plan: Plan, at: Progress) -> float | None:
     """The largest scheduled weight of a divergence at a step; 0 without one, None when only a gate knows it."""
     weights = [

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import (
     DistributedDataParallel,
@@ -23,7 +22,6 @@ from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_mega
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch import Tensor
 
-from megatron_bridge.device import training_device
 from megatron_bridge.losses import routed_linear_loss
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.run_settings import OptimizerSettings
@@ -42,8 +40,8 @@ class StepResult:
     logp_gap: mean |log-prob now - log-prob when sampled| over routed tokens; entropy, nats a token; clip_fraction of
     the tokens with weight on a policy gradient or cispo, 0 without any; grad_norm before clipping; lr that the step
     used; mismatch, mismatch_max: mean and largest |trainer's - engine's log-prob| over routed tokens that the weights
-    of this step drew, mismatch_kl the k3 estimate of KL(engine || trainer) there, None without any; losses: of each loss
-    of the spec, in the order of the routing's.
+    of this step drew, mismatch_kl the k3 estimate of KL(engine || trainer) there, None without any; losses: of each
+    loss of the spec, in the order of the routing's.
     """
 
     loss: float

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import torch
+
+# What every run has, whether it came up in a step or not.
+PARTS = ("sync", "rollout", "verify", "annotate", "measure", "teacher", "forward_backward", "save", "evaluate")
 
 Moment = float | torch.cuda.Event
 
@@ -44,6 +47,11 @@ class Timings:
             seconds[name] = seconds.get(name, 0.0) + _between(began, ended)
         self._passed.clear()
         return seconds
+
+
+def time_metrics(seconds: Mapping[str, float]) -> dict[str, float]:
+    """perf/<part>_seconds of every part."""
+    return {f"perf/{part}_seconds": seconds.get(part, 0.0) for part in PARTS}
 
 
 def _now() -> Moment:

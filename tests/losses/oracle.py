@@ -33,7 +33,8 @@ class OracleLoss:
     """magnitude_C = sum_t |weight value|: what the rounding of a sum is measured by, where its terms cancel.
 
     Float64 loss, its parts, and gradients; logp_T and entropy_T at every row, value_CT at every channel
-    and row; gradient_norm_CT: the sum of |d (weight value) / d logit| over the vocabulary, logits at the temperature."""
+    and row; gradient_norm_CT: the sum over the vocabulary of |d (weight value) / d logit|, logits at the temperature.
+    """
 
     loss: Tensor
     loss_C: Tensor

@@ -44,7 +44,8 @@ def test_clips_are_counted_among_the_tokens_that_have_a_ratio(kernel: FusedKerne
             logp_T=torch.zeros(6),
             entropy_T=torch.ones(6),
             value_CT=torch.zeros(2, 6),
-            clipped_T=torch.tensor([False, False, True, False, False, False]),
+            clipped_CT=torch.tensor([[False] * 6, [False, False, True, False, False, False]]),
+            gradient_norm_CT=torch.ones(2, 6),
         ),
     )
     sums = token_sums(result, batch)

@@ -86,8 +86,9 @@ class Lowered:
 class RoutedLoss:
     """One loss on a batch, before losses of one kernel are added up.
 
-    weight_T: float64, denominator included, 0 where it is not routed; plain_T: before the denominator; advantage_T: float64, 0 where the route does not
-    take the token, None for a loss without one or one that trains nothing at this step whatever is measured.
+    weight_T: float64, denominator included, 0 where it is not routed; plain_T: before the denominator; advantage_T:
+    float64, 0 where the route does not take the token, None for a loss without one or one that trains nothing at this
+    step whatever is measured.
     """
 
     route: int
