@@ -42,7 +42,6 @@ def reference_gradients(
     """(loss, gradient by Hugging Face parameter name, every loss alone), float64; the teacher has the same weights."""
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
     weight = kl_schedule(step)
-    rho = 1 - weight / W0
     total = 0.0
     parts = {name: Part() for name in LOSSES}
     for rollout in rollouts:
@@ -55,40 +54,53 @@ def reference_gradients(
             prompt = task.teacher_prompt(rollout.problem, Diagnosis(rollout.annotation.diagnosis))
             with torch.no_grad():
                 teacher_tv = response_logp(model, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
-        advantage, scale = _advantage(rollout, rollouts), 1 / len(rollout.token_ids) / len(rollouts)
 
-        def losses(logp_tv: torch.Tensor) -> dict[str, list[torch.Tensor]]:
-            """Every loss at each of its tokens, and under "clipped" the place of each token whose clip is at work."""
-            found: dict[str, list[torch.Tensor]] = {name: [] for name in (*LOSSES, *(f"{n} clipped" for n in LOSSES))}
-            for t, token in enumerate(rollout.token_ids):
-                ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
-                clipped = torch.clamp(ratio, 1 - CLIP_LOW, 1 + CLIP_HIGH)
-                gradient = -torch.minimum(ratio * advantage, clipped * advantage)
-                name = "error/grpo" if t in taught else "key/grpo" if t in marked else "rest/grpo"
-                if rho > 0 or name == "rest/grpo":
-                    found[name].append(scale * (1 if name == "rest/grpo" else rho) * gradient)
-                    if clipped * advantage < ratio * advantage:
-                        found[f"{name} clipped"].append(ratio)
-                if t in taught and weight > 0:
-                    kl = (logp_tv[t].exp() * (logp_tv[t] - teacher_tv[t])).sum()
-                    found["error/rkl"].append(scale * weight * kl)
-            return found
+        def losses(logits_tv: torch.Tensor) -> tuple[dict[str, list[torch.Tensor]], dict[str, int]]:
+            logp_tv = torch.log_softmax(logits_tv, -1)
+            return _losses(rollout, rollouts, logp_tv, teacher_tv, taught, marked, weight)  # noqa: B023 (called here)
 
-        everything = losses(torch.log_softmax(logits_tv, -1))
+        everything, _ = losses(logits_tv)
         loss = sum(sum(everything[name], torch.zeros((), dtype=torch.float64)) for name in LOSSES)
         loss.backward()
         total += loss.item()
         leaf_tv = logits_tv.detach().requires_grad_()
-        for name, terms in losses(torch.log_softmax(leaf_tv, -1)).items():
-            if name.endswith("clipped"):
-                parts[name.removesuffix(" clipped")].clipped += len(terms)
-            elif terms:
+        terms_of, clipped = losses(leaf_tv)
+        for name, terms in terms_of.items():
+            parts[name].clipped += clipped[name]
+            if terms:
                 (gradient_tv,) = torch.autograd.grad(sum(terms), leaf_tv, retain_graph=True)
-                part = parts[name]
-                part.loss += sum(terms).item()
-                part.tokens += len(terms)
-                part.gradient += gradient_tv.abs().sum().item()
+                parts[name].loss += sum(terms).item()
+                parts[name].tokens += len(terms)
+                parts[name].gradient += gradient_tv.abs().sum().item()
     return total, {name: p.grad for name, p in model.named_parameters()}, parts
+
+
+def _losses(
+    rollout: Rollout,
+    rollouts: Sequence[Rollout],
+    logp_tv: torch.Tensor,
+    teacher_tv: torch.Tensor | None,
+    taught: set[int],
+    marked: set[int],
+    weight: float,
+) -> tuple[dict[str, list[torch.Tensor]], dict[str, int]]:
+    """Every loss at each of its tokens, and at how many of them the clip is at work."""
+    terms: dict[str, list[torch.Tensor]] = {name: [] for name in LOSSES}
+    clips = dict.fromkeys(LOSSES, 0)
+    advantage, scale = _advantage(rollout, rollouts), 1 / len(rollout.token_ids) / len(rollouts)
+    rho = 1 - weight / W0
+    for t, token in enumerate(rollout.token_ids):
+        ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
+        clipped = torch.clamp(ratio, 1 - CLIP_LOW, 1 + CLIP_HIGH)
+        gradient = -torch.minimum(ratio * advantage, clipped * advantage)
+        name = "error/grpo" if t in taught else "key/grpo" if t in marked else "rest/grpo"
+        share = 1.0 if name == "rest/grpo" else rho
+        if share > 0:
+            terms[name].append(scale * share * gradient)
+            clips[name] += bool(clipped * advantage < ratio * advantage)
+        if t in taught and weight > 0:
+            terms["error/rkl"].append(scale * weight * (logp_tv[t].exp() * (logp_tv[t] - teacher_tv[t])).sum())
+    return terms, clips
 
 
 def response_logits(model, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
