@@ -108,6 +108,14 @@ def test_wandb_has_the_numbers_of_the_log_under_their_names(output: Path) -> Non
         assert sent[step] == {name: value for name, value in line.items() if value is not None}
 
 
+def test_every_metric_is_documented(output: Path) -> None:
+    text = Path("docs/metrics.md").read_text(encoding="utf-8")
+    names = {
+        re.sub(r"^train/route/.*/", "train/route/<loss>/", name) for line in metrics(output, "run") for name in line
+    }
+    assert not {name for name in names if f"`{name}`" not in text} - {"step", "time"}
+
+
 def test_the_trace_shows_the_parts_of_the_profiled_steps(output: Path) -> None:
     traces = sorted((output / "run" / "profile").iterdir())
     # the stop came while the first was on
