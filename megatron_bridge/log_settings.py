@@ -55,7 +55,7 @@ def profile_problems(profile: ProfileSettings | None, *, steps: int) -> Iterator
         yield "profile.steps", f"{profile.steps} ends after the run, which has {steps} steps; end it at {steps}"
 
 
-def wandb_problems(wandb: WandbSettings | None) -> Iterator[tuple[str, str]]:
+def wandb_missing(wandb: WandbSettings | None) -> Iterator[tuple[str, str]]:
     """(setting, what this machine lacks for it). Nothing is imported."""
     if wandb is None:
         return

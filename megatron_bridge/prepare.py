@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from megatron_bridge.log_settings import wandb_problems
 from megatron_bridge.run_file import LoadedRun, load_run
 from trace_dsl import lint_file
 from trace_dsl.checks.reading import channels_of
@@ -22,8 +21,6 @@ def prepare_run(path: Path, overrides: Sequence[str] = ()) -> tuple[LoadedRun, P
     Returns also the warnings of lint. Raises RunFileError or SpecError; their text is ready to be shown.
     """
     loaded = load_run(path, overrides)
-    if missing := [f"{path}: {setting}: {what}" for setting, what in wandb_problems(loaded.file.logging.wandb)]:
-        raise RunFileError("\n".join(missing))
     result = lint_file(loaded.spec_path, facts=loaded.facts)
     diagnostics = list(result.diagnostics)
     if result.spec is not None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
+from megatron_bridge.model.shape import Precision
 from megatron_bridge.run_file import LoadedRun, RunFile, changed_settings, dump_run, size_problems
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan
@@ -65,6 +66,7 @@ def find_run_directory(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite
     if checkpoint is not None:
         meta = read_meta(checkpoint)
         _check_same_objective(checkpoint, meta, plan)
+        _check_same_precision(checkpoint, meta, loaded.file)
         _check_whole_iterations(checkpoint, meta["step"], loaded.file)
     return RunDirectory(path=path, resume_from=checkpoint)
 
@@ -138,6 +140,14 @@ def _check_same_objective(checkpoint: Path, meta: dict[str, Any], plan: Plan) ->
     )
 
 
+def _check_same_precision(checkpoint: Path, meta: dict[str, Any], run: RunFile) -> None:
+    if meta["precision"] != run.precision:
+        raise RunFileError(
+            f"precision: {checkpoint} was trained in {meta['precision']}, the run file now says {run.precision}: the "
+            "optimizer keeps other state; put it back, or start a new run with another name=..."
+        )
+
+
 def _check_whole_iterations(checkpoint: Path, step: int, run: RunFile) -> None:
     """Each iteration of rollouts serves `minibatches` steps, so a run goes on where one begins."""
     if step % run.minibatches == 0:
@@ -153,10 +163,11 @@ def _check_whole_iterations(checkpoint: Path, step: int, run: RunFile) -> None:
     )
 
 
-def meta_of(plan: Plan, name: str) -> dict[str, Any]:
+def meta_of(plan: Plan, name: str, precision: Precision) -> dict[str, Any]:
     """What a checkpoint says of the run it belongs to."""
     return {
         "name": name,
+        "precision": precision,
         "plan_hash": plan.hash,
         "steps": plan.facts.total_steps,
         "rollout.temperature": plan.facts.temperature,

@@ -39,7 +39,7 @@ class Compute:
     def here(cls, loaded: LoadedRun) -> Compute:
         """This run's; every rank has a device like this one's."""
         peak = loaded.file.logging.peak_tflops
-        if peak is None and torch.cuda.is_available():
+        if peak is None and torch.cuda.is_available() and loaded.file.precision == "bf16":
             peak = peak_tflops(torch.cuda.get_device_name())
         return cls(shape=loaded.shape, devices=loaded.file.layout.layout.world, peak_tflops=peak)
 

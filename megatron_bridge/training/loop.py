@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
@@ -20,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
 from megatron_bridge.device import training_device
 from megatron_bridge.losses.statistics import largest_chunk
+from megatron_bridge.model.config import DTYPES
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.shape import padded_vocab
@@ -40,10 +42,17 @@ from megatron_bridge.training.route_metrics import with_exposure
 from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
-from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
+from megatron_bridge.training.teacher import (
+    SelfTeacherModel,
+    TeacherUsage,
+    needed_teachers,
+    needs_average,
+    sequences_read,
+)
 from megatron_bridge.training.timings import Timings, time_metrics
 from megatron_bridge.verdict import CheckpointError
 from trace_dsl.lowering import FusedRouting, Lowered, lower
+from trace_dsl.model import Teacher
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
 from trace_dsl.terms import Rank, Signal
@@ -187,7 +196,7 @@ class Loop:
             teacher.after_step(self._trainer.model)
         self._latches = lowered.latches
         self._usage = {
-            name: usage.after(step, self._sequences_read(name, rollouts, lowered))
+            name: usage.after(step, sequences_read(self._plan, step, name, rollouts, lowered.routing))
             for name, usage in self._usage.items()
         }
         self._trained_tokens += sum(len(r.token_ids) for r in rollouts)
@@ -260,15 +269,6 @@ class Loop:
             version=self._step,
         )
 
-    def _sequences_read(self, teacher: str, rollouts: Sequence[Rollout], lowered: Lowered) -> int:
-        """How many rollouts of the global batch a teacher read in this step."""
-        routing = lowered.routing
-        rows = set(routing.row_of_T[routing.teacher_tokens(teacher)].tolist())
-        if any(signal.teacher == teacher for signal in measurements(self._plan, self._step)):
-            (sees,) = (t.teacher.sees for t in self._plan.teachers if t.teacher.name == teacher)
-            rows |= {row for row, rollout in enumerate(rollouts) if rollout.has(sees)}
-        return len(rows)
-
     def _evaluate(self, records: Records | None) -> Evaluation:
         evaluation = self._sampler.evaluate(self._step)
         if records is not None:
@@ -277,10 +277,21 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------ teachers, state
 
-    def _policy(self) -> RoutedGPTModel:
-        model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
+    def _policy(self, dtype: torch.dtype | None = None) -> RoutedGPTModel:
+        """The policy as it stands in its directory, in the run's precision or in `dtype`."""
+        model = build_model(
+            self._loaded.shape,
+            self._run.layout.layout,
+            dtype=dtype or DTYPES[self._run.precision],
+            recompute=self._run.layout.recompute,
+            transformer_impl=self._run.transformer_impl,
+        )
         load_hf(model, self._loaded.policy_path)
         return model
+
+    def _teacher(self, teacher: Teacher) -> SelfTeacherModel:
+        average = self._policy(torch.float32) if needs_average(teacher, DTYPES[self._run.precision]) else None
+        return SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer, average=average)
 
     def close(self) -> None:
         """Stop what the run started beside itself."""
@@ -292,14 +303,13 @@ class Loop:
         held = {t.teacher.name: t for t in self._teachers}
         # in the plan's order: every rank runs the teachers' collectives in the order of this list
         self._teachers = [
-            held.get(teacher.name) or SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer)
-            for teacher in needed_teachers(self._plan, self._step)
+            held.get(teacher.name) or self._teacher(teacher) for teacher in needed_teachers(self._plan, self._step)
         ]
 
     def _state(self) -> dict[str, Any]:
         return {
             "policy": self._trainer.model,
-            **{f"teacher_{t.teacher.name}": t.model for t in self._teachers if self._may_run_later(t)},
+            **{f"teacher_{t.teacher.name}": t.kept for t in self._teachers if self._may_run_later(t)},
         }
 
     def _may_run_later(self, teacher: SelfTeacherModel) -> bool:
@@ -330,7 +340,7 @@ class Loop:
                 optimizer=self._trainer.optimizer,
                 scheduler=self._trainer.scheduler,
                 extra=extra,
-                meta=meta_of(self._plan, self._run.name),
+                meta=meta_of(self._plan, self._run.name, self._run.precision),
                 keep_last=self._run.checkpoint.keep,
             )
 
@@ -347,6 +357,8 @@ class Loop:
             optimizer=self._trainer.optimizer,
             scheduler=self._trainer.scheduler,
         )
+        for teacher in self._teachers:
+            teacher.after_restore()
         _check_complete(checkpoint, restored.extra)
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})

@@ -22,10 +22,13 @@ from megatron_bridge.losses import TeacherHidden
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.collect import Rollout
 from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, join
+from trace_dsl.lowering import FusedRouting
 from trace_dsl.model import Ema, Frozen, SelfTeacher, Sync, Teacher
 from trace_dsl.plan import Plan
+from trace_dsl.plan.measurements import measurements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,11 @@ class _Read:
 
 
 class SelfTeacherModel:
-    """One self-teacher: its weights and the prompt it is given."""
+    """One self-teacher: its weights and the prompt it is given.
+
+    average: a moving average in float32, of which a bfloat16 `model` is a rounded copy: what a step moves it by would
+    be lost in bfloat16.
+    """
 
     def __init__(
         self,
@@ -92,9 +99,13 @@ class SelfTeacherModel:
         model: RoutedGPTModel,
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
+        *,
+        average: RoutedGPTModel | None = None,
     ) -> None:
+        assert (average is not None) == needs_average(teacher, model.config.params_dtype)
         self.teacher = teacher
         self.model = model.eval().requires_grad_(False)
+        self._average = None if average is None else average.eval().requires_grad_(False)
         self._task = task
         self._tokenizer = tokenizer
 
@@ -103,10 +114,11 @@ class SelfTeacherModel:
         match self._update:
             case Sync(every):
                 if step % every == 0:
-                    self._copy(student)
+                    _copy(bare(student), self.kept)
             case Ema() | Frozen():
                 if step == 0:
-                    self._copy(student)
+                    _copy(bare(student), self.kept)
+                    self.after_restore()
             case _:
                 assert_never(self._update)
 
@@ -114,8 +126,19 @@ class SelfTeacherModel:
         """Follow the student where the teacher is a moving average."""
         if isinstance(self._update, Ema):
             with torch.no_grad():
-                for mine, new in zip(self.model.parameters(), bare(student).parameters(), strict=True):
+                for mine, new in zip(self.kept.parameters(), bare(student).parameters(), strict=True):
                     mine.lerp_(new.to(mine.dtype), self._update.rate)
+            self.after_restore()
+
+    @property
+    def kept(self) -> RoutedGPTModel:
+        """The weights that a checkpoint carries."""
+        return self._average or self.model
+
+    def after_restore(self) -> None:
+        """Make the model that is run of the weights that are kept."""
+        if self._average is not None:
+            _copy(self._average, self.model)
 
     def hidden_rows(
         self, micro_batches: Sequence[MicroBatch], wanted: Sequence[Tensor], part: Share
@@ -166,12 +189,29 @@ class SelfTeacherModel:
         assert isinstance(self.teacher.source, SelfTeacher)
         return self.teacher.source.update
 
-    def _copy(self, student: torch.nn.Module) -> None:
-        with torch.no_grad():
-            for mine, new in zip(self.model.parameters(), bare(student).parameters(), strict=True):
-                mine.copy_(new)
+
+@torch.no_grad()
+def _copy(source: RoutedGPTModel, target: RoutedGPTModel) -> None:
+    """Put the weights of `source`, rounded to the target's precision, into `target`."""
+    for mine, new in zip(target.parameters(), source.parameters(), strict=True):
+        mine.copy_(new)
+
+
+def needs_average(teacher: Teacher, dtype: torch.dtype) -> bool:
+    """Whether a teacher with weights of `dtype` keeps its moving average beside them."""
+    source = teacher.source
+    return isinstance(source, SelfTeacher) and isinstance(source.update, Ema) and dtype is torch.bfloat16
 
 
 def needed_teachers(plan: Plan, step: int) -> list[Teacher]:
     """The teachers that some loss may still need at `step` or later."""
     return [t.teacher for t in plan.teachers if t.last_step >= step]
+
+
+def sequences_read(plan: Plan, step: int, teacher: str, rollouts: Sequence[Rollout], routing: FusedRouting) -> int:
+    """How many rollouts of the global batch a teacher reads in a step."""
+    rows = set(routing.row_of_T[routing.teacher_tokens(teacher)].tolist())
+    if any(signal.teacher == teacher for signal in measurements(plan, step)):
+        (sees,) = (t.teacher.sees for t in plan.teachers if t.teacher.name == teacher)
+        rows |= {row for row, rollout in enumerate(rollouts) if rollout.has(sees)}
+    return len(rows)

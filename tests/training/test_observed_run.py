@@ -18,7 +18,7 @@ import pytest
 import torch
 from wandb.proto import wandb_internal_pb2
 
-from megatron_bridge.log_settings import ProfileSettings, WandbSettings, wandb_problems
+from megatron_bridge.log_settings import ProfileSettings, WandbSettings, wandb_missing
 from megatron_bridge.training.profiling import StepProfiler
 from tests.training.jobs import RUN, SMALL, environment, metrics
 from trace_dsl.errors import RunFileError
@@ -145,15 +145,15 @@ def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:
 
 def test_wandb_without_a_key_or_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    ((setting, message),) = wandb_problems(WandbSettings(project="p"))
+    ((setting, message),) = wandb_missing(WandbSettings(project="p"))
     assert setting == "logging.wandb"
     assert "WANDB_API_KEY is not set: export it, or set logging.wandb.mode to offline" in message
-    assert not list(wandb_problems(WandbSettings(project="p", mode="offline")))
-    assert not list(wandb_problems(None))
+    assert not list(wandb_missing(WandbSettings(project="p", mode="offline")))
+    assert not list(wandb_missing(None))
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    assert not list(wandb_problems(WandbSettings(project="p")))
+    assert not list(wandb_missing(WandbSettings(project="p")))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    ((_, message),) = wandb_problems(WandbSettings(project="p"))
+    ((_, message),) = wandb_missing(WandbSettings(project="p"))
     assert "pip install 'trace-dsl[wandb]'" in message
 
 
