@@ -207,7 +207,7 @@ def show(rows: Sequence[Row]) -> None:
     CONSOLE.print(table)
 
 
-def page(rows: Sequence[Row], command: str) -> str:
+def page(rows: Sequence[Row], command: str, note: str) -> str:
     """Markdown of the measured rows."""
     first, active = rows[0], rows[1]
     lines = [
@@ -217,7 +217,7 @@ def page(rows: Sequence[Row], command: str) -> str:
         "measured: the training side of an optimizer step in one process, specs/demo/trace.trace beside",
         f"specs/demo/grpo.trace on the same rollouts of the demo's policy: {first.rollouts} rollouts with",
         f"{first.tokens} tokens. While its KL is active, {active.kl_tokens} tokens are under it, and the teacher reads",
-        f"{active.read} of the sequences. On {first.device} in float32, {first.rounds} rounds in turns.",
+        f"{active.read} of the sequences. On {first.device} in float32, {first.rounds} rounds in turns. {note}".rstrip(),
         "",
         "| | seconds | time / GRPO | at most | MiB held | MiB at most | memory / GRPO | at most |",
         "|---|---|---|---|---|---|---|---|",
@@ -246,6 +246,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, help="prompts a step (default: those of the run file)")
     parser.add_argument("--json", type=Path, help="write the rows there, and no page")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/step.md"), help="the page")
+    parser.add_argument("--note", default="", help="a sentence about the machine, for the page")
     args = parser.parse_args()
     torch.set_num_threads(1)
     options = ["layout.tp=1", *([] if args.prompts is None else [f"rollout.prompts={args.prompts}", "micro_batch=8"])]
@@ -259,7 +260,7 @@ def main() -> int:
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     else:
-        args.out.write_text(page(rows, "python tools/bench_step.py"), encoding="utf-8")
+        args.out.write_text(page(rows, " ".join(("python", *sys.argv)), args.note), encoding="utf-8")
     return 0
 
 
