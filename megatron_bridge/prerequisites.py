@@ -7,17 +7,19 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from megatron_bridge.log_settings import WandbSettings, wandb_missing
 from megatron_bridge.model.shape import TransformerImpl
 from megatron_bridge.rollout.settings import RolloutSettings, rollout_missing
 
 
 def missing_to_train(
-    policy: Path, rollout: RolloutSettings, transformer_impl: TransformerImpl | None
+    policy: Path, rollout: RolloutSettings, transformer_impl: TransformerImpl | None, wandb: WandbSettings | None
 ) -> Iterator[tuple[str, str]]:
     """(setting, what is missing and how to get it), for a policy whose directory has a config.json."""
     if (policy / "config.json").is_file():
         yield from (("policy", text) for text in _missing_files(policy))
     yield from rollout_missing(rollout)
+    yield from wandb_missing(wandb)
     if transformer_impl == "transformer_engine" and importlib.util.find_spec("transformer_engine") is None:
         yield (
             "transformer_impl",

@@ -11,22 +11,17 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from megatron_bridge.model.shape import (
-    Layout,
-    ModelShape,
-    Precision,
-    TransformerImpl,
-    layout_problems,
-    read_shape,
-)
+from megatron_bridge.log_settings import LoggingSettings, ProfileSettings, profile_problems
+from megatron_bridge.model.shape import ModelShape, Precision, TransformerImpl, layout_problems, read_shape
 from megatron_bridge.other_names import meant_by, settings_named
 from megatron_bridge.prerequisites import missing_to_train
 from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
+from megatron_bridge.run_settings import CheckpointSettings, EvaluationSettings, LayoutSettings, OptimizerSettings
 from megatron_bridge.settings_text import override, read_settings
 from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
 from megatron_bridge.tasks import Task, open_task
@@ -34,65 +29,6 @@ from megatron_bridge.tasks.settings import NamedOrOwn, TaskSettings, with_absolu
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
 from trace_dsl.strict_yaml import Strict, problems, where
-
-
-class LayoutSettings(Strict):
-    """How ranks are split; the job runs on tp x pp x cp x dp processes.
-
-    sp: the tp ranks share the places of sequences between matrix products. recompute: layers are computed again in the
-    backward pass, for less memory.
-    """
-
-    tp: Positive = 1
-    pp: Positive = 1
-    cp: Positive = 1
-    dp: Positive = 1
-    sp: bool = False
-    recompute: bool = False
-
-    @model_validator(mode="after")
-    def _sequence_parallel_over_ranks(self) -> LayoutSettings:
-        if self.sp and self.tp == 1:
-            raise ValueError("sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or sp to false")
-        return self
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(tp=self.tp, pp=self.pp, cp=self.cp, dp=self.dp, sp=self.sp)
-
-
-class OptimizerSettings(Strict):
-    """AdamW. lr: peak learning rate; warmup: steps of linear rise; decay: what follows, down to min_lr.
-
-    distributed: each data-parallel rank holds a part of the state, for less memory.
-    """
-
-    lr: Annotated[float, Field(gt=0)] = 1e-5
-    warmup: Count = 0
-    decay: Literal["constant", "linear", "cosine"] = "constant"
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip_grad: Annotated[float, Field(gt=0)] = 1.0
-    distributed: bool = False
-
-
-class EvaluationSettings(Strict):
-    """problems: held-out problems sampled before and after training (and every `every` steps; 0: not in between)."""
-
-    problems: Positive = 512
-    every: Count = 0
-    split: str = "eval"
-    seed: Count = 1
-
-
-class CheckpointSettings(Strict):
-    """every: optimizer steps between checkpoints (0: only at the end); keep: how many are kept."""
-
-    every: Count = 50
-    keep: Positive = 2
 
 
 class RunFile(Strict):
@@ -123,6 +59,8 @@ class RunFile(Strict):
     optim: OptimizerSettings = OptimizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    logging: LoggingSettings = LoggingSettings()
+    profile: ProfileSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +116,13 @@ def load_run(path: Path, overrides: Sequence[str] = (), *, to_train: bool = True
         *(() if known is None else _split_problems(file, known)),
         *size_problems(file),
         *(_Problem(*problem) for problem in rollout_problems(file.rollout, ranks=file.layout.cp * file.layout.dp)),
+        *(_Problem(*problem) for problem in profile_problems(file.profile, steps=file.steps)),
         *(() if shape is None else _shape_problems(file, shape)),
         *(
-            (_Problem(*problem) for problem in missing_to_train(policy_path, file.rollout, file.transformer_impl))
+            (
+                _Problem(*problem)
+                for problem in missing_to_train(policy_path, file.rollout, file.transformer_impl, file.logging.wandb)
+            )
             if to_train
             else ()
         ),
@@ -333,16 +275,29 @@ def _validate(data: dict[str, Any]) -> tuple[RunFile, list[str], frozenset[str]]
             sound.pop("task", None)
             doubtful.add("task")
             continue
-        place: Any = sound
-        for group in groups:
-            place = place[group]
-        for key in [key for key in place if key == leaf or not isinstance(key, str)]:
-            del place[key]
+        _take_out(sound, (*groups, leaf))
         if unknown:
             doubtful.update(map(str, groups) if groups else settings_named(str(leaf)))
         else:
             doubtful.add(where((*groups, leaf)))
-    return RunFile.model_validate(_STAND_INS | sound), lines, frozenset(doubtful)
+    while True:
+        try:
+            return RunFile.model_validate(_STAND_INS | sound), lines, frozenset(doubtful)
+        except ValidationError as error:  # a group cannot be without what was wrong in it
+            for entry in error.errors():
+                _take_out(sound, entry["loc"][:-1])
+
+
+def _take_out(settings: dict[str, Any], loc: tuple[int | str, ...]) -> None:
+    """Leave out the setting at `loc`, keys that are no words beside it, and a list as a whole."""
+    place: Any = settings
+    for n, key in enumerate(loc):
+        inner = place.get(key)
+        if n == len(loc) - 1 or not isinstance(inner, dict):
+            for other in [other for other in place if other == key or not isinstance(other, str)]:
+                del place[other]
+            return
+        place = inner
 
 
 def dump_run(loaded: LoadedRun) -> str:

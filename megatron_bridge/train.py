@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
         # both announce changes of theirs in collectives and while a checkpoint is loaded
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(megatron\.core|torch\.distributed)")
+        if loaded.file.logging.wandb is None:
+            # megatron-core imports it wherever it is installed; a run that does not ask for it starts without
+            sys.modules["wandb"] = None  # type: ignore[assignment]
         from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
 
         return run_job(loaded, plan, resume=options.resume, overwrite=options.overwrite)

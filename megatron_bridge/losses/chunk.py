@@ -4,7 +4,7 @@ A pass runs over blocks of rows, so that its temporaries stay small; the logits 
 tensors of the chunk's size. They change meaning in place: logits, then log-probs, then the gradient.
 
 Legend: N rows of a chunk, H hidden, v columns of the vocabulary on this rank, C channels, K packed
-statistics.
+statistics, W terms of the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -176,8 +176,11 @@ class ChunkLogits:
 
     def gradient_(
         self, statistics: ChunkStatistics, *, target_slope_N: Tensor, terms: Sequence[WideTerm]
-    ) -> LogitGradient:
-        """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up."""
+    ) -> tuple[LogitGradient, Tensor]:
+        """Last pass: the student's logits become d loss / d logits, [N, v]; the teachers' are used up.
+
+        Also, [terms, N], the sum of each term's absolute gradients over this rank's columns.
+        """
         if self.narrow:
             target = TargetPart(
                 scale_N=-target_slope_N * torch.exp(-statistics.student.shift_N),
@@ -185,11 +188,11 @@ class ChunkLogits:
                 column_n=self.owned_column,
                 slope_n=target_slope_N[self.owned],
             )
-            return LogitGradient(body_Nv=self.student_Nv, target=target)
+            return LogitGradient(body_Nv=self.student_Nv, target=target), self.student_Nv.new_zeros(0)
         if runs_in_triton(self.student_Nv) and covers_terms(terms):
             from megatron_bridge.losses import triton_gradient
 
-            triton_gradient.logit_gradient_(
+            norm_WN = triton_gradient.logit_gradient_(
                 self.student_Nv,
                 statistics.student.shift_N.contiguous(),
                 self._with_shifts(statistics),
@@ -197,23 +200,27 @@ class ChunkLogits:
                 terms=terms,
             )
         else:
-            self._write_gradient_(statistics, target_slope_N, terms)
+            norm_WN = self._write_gradient_(statistics, target_slope_N, terms)
         self.student_Nv[self.owned, self.owned_column] += target_slope_N[self.owned]
-        return LogitGradient(body_Nv=self.student_Nv)
+        return LogitGradient(body_Nv=self.student_Nv), norm_WN
 
-    def _write_gradient_(self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[WideTerm]) -> None:
+    def _write_gradient_(
+        self, statistics: ChunkStatistics, target_slope_N: Tensor, terms: Sequence[WideTerm]
+    ) -> Tensor:
         sampled = target_slope_N.is_cuda or bool(target_slope_N.any())  # a GPU is not waited for
         supports = any(isinstance(term, SupportTerm) for term in terms)  # their columns are the whole row's
         teachers = self._with_shifts(statistics)
+        norm_WN = self.student_Nv.new_zeros(len(terms), len(self.student_Nv))
         for b, columns in [(b, slice(None)) for b in self._blocks()] if supports else self._tiles():
             student_logp_Nv = self.student_Nv[b, columns].sub_(statistics.student.shift_N[b, None])
             teacher_logp_Nv = {}
             for name, (logits_Nv, shift_N) in teachers.items():
                 part_Nv = logits_Nv[b, columns]
                 teacher_logp_Nv[name] = part_Nv if name in self.slopes_held else part_Nv.sub_(shift_N[b, None])
-            logit_gradient_(
+            norm_WN[:, b] += logit_gradient_(
                 student_logp_Nv,
                 teacher_logp_Nv,
                 target_slope_N=target_slope_N[b] if sampled else None,
                 terms=[term.at(b) for term in terms],
             )
+        return norm_WN

@@ -83,21 +83,23 @@ class SweepTotals:
     value_CT: Tensor
     logp_T: Tensor
     entropy_T: Tensor
-    clipped_T: Tensor
+    clipped_CT: Tensor
+    gradient_norm_CT: Tensor
 
     @classmethod
     def zeros(cls, inputs: SweepInputs) -> SweepTotals:
         device, (channels, tokens) = inputs.target_T.device, inputs.routing.weight_CT.shape
-        missing = torch.full((channels + 2, tokens), torch.nan, dtype=inputs.student.dtype, device=device)
+        missing = torch.full((2 * channels + 2, tokens), torch.nan, dtype=inputs.student.dtype, device=device)
         return cls(
             loss_C=torch.zeros(channels, dtype=torch.float64, device=device),
-            value_CT=missing[2:],
+            value_CT=missing[2 : channels + 2],
             logp_T=missing[0],
             entropy_T=missing[1],
-            clipped_T=torch.zeros(tokens, dtype=torch.bool, device=device),
+            clipped_CT=torch.zeros(channels, tokens, dtype=torch.bool, device=device),
+            gradient_norm_CT=missing[channels + 2 :],
         )
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """In the order in which `RoutedLoss.of` takes them."""
-        return self.loss_C, self.logp_T, self.entropy_T, self.value_CT, self.clipped_T
+        return self.loss_C, self.logp_T, self.entropy_T, self.value_CT, self.clipped_CT, self.gradient_norm_CT

@@ -250,14 +250,17 @@ def logit_gradient_(
     *,
     target_slope_N: Tensor | None,
     terms: Sequence[WideTerm],
-) -> None:
+) -> Tensor:
     """Overwrite the student's log-probs with d loss / d logits, but for the target's own column.
+
+    Returns the sum of each term's absolute gradients over the columns, [terms, N].
 
     target_slope_N = d loss / d logp of the sampled token, whose gradient is target_slope (onehot - student);
     the onehot is the caller's, who knows which rank owns it. None: no row has one.
     """
     student_Nv = student_logp_Nv.exp()
     gradients = [term.logit_gradient(student_Nv, student_logp_Nv, teacher_logp_Nv) for term in terms]
+    norms = [torch.linalg.vector_norm(gradient_Nv, ord=1, dim=1) for gradient_Nv in gradients]
     if target_slope_N is not None or not gradients:
         slope_N1 = 0.0 if target_slope_N is None else -target_slope_N[:, None]
         torch.mul(student_Nv, slope_N1, out=student_logp_Nv)
@@ -265,3 +268,4 @@ def logit_gradient_(
         student_logp_Nv.copy_(gradients.pop(0))
     for gradient_Nv in gradients:
         student_logp_Nv += gradient_Nv
+    return torch.stack(norms) if norms else student_Nv.new_zeros(0, len(student_Nv))

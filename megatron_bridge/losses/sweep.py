@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from megatron_bridge.losses.inputs import SweepInputs, SweepTotals
-from megatron_bridge.losses.kernels import WideTerm
 from megatron_bridge.losses.logit_gradient import LogitGradient
 from megatron_bridge.losses.row_groups import RowGroup, even_chunks, group_rows
 from megatron_bridge.losses.sampled import (
@@ -62,22 +61,29 @@ def _evaluate_chunk(
         totals.value_CT[entry.channel, rows_N] = entry.value_N
         totals.loss_C[entry.channel] += (weight_N * entry.value_N).sum(dtype=torch.float64)
     if inputs.student.wants_gradient:
-        inputs.student.add_gradient_(rows_N, _gradient_(opened, target_slope_N, wide))
+        inputs.student.add_gradient_(rows_N, _gradient_(opened, target_slope_N, wide, rows_N, totals))
 
 
-def _gradient_(opened: OpenChunk, target_slope_N: Tensor, wide: list[WideChannel]) -> LogitGradient:
-    """d loss / d logits of the call's temperature, [N, v]; uses up all views."""
-    terms: list[list[WideTerm]] = [[entry.term for entry in wide if entry.view == n] for n in range(len(opened.views))]
-    main, *others = opened.views
-    gradient = main.chunk.gradient_(main.statistics, target_slope_N=target_slope_N, terms=terms[0])
-    if not others:
-        return gradient
-    gradient_Nv = gradient.written_()
-    for view, view_terms in zip(others, terms[1:], strict=True):
-        nothing_N = torch.zeros_like(target_slope_N)
-        part = view.chunk.gradient_(view.statistics, target_slope_N=nothing_N, terms=view_terms)
-        gradient_Nv.add_(part.written_(), alpha=view.factor)
-    return LogitGradient(body_Nv=gradient_Nv)
+def _gradient_(
+    opened: OpenChunk, target_slope_N: Tensor, wide: list[WideChannel], rows_N: Tensor, totals: SweepTotals
+) -> LogitGradient:
+    """d loss / d logits of the call's temperature, [N, v]; uses up all views, and books the sizes of the parts."""
+    body: LogitGradient | None = None
+    for number, view in enumerate(opened.views):
+        entries = [entry for entry in wide if entry.view == number]
+        gradient, norm_WN = view.chunk.gradient_(
+            view.statistics,
+            target_slope_N=target_slope_N if number == 0 else torch.zeros_like(target_slope_N),
+            terms=[entry.term for entry in entries],
+        )
+        for entry, norm_N in zip(entries, norm_WN, strict=True):
+            totals.gradient_norm_CT[entry.channel, rows_N] = norm_N * view.factor
+        if body is None:
+            body = gradient
+        else:
+            body = LogitGradient(body_Nv=body.written_().add_(gradient.written_(), alpha=view.factor))
+    assert body is not None
+    return body
 
 
 def _add_target_terms(
@@ -118,10 +124,20 @@ def _add_target_terms(
         live = weight_N != 0  # where it is 0, nothing of the term may reach the sum, not even a NaN
         totals.value_CT[channel, rows_N] = torch.where(live, term.value_N, torch.nan)
         totals.loss_C[channel] += torch.where(live, weight_N * term.value_N, 0.0).sum(dtype=torch.float64)
-        target_slope_N += torch.where(live, weight_N * term.slope_N, 0.0)
+        slope_N = torch.where(live, weight_N * term.slope_N, 0.0)
+        target_slope_N += slope_N
+        if inputs.student.wants_gradient:
+            totals.gradient_norm_CT[channel, rows_N] = torch.where(
+                live, _target_norm(inputs, slope_N, logp_N), torch.nan
+            )
         if term.clipped_N is not None:
-            totals.clipped_T[rows_N] |= live & term.clipped_N
+            totals.clipped_CT[channel, rows_N] = live & term.clipped_N
     return target_slope_N
+
+
+def _target_norm(inputs: SweepInputs, slope_N: Tensor, logp_N: Tensor) -> Tensor:
+    """The sum over the vocabulary of |slope (onehot - student)|, as the first tp rank's part."""
+    return slope_N.abs() * -2.0 * logp_N.expm1() if inputs.rank == 0 else torch.zeros_like(slope_N)
 
 
 def _policy_gradient(

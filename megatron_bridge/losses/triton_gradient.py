@@ -1,6 +1,6 @@
 """`kernels.logit_gradient_` as one Triton kernel: every term of a chunk in one read and one write.
 
-Legend: N rows of a chunk, v columns of the vocabulary on this rank.
+Legend: N rows of a chunk, v columns of the vocabulary on this rank, W terms, b blocks of columns.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def _gradient_block(
     target_slope,
     weights,
     means,
+    norms,
     rows,
     columns,
     TERMS: tl.constexpr,
@@ -54,7 +55,10 @@ def _gradient_block(
                 over_student, over_teacher = log_mixture_ratios(teacher_logp - student_logp, TERMS[index][2])
                 slope = mixture_slope(over_student, over_teacher, TERMS[index][0], TERMS[index][3])
                 part = (slope - mean) * student_prob
-        gradient += part * weight
+        part *= weight
+        gradient += part
+        size = tl.sum(tl.where(inside, tl.abs(part), 0.0), axis=0)
+        tl.store(norms + (index * tl.num_programs(1) + tl.program_id(1)) * rows + row, size)
     tl.store(student + place, gradient, mask=inside)
 
 
@@ -65,7 +69,7 @@ def logit_gradient_(
     *,
     target_slope_N: Tensor,
     terms: Sequence[EntropyTerm | DivergenceTerm],
-) -> None:
+) -> Tensor:
     """As `kernels.logit_gradient_`, for contiguous float32 logits that are centred; the teachers' stay as they are.
 
     A log-prob is the logit minus the shift; `teachers` holds (logits_Nv, shift_N) by name. One launch.
@@ -84,7 +88,9 @@ def logit_gradient_(
             means.append(term.mean_slope_N)
     nothing_N = target_slope_N[None]  # a pointer for a kernel without terms, which reads none
     block = block_columns(columns)
-    _gradient_block[(rows, triton.cdiv(columns, block))](
+    blocks = triton.cdiv(columns, block)
+    norm_WbN = student_Nv.new_empty(len(terms), blocks, rows)
+    _gradient_block[(rows, blocks)](
         student_Nv,
         tuple(logits_Nv for logits_Nv, _ in teachers.values()),
         student_shift_N,
@@ -92,8 +98,10 @@ def logit_gradient_(
         target_slope_N,
         torch.stack(weights) if weights else nothing_N,
         torch.stack(means) if means else nothing_N,
+        norm_WbN if terms else nothing_N,
         rows,
         columns,
         TERMS=tuple(codes),
         BLOCK=block,
     )
+    return norm_WbN.sum(dim=1)

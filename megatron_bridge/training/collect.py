@@ -157,8 +157,18 @@ def judge_rollouts(task: Task, rollouts: list[Rollout], annotator: Annotator | N
     two agreements of all ranks, so that nobody waits for the policy's answers beside a rank whose verifier failed.
     Raises TraceError, on every rank.
     """
-    graded = agreed(lambda: _graded(task, rollouts))
-    return graded if annotator is None else agreed(lambda: _annotated(annotator, graded))
+    graded = grade_rollouts(task, rollouts)
+    return graded if annotator is None else annotate_rollouts(annotator, graded)
+
+
+def grade_rollouts(task: Task, rollouts: list[Rollout]) -> list[Rollout]:
+    """The first half of `judge_rollouts`: the verdicts."""
+    return agreed(lambda: _graded(task, rollouts))
+
+
+def annotate_rollouts(annotator: Annotator, rollouts: list[Rollout]) -> list[Rollout]:
+    """The second half of `judge_rollouts`: the annotations of what has a verdict."""
+    return agreed(lambda: _annotated(annotator, rollouts))
 
 
 def _graded(task: Task, rollouts: list[Rollout]) -> list[Rollout]:

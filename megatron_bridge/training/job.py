@@ -29,6 +29,7 @@ from megatron_bridge.training.records import Records, read_metrics
 from megatron_bridge.training.together import agreed
 from trace_dsl.errors import PolicyError, TraceError
 from trace_dsl.plan import Plan
+from trace_dsl.plan.plan import loss_names
 
 EXIT_OK, EXIT_FAILED = 0, 1
 
@@ -63,7 +64,7 @@ def _run(
         return EXIT_OK
     changed = prepare_run_directory(directory, loaded, plan) if first else []
     dist.barrier()
-    records = Records(directory.path, start=loop.step, steps=loaded.file.steps) if first else None
+    records = agreed(lambda: _records(loaded, directory, loop.step) if first else None)
     try:
         if records is None:
             outcome = loop.train(None)
@@ -95,6 +96,15 @@ def _run(
     return EXIT_OK
 
 
+def _records(loaded: LoadedRun, directory: RunDirectory, step: int) -> Records:
+    settings, wandb = loaded.file.logging.wandb, None
+    if settings is not None:
+        from megatron_bridge.training.wandb_log import WandbLog  # imports wandb
+
+        wandb = WandbLog(directory.path, settings, name=loaded.file.name, config=loaded.file.model_dump(mode="json"))
+    return Records(directory.path, start=step, steps=loaded.file.steps, wandb=wandb)
+
+
 def _results(directory: RunDirectory) -> str:
     return f"The policy is in {directory.model}; `trace-dsl summary {directory.path}` shows what changed."
 
@@ -121,7 +131,6 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
     """summary.json: what changed, over the whole run (also over a run that was resumed)."""
     assert outcome.after is not None
     metrics = read_metrics(directory.path / "metrics.jsonl")
-    fractions = sorted(key for key in metrics[-1] if key.startswith("route/") and key.endswith("/fraction"))
     planned = {t.teacher.name: t.last_step for t in plan.teachers}
     summary: dict[str, Any] = {
         "name": loaded.file.name,
@@ -147,8 +156,8 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "context_parallel": loaded.file.layout.cp,
         "data_parallel": loaded.file.layout.dp,
         "routed_fraction": {
-            key.removeprefix("route/").removesuffix("/fraction"): sum(m[key] for m in metrics) / len(metrics)
-            for key in fractions
+            name: sum(m[f"train/route/{name}/tokens"] / max(m["rollout/tokens"], 1) for m in metrics) / len(metrics)
+            for name in sorted(loss_names(plan).values())
         },
         "teacher_forwards": {
             name: {**asdict(usage), "last_step_planned": planned[name]} for name, usage in outcome.teachers.items()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -31,15 +32,25 @@ from megatron_bridge.teacher_models import teacher_files
 from megatron_bridge.training.ahead import Collected
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.evaluate import Evaluation
+from megatron_bridge.training.flops import Compute
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import channel_names, step_metrics
 from megatron_bridge.training.microbatch import MicroBatch, Share, cut
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
+from megatron_bridge.training.profiling import StepProfiler
 from megatron_bridge.training.records import Records
+from megatron_bridge.training.route_metrics import with_exposure
 from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
-from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers, needs_average
+from megatron_bridge.training.teacher import (
+    SelfTeacherModel,
+    TeacherUsage,
+    needed_teachers,
+    needs_average,
+    sequences_read,
+)
+from megatron_bridge.training.timings import Timings, time_metrics
 from megatron_bridge.verdict import CheckpointError
 from trace_dsl.lowering import FusedRouting, Lowered, lower
 from trace_dsl.model import ModelTeacher, SelfTeacher, Teacher
@@ -76,6 +87,8 @@ class Loop:
         self._task, self._tokenizer = task, tokenizer
         self._interrupt = interrupt
         self._device = training_device()
+        self._profiler = StepProfiler(self._run.profile, directory.path, rank=dist.get_rank())
+        self._timings = Timings(self._profiler.mark)
         self._part = Share(
             dp_rank=parallel_state.get_data_parallel_rank(),
             dp=parallel_state.get_data_parallel_world_size(),
@@ -85,9 +98,13 @@ class Loop:
             pack_tokens=self._run.pack_tokens,
         )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
-        self._sampler = Sampler(loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens)
+        self._compute = Compute.here(loaded)
+        self._sampler = Sampler(
+            loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens, self._timings
+        )
         self._step = 0
         self._trained_tokens = 0
+        self._exposure: dict[str, float] = {}
         self._latches: dict[str, bool] = {}
         self._before: Evaluation | None = None
         self._teachers: list[SelfTeacherModel] = []
@@ -110,6 +127,7 @@ class Loop:
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
+            self._profiler.at(self._step)
             collected = self._sampler.collect(ahead, self._step)
             if self._interrupt.agreed(self._device):
                 self._save()
@@ -124,6 +142,7 @@ class Loop:
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
+        self._profiler.close(self._step)
         after = self._evaluate(records)
         save_hf(self._trainer.model, self._loaded.shape, self._loaded.policy_path, self._directory.model)
         return self._outcome(after)
@@ -149,6 +168,7 @@ class Loop:
         Raises NotFiniteError, on every rank and before a weight is changed, where its loss or gradient is not finite.
         """
         run, step = self._run, self._step
+        self._profiler.at(step)
         began = time.perf_counter()
         self._keep_needed_teachers()
         for teacher in self._teachers:
@@ -162,6 +182,7 @@ class Loop:
             temperature=run.rollout.temperature,
             vocab_size=self._loaded.shape.vocab_size,
             chunk_rows=run.chunk_rows,
+            timings=self._timings,
         )
         if isinstance(result, NotFinite):
             stopped = StoppedBatch(
@@ -176,11 +197,13 @@ class Loop:
             teacher.after_step(self._trainer.model)
         self._latches = lowered.latches
         self._usage = {
-            name: usage.after(step, self._sequences_read(name, rollouts, lowered))
+            name: usage.after(step, sequences_read(self._plan, step, name, rollouts, lowered.routing))
             for name, usage in self._usage.items()
         }
         self._trained_tokens += sum(len(r.token_ids) for r in rollouts)
+        self._exposure = with_exposure(self._exposure, self._plan, lowered)
         self._step += 1
+        seconds, train_seconds = self._timings.take(), time.perf_counter() - began + proximal_seconds
         if records is not None:
             records.step(
                 step,
@@ -191,12 +214,15 @@ class Loop:
                     result,
                     step=step,
                     trained_tokens=self._trained_tokens,
+                    exposure=self._exposure,
                     teacher_ran=any(usage.last_step == step for usage in self._usage.values()),
                     sample_seconds=collected.wait_seconds / run.minibatches,
                     draw_seconds=collected.draw_seconds / run.minibatches,
-                    train_seconds=time.perf_counter() - began + proximal_seconds,
+                    train_seconds=train_seconds,
                     staleness=collected.staleness,
                 )
+                | time_metrics(seconds)
+                | self._compute.metrics(rollouts, train_seconds)
                 | self._sampler.metrics(),
             )
             if step % run.save_rollouts_every == 0:
@@ -205,16 +231,17 @@ class Loop:
     def _measure(self, signals: frozenset[Signal], rollouts: Sequence[Rollout]) -> tuple[tuple[Signal, Tensor], ...]:
         """The signals under the weights of now, over the response tokens of `rollouts`."""
         tokens = sum(len(r.token_ids) for r in rollouts)
-        return measure(
-            signals,
-            self._trainer.model,
-            self._teachers,
-            self._cut(rollouts, FusedRouting.empty(tokens)),
-            self._part,
-            tokens=tokens,
-            temperature=self._run.rollout.temperature,
-            vocab_size=self._loaded.shape.vocab_size,
-        )
+        with self._timings.part("measure"):
+            return measure(
+                signals,
+                self._trainer.model,
+                self._teachers,
+                self._cut(rollouts, FusedRouting.empty(tokens)),
+                self._part,
+                tokens=tokens,
+                temperature=self._run.rollout.temperature,
+                vocab_size=self._loaded.shape.vocab_size,
+            )
 
     def _lower(self, rollouts: Sequence[Rollout], proximal_logp_T: Tensor | None) -> tuple[Lowered, list[MicroBatch]]:
         """The step's fused weights, and this rank's micro-batches with them; measures what the plan reads first."""
@@ -242,15 +269,6 @@ class Loop:
             device=self._device,
             version=self._step,
         )
-
-    def _sequences_read(self, teacher: str, rollouts: Sequence[Rollout], lowered: Lowered) -> int:
-        """How many rollouts of the global batch a teacher read in this step."""
-        routing = lowered.routing
-        rows = set(routing.row_of_T[routing.teacher_tokens(teacher)].tolist())
-        if any(signal.teacher == teacher for signal in measurements(self._plan, self._step)):
-            (sees,) = (t.teacher.sees for t in self._plan.teachers if t.teacher.name == teacher)
-            rows |= {row for row, rollout in enumerate(rollouts) if rollout.has(sees)}
-        return len(rows)
 
     def _evaluate(self, records: Records | None) -> Evaluation:
         evaluation = self._sampler.evaluate(self._step)
@@ -284,6 +302,7 @@ class Loop:
 
     def close(self) -> None:
         """Stop what the run started beside itself."""
+        self._profiler.close(self._step)
         self._sampler.close()
 
     def _keep_needed_teachers(self) -> None:
@@ -314,22 +333,25 @@ class Loop:
         if self._step == 0:
             return  # the policy's own directory is that state
         assert self._before is not None
-        save_checkpoint(
-            self._directory.checkpoints,
-            step=self._step,
-            models=self._state(),
-            optimizer=self._trainer.optimizer,
-            scheduler=self._trainer.scheduler,
-            extra={
-                "trained_tokens": self._trained_tokens,
-                "latches": self._latches,
-                "data": self._sampler.position.state(self._step // self._run.minibatches, self._run.rollout.prompts),
-                "before": self._before.to_json(),
-                "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
-            },
-            meta=meta_of(self._plan, self._run.name, self._run.precision),
-            keep_last=self._run.checkpoint.keep,
-        )
+        extra = {
+            "trained_tokens": self._trained_tokens,
+            "exposure": self._exposure,
+            "latches": self._latches,
+            "data": self._sampler.position.state(self._step // self._run.minibatches, self._run.rollout.prompts),
+            "before": self._before.to_json(),
+            "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
+        }
+        with self._timings.part("save"):
+            save_checkpoint(
+                self._directory.checkpoints,
+                step=self._step,
+                models=self._state(),
+                optimizer=self._trainer.optimizer,
+                scheduler=self._trainer.scheduler,
+                extra=extra,
+                meta=meta_of(self._plan, self._run.name, self._run.precision),
+                keep_last=self._run.checkpoint.keep,
+            )
 
     def _restore(self) -> None:
         checkpoint = self._directory.resume_from
@@ -350,6 +372,7 @@ class Loop:
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]
+        self._exposure = restored.extra["exposure"]
         self._latches = restored.extra["latches"]
         self._sampler.position = self._sampler.position.restored(
             restored.extra["data"], self._step // self._run.minibatches, self._run.rollout.prompts
@@ -372,7 +395,7 @@ class Loop:
         )
 
 
-_EXTRA = ("trained_tokens", "latches", "data", "before", "teachers")  # what `_save` keeps beside models and optimizer
+_EXTRA = ("trained_tokens", "exposure", "latches", "data", "before", "teachers")  # what `_save` keeps
 
 
 def _check_complete(checkpoint: Path, extra: Mapping[str, Any]) -> None:

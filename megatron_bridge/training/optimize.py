@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import (
     DistributedDataParallel,
@@ -23,15 +22,15 @@ from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_mega
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch import Tensor
 
-from megatron_bridge.device import training_device
-from megatron_bridge.losses import RoutedLoss, routed_linear_loss
+from megatron_bridge.losses import routed_linear_loss
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
-from megatron_bridge.run_file import OptimizerSettings
+from megatron_bridge.run_settings import OptimizerSettings
 from megatron_bridge.training.forward import hidden_states, predictors, run_schedule
 from megatron_bridge.training.microbatch import MicroBatch, Share
+from megatron_bridge.training.step_sums import LossSums, losses_of, over_ranks, token_sums
 from megatron_bridge.training.stopped import NotFinite, SpoiledTokens, find_not_finite
 from megatron_bridge.training.teacher import SelfTeacherModel, TeacherRows
-from trace_dsl.lowering.fused import CispoKernel, PolicyGradientKernel
+from megatron_bridge.training.timings import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +40,8 @@ class StepResult:
     logp_gap: mean |log-prob now - log-prob when sampled| over routed tokens; entropy, nats a token; clip_fraction of
     the tokens with weight on a policy gradient or cispo, 0 without any; grad_norm before clipping; lr that the step
     used; mismatch, mismatch_max: mean and largest |trainer's - engine's log-prob| over routed tokens that the weights
-    of this step drew, None without any.
+    of this step drew, mismatch_kl the k3 estimate of KL(engine || trainer) there, None without any; losses: of each
+    loss of the spec, in the order of the routing's.
     """
 
     loss: float
@@ -53,6 +53,8 @@ class StepResult:
     lr: float
     mismatch: float | None
     mismatch_max: float | None
+    mismatch_kl: float | None
+    losses: tuple[LossSums, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,7 +135,7 @@ class _Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Accumulated:
-    """sums: over all micro-batches and data-parallel ranks, float64, by name; spoiled: this rank's tokens whose loss is
+    """sums: over all micro-batches and ranks, float64, by name; spoiled: this rank's tokens whose loss is
     not finite, on the last stage.
     """
 
@@ -150,6 +152,7 @@ def accumulate_gradients(
     temperature: float,
     vocab_size: int,
     chunk_rows: int | None = None,
+    timings: Timings | None = None,
 ) -> Accumulated:
     """Run all micro-batches forward and backward; gradients end up reduced in Megatron's buffers.
 
@@ -157,12 +160,14 @@ def accumulate_gradients(
     `routed_linear_loss` (tp), of the teachers, from stage to stage (pp), one reduction of the gradients (dp, cp), the
     sums.
     """
-    rows = {
-        teacher.teacher.name: teacher.hidden_rows(
-            micro_batches, [b.routing.teacher_tokens(teacher.teacher.name) for b in micro_batches], part
-        )
-        for teacher in teachers
-    }
+    timings = timings or Timings()
+    with timings.part("teacher"):
+        rows = {
+            teacher.teacher.name: teacher.hidden_rows(
+                micro_batches, [b.routing.teacher_tokens(teacher.teacher.name) for b in micro_batches], part
+            )
+            for teacher in teachers
+        }
     items = [
         _Item(batch=batch, teachers={name: found[n] for name, found in rows.items() if found[n] is not None})
         for n, batch in enumerate(micro_batches)
@@ -191,39 +196,16 @@ def accumulate_gradients(
                 gradient_accumulation_fusion=bare(network).config.gradient_accumulation_fusion,
             )
             tokens = torch.tensor(len(here.target_T), dtype=torch.int, device=here.target_T.device)
-            return result.loss, tokens, (_sums(result, here), SpoiledTokens.of(result, here))
+            return result.loss, tokens, (token_sums(result, here), SpoiledTokens.of(result, here))
 
         return hidden_sbH, loss_function
 
-    results = run_schedule(forward_step, model, items)
+    with timings.part("forward_backward"):
+        results = run_schedule(forward_step, model, items)
     return Accumulated(
-        sums=_over_ranks([sums for sums, _ in results], channels=len(micro_batches[0].routing.kernels)),
+        sums=over_ranks([sums for sums, _ in results], micro_batches[0].routing),
         spoiled=tuple(spoiled for _, spoiled in results),
     )
-
-
-_SUMS = ("evaluated", "logp_gap", "entropy", "ratios", "clipped", "fresh", "mismatch")
-
-
-def _over_ranks(parts: Sequence[Mapping[str, Tensor]], *, channels: int) -> dict[str, Tensor]:
-    """Sums (and the largest mismatch) of what the micro-batches of the last stage gave, the same on every rank."""
-    packed = torch.zeros(len(_SUMS) + channels, dtype=torch.float64, device=training_device())
-    largest = torch.zeros(1, dtype=torch.float64, device=training_device())
-    for one in parts:
-        packed += torch.cat([torch.stack([one[name] for name in _SUMS]), one["loss_C"]])
-        largest = torch.maximum(largest, one["mismatch_max"])
-    data = parallel_state.get_data_parallel_group(with_context_parallel=True)
-    dist.all_reduce(packed, group=data)
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=data)
-    group = parallel_state.get_pipeline_model_parallel_group()
-    if group.size() > 1:
-        for told in (packed, largest):
-            dist.broadcast(told, group=group, group_src=group.size() - 1)
-    return {
-        **dict(zip(_SUMS, packed, strict=False)),
-        "loss_C": packed[len(_SUMS) :],
-        "mismatch_max": largest[0],
-    }
 
 
 def train_step(
@@ -235,6 +217,7 @@ def train_step(
     temperature: float,
     vocab_size: int,
     chunk_rows: int | None = None,
+    timings: Timings | None = None,
 ) -> StepResult | NotFinite:
     """One optimizer step; or, with every weight as it was on every rank, what is not finite in its loss or gradient.
 
@@ -250,6 +233,7 @@ def train_step(
         temperature=temperature,
         vocab_size=vocab_size,
         chunk_rows=chunk_rows,
+        timings=timings,
     )
     sums = accumulated.sums
     trainer.optimizer.prepare_grads()
@@ -272,25 +256,6 @@ def train_step(
         lr=float(lr),
         mismatch=float(sums["mismatch"] / sums["fresh"]) if sums["fresh"] else None,
         mismatch_max=float(sums["mismatch_max"]) if sums["fresh"] else None,
+        mismatch_kl=float(sums["mismatch_kl"] / sums["fresh"]) if sums["fresh"] else None,
+        losses=losses_of(sums),
     )
-
-
-def _sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
-    """Sums over the tokens of a micro-batch that this rank predicts, and one maximum, float64."""
-    stats = result.stats
-    weighted_CT = batch.routing.weight_CT != 0
-    routed_T = weighted_CT.any(0)
-    ratios = [isinstance(kernel, PolicyGradientKernel | CispoKernel) for kernel in batch.routing.kernels]
-    change_T = (stats.logp_T - batch.old_logp_T).abs()
-    mismatch_t = change_T[routed_T & batch.fresh_T].double()
-    return {
-        "loss_C": result.loss_C.double(),
-        "evaluated": routed_T.double().sum(),
-        "logp_gap": change_T[routed_T].double().sum(),
-        "entropy": stats.entropy_T[routed_T].double().sum(),
-        "ratios": weighted_CT[torch.tensor(ratios, dtype=torch.bool, device=routed_T.device)].any(0).double().sum(),
-        "clipped": stats.clipped_T[routed_T].double().sum(),
-        "fresh": torch.tensor(float(len(mismatch_t)), dtype=torch.float64, device=mismatch_t.device),
-        "mismatch": mismatch_t.sum(),
-        "mismatch_max": mismatch_t.max() if len(mismatch_t) else mismatch_t.sum(),
-    }

@@ -1,4 +1,4 @@
-"""What a run writes down: a JSONL line a step, TensorBoard, sampled rollouts, the summary, a progress display.
+"""What a run writes down: a JSONL line a step, TensorBoard, W&B, sampled rollouts, a progress display.
 
 Only rank 0 writes. A resumed run cuts `metrics.jsonl` back to its checkpoint first, so every step stands there once.
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
@@ -23,17 +23,22 @@ from megatron_bridge.training.collect import Rollout
 from megatron_bridge.training.evaluate import Evaluation
 from trace_dsl.lowering import Lowered
 
+if TYPE_CHECKING:
+    from megatron_bridge.training.wandb_log import WandbLog
+
 
 class Records:
     """Writes metrics of one run from step `start` of `steps` on; a context manager."""
 
-    def __init__(self, directory: Path, *, start: int, steps: int) -> None:
+    def __init__(self, directory: Path, *, start: int, steps: int, wandb: WandbLog | None = None) -> None:
         self._directory = directory
         self._metrics = directory / "metrics.jsonl"
         self._cut_back(start)
         self._file = self._metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start or None)
         self._console = Console(stderr=True)
+        self._wandb = wandb
+        self._evaluated: dict[str, float] = {}
         self._steps = steps
         # the step and the time left always show; the metrics between them are cut where the terminal is narrow
         self._bar = Progress(
@@ -56,14 +61,16 @@ class Records:
         self._bar.stop()
         self._file.close()
         self._board.close()
+        if self._wandb is not None:
+            self._wandb.close(failed=error is not None)
 
     def step(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
-        """Write one step's metrics and show the main ones."""
+        """Write one step's metrics, and the evaluation before it, and show the main ones."""
+        metrics = {**metrics, **self._evaluated}
+        self._evaluated = {}
         self._file.write(json.dumps({"step": step, "time": time.time(), **metrics}) + "\n")
         self._file.flush()
-        for name, value in metrics.items():
-            if value is not None:
-                self._board.add_scalar(name, value, step)
+        self._chart(step, metrics)
         status = describe(metrics)
         self._bar.update(self._task, completed=step + 1, status=status)
         if self._bar.disable:
@@ -74,8 +81,12 @@ class Records:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Write and show an accuracy on held-out problems after `step` steps."""
-        self._board.add_scalar("evaluation/accuracy", evaluation.accuracy, step)
+        """Write and show an accuracy on held-out problems after `step` steps; in the JSONL it is on the next line."""
+        self._evaluated = {
+            "evaluation/accuracy": evaluation.accuracy,
+            "evaluation/mean_tokens": evaluation.mean_tokens,
+        }
+        self._chart(step, self._evaluated)
         self.note(f"after {step} steps: {evaluation.accuracy:.1%} of {evaluation.problems} held-out problems solved")
 
     def rollouts(self, step: int, rollouts: Sequence[Rollout], lowered: Lowered) -> None:
@@ -111,6 +122,13 @@ class Records:
         folder = self._directory / "rollouts"
         folder.mkdir(exist_ok=True)
         write_text(folder / f"step_{step:06d}.jsonl", "\n".join(lines) + "\n")
+
+    def _chart(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
+        for name, value in metrics.items():
+            if value is not None:
+                self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(step, metrics)
 
     def _cut_back(self, start: int) -> None:
         if not self._metrics.exists():

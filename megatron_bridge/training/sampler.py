@@ -18,16 +18,18 @@ from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.ahead import Ahead, Collected, staleness_of
 from megatron_bridge.training.collect import (
     PendingRollouts,
+    annotate_rollouts,
     begin_rollouts,
     check_judges,
     finish_rollouts,
-    judge_rollouts,
+    grade_rollouts,
     share,
     withhold,
 )
 from megatron_bridge.training.data_position import DataPosition
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.policy_answers import PolicyAnswers
+from megatron_bridge.training.timings import Timings
 from megatron_bridge.training.together import agreed, gathered, told_by_first
 from trace_dsl.plan import Plan
 
@@ -49,9 +51,10 @@ class Sampler:
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: tuple[int, ...],
+        timings: Timings,
     ) -> None:
         self._run, self._task, self._tokenizer = loaded.file, task, tokenizer
-        self._stop_tokens = stop_tokens
+        self._stop_tokens, self._timings = stop_tokens, timings
         self._max_context = loaded.shape.max_position
         self._group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         self._engine = _engine(loaded, directory, model)
@@ -99,10 +102,16 @@ class Sampler:
         annotator fails.
         """
         began = time.perf_counter()
-        self._engine.sync(step)
-        asked = ahead.take()
-        drawn, draw_seconds = agreed(lambda: finish_rollouts(asked, self._tokenizer))
-        judged = judge_rollouts(self._task, drawn, self._annotator)
+        timings = self._timings
+        with timings.part("sync"):
+            self._engine.sync(step)
+        with timings.part("rollout"):
+            asked = ahead.take()
+            drawn, draw_seconds = agreed(lambda: finish_rollouts(asked, self._tokenizer))
+        with timings.part("verify"):
+            graded = grade_rollouts(self._task, drawn)
+        with timings.part("annotate"):
+            judged = annotate_rollouts(self._annotator, graded)
         mine = agreed(lambda: withhold(judged, self._task, self._tokenizer, self._shown, self._max_context))
         parts = gathered((mine, self._engine.metrics(), draw_seconds), self._group)
         rollouts = [rollout for part, _, _ in parts for rollout in part]
@@ -119,8 +128,9 @@ class Sampler:
 
     def evaluate(self, step: int) -> Evaluation:
         """The accuracy of the weights of now. Collective over all ranks."""
-        self._engine.sync(step)
-        return evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
+        with self._timings.part("evaluate"):
+            self._engine.sync(step)
+            return evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
 
     def metrics(self) -> dict[str, float]:
         """What happened in the engine, on all ranks, between the last two batches; counts are given once."""

@@ -23,7 +23,7 @@ from trace_dsl.errors import TraceError
 from trace_dsl.lowering import Lowered
 
 _NAMED = 4  # of each kind in a message: one cause may spoil everything
-_FORMAT = 1
+_FORMAT = 2
 
 
 class NotFiniteError(TraceError, FloatingPointError):

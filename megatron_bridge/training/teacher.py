@@ -21,10 +21,13 @@ from megatron_bridge.losses import TeacherHidden
 from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.collect import Rollout
 from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import MicroBatch, Sequences, Share, join
+from trace_dsl.lowering import FusedRouting
 from trace_dsl.model import Ema, Frozen, ModelTeacher, SelfTeacher, Sync, Teacher
 from trace_dsl.plan import Plan
+from trace_dsl.plan.measurements import measurements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +166,16 @@ class SelfTeacherModel:
         return found
 
     def _read(self, micro_batch: MicroBatch, token_R: Tensor, part: Share) -> _Read:
-        """The rollouts that have a wanted token, behind the teacher's prompt."""
+        """The rollouts that have a wanted token, behind the teacher's prompt, each up to its last wanted token: no
+        hidden state depends on what comes after.
+        """
+        device = micro_batch.row_T.device
+        length_r = torch.tensor([len(rollout.token_ids) for rollout in micro_batch.rollouts], device=device)
         row_R = micro_batch.row_T[token_R]
-        rows = row_R.unique().tolist()
-        members = [micro_batch.rollouts[row] for row in rows]
+        place_R = token_R - (length_r.cumsum(0) - length_r)[row_R]
+        read_r = torch.zeros_like(length_r).scatter_reduce(0, row_R, place_R + 1, "amax")
+        reads = [(rollout, read) for rollout, read in zip(micro_batch.rollouts, read_r.tolist(), strict=True) if read]
+        members = [rollout for rollout, _ in reads]
         prompts = [
             encode_prompt(
                 self._tokenizer,
@@ -175,13 +184,10 @@ class SelfTeacherModel:
             )
             for m in members
         ]
-        in_members = torch.isin(micro_batch.row_T, row_R)
-        # wanted tokens by their number among the responses of the members
-        number_T = in_members.long().cumsum(0) - 1
         return _Read(
-            sequences=join(prompts, [m.token_ids for m in members], micro_batch.target_T.device, part),
-            number_R=number_T[token_R],
-            tokens=int(in_members.sum()),
+            sequences=join(prompts, [rollout.token_ids[:read] for rollout, read in reads], device, part),
+            number_R=(read_r.cumsum(0) - read_r)[row_R] + place_R,
+            tokens=sum(read for _, read in reads),
             cp=part.cp,
         )
 
@@ -202,3 +208,12 @@ def needs_average(teacher: Teacher, dtype: torch.dtype) -> bool:
 def needed_teachers(plan: Plan, step: int) -> list[Teacher]:
     """The teachers that some loss may still need at `step` or later."""
     return [t.teacher for t in plan.teachers if t.last_step >= step]
+
+
+def sequences_read(plan: Plan, step: int, teacher: str, rollouts: Sequence[Rollout], routing: FusedRouting) -> int:
+    """How many rollouts of the global batch a teacher reads in a step."""
+    rows = set(routing.row_of_T[routing.teacher_tokens(teacher)].tolist())
+    if any(signal.teacher == teacher for signal in measurements(plan, step)):
+        (sees,) = (t.teacher.sees for t in plan.teachers if t.teacher.name == teacher)
+        rows |= {row for row, rollout in enumerate(rollouts) if rollout.has(sees)}
+    return len(rows)

@@ -33,7 +33,8 @@ class OracleLoss:
     """magnitude_C = sum_t |weight value|: what the rounding of a sum is measured by, where its terms cancel.
 
     Float64 loss, its parts, and gradients; logp_T and entropy_T at every row, value_CT at every channel
-    and row."""
+    and row; gradient_norm_CT: the sum over the vocabulary of |d (weight value) / d logit|, logits at the temperature.
+    """
 
     loss: Tensor
     loss_C: Tensor
@@ -43,6 +44,7 @@ class OracleLoss:
     entropy_T: Tensor
     hidden_gradient_TH: Tensor
     weight_gradient_VH: Tensor
+    gradient_norm_CT: Tensor
 
 
 def log_mixture(*, first_logp_TV: Tensor, first_share: float, second_logp_TV: Tensor) -> Tensor:
@@ -242,6 +244,10 @@ def oracle_loss(
     # a response without a written token has no ratio: where there is no weight, nothing of a kernel counts
     weighted_CT = torch.where(weight_CT != 0, weight_CT * value_CT, 0.0)
     loss_C = weighted_CT.sum(dim=1)
+    logit_gradients = [
+        torch.autograd.grad(loss, logits_TV[None], retain_graph=True, allow_unused=True)[0] for loss in loss_C
+    ]
+    no_gradient_TV = torch.zeros_like(logits_TV[None])
     hidden_gradient_TH, weight_gradient_VH = torch.autograd.grad(loss_C.sum(), (hidden_TH, weight_VH))
     student_logp_TV = rows.logp(None, None)
     return OracleLoss(
@@ -253,6 +259,9 @@ def oracle_loss(
         entropy_T=-(student_logp_TV.exp() * student_logp_TV).sum(dim=-1).detach(),
         hidden_gradient_TH=hidden_gradient_TH,
         weight_gradient_VH=weight_gradient_VH,
+        gradient_norm_CT=torch.stack(
+            [(no_gradient_TV if g is None else g).abs().sum(dim=1) * temperature for g in logit_gradients]
+        ),
     )
 
 

@@ -52,6 +52,7 @@ def _assert_agrees(measured: Evaluated, expected: OracleLoss, case: Case, tolera
         (stats.value_CT, expected.value_CT, live_CT),
         (stats.logp_T, expected.logp_T, live_CT.any(dim=0)),
         (stats.entropy_T, expected.entropy_T, live_CT.any(dim=0)),
+        (stats.gradient_norm_CT, expected.gradient_norm_CT, live_CT),
     ):
         torch.testing.assert_close(values[live].double(), exact[live], rtol=1e-5, atol=1e-5)
         assert values[~live].isnan().all()
@@ -304,7 +305,7 @@ def test_every_side_of_the_clip_reaches_the_gradient() -> None:
     pessimistic_T = routed_T & (ratio_T > 1.3) & (ratio_T < 2.0) & (advantage_T < 0)
     for branch_T in (clipped_above_T, clipped_below_T, bounded_T, pessimistic_T):
         assert branch_T.sum() > 3
-    assert torch.equal(measured.result.stats.clipped_T, clipped_above_T | clipped_below_T | bounded_T)
+    assert torch.equal(measured.result.stats.clipped_CT[0], clipped_above_T | clipped_below_T | bounded_T)
     _assert_agrees(measured, expected, case)
 
 

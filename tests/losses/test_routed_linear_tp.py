@@ -70,7 +70,8 @@ def _measure(case: Case, **options: Any) -> dict[str, Any]:
         "logp_T": measured.result.stats.logp_T,
         "entropy_T": measured.result.stats.entropy_T,
         "value_CT": measured.result.stats.value_CT,
-        "clipped_T": measured.result.stats.clipped_T,
+        "clipped_CT": measured.result.stats.clipped_CT,
+        "gradient_norm_CT": measured.result.stats.gradient_norm_CT,
         "hidden_gradient_TH": measured.hidden_gradient_TH,
         "weight_gradient_vH": measured.weight_gradient_vH,
         "counts": dict(counts),
@@ -124,6 +125,9 @@ def test_agrees_with_the_oracle(ranks: list[dict[Any, dict[str, Any]]], name: st
         weight_gradient_vH = measured["weight_gradient_vH"] / 1.7
         error = (weight_gradient_vH.double() - weight_shards[rank]).norm() / expected.weight_gradient_VH.norm()
         assert error < tolerance
+    norm_CT = sum(results[name, shape]["gradient_norm_CT"].double() for results in ranks)
+    live_CT = case.routing.weight_CT != 0
+    torch.testing.assert_close(norm_CT[live_CT], expected.gradient_norm_CT[live_CT], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOGITS)
@@ -143,7 +147,7 @@ def test_ranks_agree_to_the_bit(ranks: list[dict[Any, dict[str, Any]]]) -> None:
     """The numbers a trainer logs or branches on are the same on every rank."""
     first, second = ranks
     for case in (case for case in first if case[0] != "logits"):
-        for key in ("loss", "loss_C", "logp_T", "entropy_T", "value_CT", "clipped_T", "hidden_gradient_TH"):
+        for key in ("loss", "loss_C", "logp_T", "entropy_T", "value_CT", "clipped_CT", "hidden_gradient_TH"):
             torch.testing.assert_close(first[case][key], second[case][key], rtol=0, atol=0, equal_nan=True)
 
 

@@ -106,8 +106,13 @@ def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowere
                     worst = max(worst, relative(advantage_T[t], advantage, abs(advantage)))
         if not isinstance(kernel, PolicyGradientKernel):
             assert advantage_T == [0.0] * count
-    for pair, weights in reading.weight.items():
-        assert lowered.tokens_of_loss.get(pair, 0) == sum(1 for weight in weights if weight != 0), pair
+    channels, part_LT = routing.parts
+    for one, channel, part_T in zip(lowered.losses, channels, part_LT.tolist(), strict=True):
+        pair = one.route, one.loss
+        weights = reading.weight[pair]
+        assert pair in lowered.loss_of_C[channel]
+        assert one.tokens == sum(1 for weight in weights if weight != 0), pair
+        assert close_lists(part_T, weights), pair
     for teacher in spec.teachers:
         needed = teacher_tokens(spec, reading, lowered.loss_of_C, teacher.name)
         assert routing.teacher_tokens(teacher.name).tolist() == needed

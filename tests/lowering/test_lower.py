@@ -65,7 +65,7 @@ def test_no_route_matches() -> None:
     found = lowered("key when correct: grpo() + nll()\n", batch_of([3, 2]))
     assert found.route_of_T.tolist() == [-1] * 5
     assert found.routing.weight_CT.tolist() == [[0.0] * 5] * 2
-    assert found.tokens_of_loss == {(0, 0): 0, (0, 1): 0}
+    assert [(one.tokens, one.weight_sum) for one in found.losses] == [(0, 0.0), (0, 0.0)]
 
 
 def test_none_takes_tokens_and_trains_nothing() -> None:
@@ -90,7 +90,7 @@ def test_a_teacher_that_sees_something_takes_only_the_rows_that_have_it() -> Non
     found = lowered(text, batch_of([2, 2], contexts={"diagnosis": [True, False]}))
     assert found.routing.weight_CT.tolist() == [[0.25, 0.25, 0, 0], [0.25] * 4]
     assert found.routing.teacher_tokens("teacher").tolist() == [0, 1]
-    assert found.tokens_of_loss == {(0, 0): 2, (0, 1): 4}
+    assert [one.tokens for one in found.losses] == [2, 4]
     assert found.route_of_T.tolist() == [0] * 4
 
 
@@ -131,6 +131,17 @@ def test_one_kernel_in_two_losses_adds_up() -> None:
     found = lowered("rest: nll(w=2) + nll(per=token)\n", batch_of([4]))
     assert found.routing.weight_CT.tolist() == [[0.75] * 4]
     assert found.loss_of_C == (((0, 0), (0, 1)),)
+    channels, part_LT = found.routing.parts
+    assert (channels, part_LT.tolist()) == ((0, 0), [[0.5] * 4, [0.25] * 4])
+    # what they weigh before the denominator of 4, token by token
+    assert [(one.weight_sum, one.inverse_denominator_sum) for one in found.losses] == [(8.0, 1.0), (4.0, 1.0)]
+
+
+def test_weights_before_denominators_of_different_responses() -> None:
+    """Responses of 1 and 4 tokens, denominators 2 and 8; the gate takes two tokens of the second out."""
+    (one,) = lowered("rest: nll(w=where(pos < 2, 3, 0))\n", batch_of([1, 4])).losses
+    assert (one.tokens, one.weight_sum) == (3, 9.0)
+    assert one.inverse_denominator_sum == pytest.approx(1 / 2 + 1 / 8 + 1 / 8)
 
 
 def test_extra_rollouts_have_their_own_denominators() -> None:

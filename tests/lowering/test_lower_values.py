@@ -82,7 +82,8 @@ def test_the_policy_gradient_returns_as_the_divergence_goes(step: int, kl: float
     assert kl_T == pytest.approx([0, 0, kl / 8, kl / 8, 0, 0, 0, 0], abs=1e-7)
     assert gradient_T == pytest.approx([1 / 8] * 2 + [rho / 8] * 2 + [1 / 8] * 4, abs=1e-7)
     assert found.routing.teacher_tokens("teacher").tolist() == ([2, 3] if kl else [])
-    assert found.tokens_of_loss[0, 0] == (2 if kl else 0)
+    assert found.losses[0].tokens == (2 if kl else 0)
+    assert found.losses[0].weight_sum == pytest.approx(2 * kl)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.collect import Rollout
 
 CLIP_LOW, CLIP_HIGH, W0 = 0.2, 0.28, 0.5
+LOSSES = ("error/rkl", "error/grpo", "key/grpo", "rest/grpo")  # in the order of the spec
 
 
 def kl_schedule(step: int) -> float:
@@ -24,48 +26,93 @@ def kl_schedule(step: int) -> float:
     return W0 if step < 10 else max(0.0, W0 * (1 - (step - 10) / 30))
 
 
+@dataclass(kw_only=True)
+class Part:
+    """One loss: its part of the objective, its tokens with weight, sum of |d loss / d logits|, tokens clipped."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    gradient: float = 0.0
+    clipped: int = 0
+
+
 def reference_gradients(
     policy: Path, rollouts: Sequence[Rollout], task: Task, tokenizer, step: int, teacher: Path | None = None
-) -> tuple[float, dict[str, torch.Tensor]]:
-    """(loss, gradient by Hugging Face parameter name), float64; without `teacher` it has the policy's weights."""
+) -> tuple[float, dict[str, torch.Tensor], dict[str, Part]]:
+    """(loss, gradient by Hugging Face parameter name, every loss alone), float64; without `teacher` it has the policy's
+    weights."""
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
     told = model if teacher is None else AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float64)
     weight = kl_schedule(step)
-    rho = 1 - weight / W0
     total = 0.0
+    parts = {name: Part() for name in LOSSES}
     for rollout in rollouts:
         if not rollout.token_ids:
             continue
-        logp_tv = response_logp(model, rollout.prompt_ids, rollout.token_ids)
-        advantage = _advantage(rollout, rollouts)
+        logits_tv = response_logits(model, rollout.prompt_ids, rollout.token_ids)
         taught, marked = _span_tokens(rollout, "error"), _span_tokens(rollout, "key")
+        teacher_tv = None
         if taught and weight > 0:
             prompt = task.teacher_prompt(rollout.problem, Diagnosis(rollout.annotation.diagnosis))
             with torch.no_grad():
                 teacher_tv = response_logp(told, tokenizer.encode(prompt, add_special_tokens=False), rollout.token_ids)
-        loss = torch.zeros((), dtype=torch.float64)
-        for t, token in enumerate(rollout.token_ids):
-            ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
-            clipped = torch.clamp(ratio, 1 - CLIP_LOW, 1 + CLIP_HIGH)
-            gradient = -torch.minimum(ratio * advantage, clipped * advantage)
-            if t in taught or t in marked:
-                loss = loss + rho * gradient
-                if t in taught and weight > 0:
-                    student_v = logp_tv[t]
-                    loss = loss + weight * (student_v.exp() * (student_v - teacher_tv[t])).sum()
-            else:
-                loss = loss + gradient
-        loss = loss / len(rollout.token_ids) / len(rollouts)
+
+        def losses(logits_tv: torch.Tensor) -> tuple[dict[str, list[torch.Tensor]], dict[str, int]]:
+            logp_tv = torch.log_softmax(logits_tv, -1)
+            return _losses(rollout, rollouts, logp_tv, teacher_tv, taught, marked, weight)  # noqa: B023 (called here)
+
+        everything, _ = losses(logits_tv)
+        loss = sum(sum(everything[name], torch.zeros((), dtype=torch.float64)) for name in LOSSES)
         loss.backward()
         total += loss.item()
-    return total, {name: p.grad for name, p in model.named_parameters()}
+        leaf_tv = logits_tv.detach().requires_grad_()
+        terms_of, clipped = losses(leaf_tv)
+        for name, terms in terms_of.items():
+            parts[name].clipped += clipped[name]
+            if terms:
+                (gradient_tv,) = torch.autograd.grad(sum(terms), leaf_tv, retain_graph=True)
+                parts[name].loss += sum(terms).item()
+                parts[name].tokens += len(terms)
+                parts[name].gradient += gradient_tv.abs().sum().item()
+    return total, {name: p.grad for name, p in model.named_parameters()}, parts
+
+
+def _losses(
+    rollout: Rollout,
+    rollouts: Sequence[Rollout],
+    logp_tv: torch.Tensor,
+    teacher_tv: torch.Tensor | None,
+    taught: set[int],
+    marked: set[int],
+    weight: float,
+) -> tuple[dict[str, list[torch.Tensor]], dict[str, int]]:
+    """Every loss at each of its tokens, and at how many of them the clip is at work."""
+    terms: dict[str, list[torch.Tensor]] = {name: [] for name in LOSSES}
+    clips = dict.fromkeys(LOSSES, 0)
+    advantage, scale = _advantage(rollout, rollouts), 1 / len(rollout.token_ids) / len(rollouts)
+    rho = 1 - weight / W0
+    for t, token in enumerate(rollout.token_ids):
+        ratio = torch.exp(logp_tv[t, token] - rollout.logprobs[t])
+        clipped = torch.clamp(ratio, 1 - CLIP_LOW, 1 + CLIP_HIGH)
+        gradient = -torch.minimum(ratio * advantage, clipped * advantage)
+        name = "error/grpo" if t in taught else "key/grpo" if t in marked else "rest/grpo"
+        share = 1.0 if name == "rest/grpo" else rho
+        if share > 0:
+            terms[name].append(scale * share * gradient)
+            clips[name] += bool(clipped * advantage < ratio * advantage)
+        if t in taught and weight > 0:
+            terms["error/rkl"].append(scale * weight * (logp_tv[t].exp() * (logp_tv[t] - teacher_tv[t])).sum())
+    return terms, clips
+
+
+def response_logits(model, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
+    """Logits [tokens, vocabulary] at the places that predict `token_ids`."""
+    return model(torch.tensor([[*prompt_ids, *token_ids]])).logits[0, len(prompt_ids) - 1 : -1]
 
 
 def response_logp(model, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
     """Log-probs [tokens, vocabulary] at the places that predict `token_ids`."""
-    ids = torch.tensor([[*prompt_ids, *token_ids]])
-    logits = model(ids).logits[0, len(prompt_ids) - 1 : -1]
-    return torch.log_softmax(logits, -1)
+    return torch.log_softmax(response_logits(model, prompt_ids, token_ids), -1)
 
 
 def _advantage(rollout: Rollout, rollouts: Sequence[Rollout]) -> float:

@@ -60,8 +60,9 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ranks: int) -> None
     whole, killed = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all((whole[name] == killed[name]).all() for name in whole)
     for one, other in zip(metrics(tmp_path, "whole"), metrics(tmp_path, "killed"), strict=True):
-        assert one["step"] == other["step"]
-        assert one["loss"] == other["loss"]
+        assert not [
+            name for name in one if name != "time" and not name.startswith("perf/") and one[name] != other[name]
+        ]
 
 
 def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> None:

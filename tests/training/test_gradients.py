@@ -31,16 +31,20 @@ from megatron_bridge.training.collect import Rollout, begin_rollouts, finish_rol
 from megatron_bridge.training.job import stop_tokens
 from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import accumulate_gradients, make_trainer
+from megatron_bridge.training.route_metrics import Metrics, route_metrics, with_exposure
 from megatron_bridge.training.signals import measure
+from megatron_bridge.training.step_sums import losses_of
 from megatron_bridge.training.teacher import SelfTeacherModel
 from tests.bridge.tiny import make_model
 from tests.distributed import run_distributed
-from tests.training.objective import reference_gradients, response_logp
+from tests.training.objective import Part, reference_gradients, response_logp
 from trace_dsl.lowering import FusedRouting, lower
+from trace_dsl.schedules import Progress
 from trace_dsl.terms import Rank, Signal
 
 RUN = Path("specs/demo/run.yaml")
 PROMPTS, GROUP = 4, 4
+METRICS = ("loss", "tokens", "weight", "denominator", "clip_fraction", "grad_share", "exposure")
 STEP = 20  # inside the anneal: both the KL and the returned policy gradient have weight
 pytestmark = pytest.mark.distributed
 
@@ -89,10 +93,11 @@ def rollouts_of(policy: Path) -> list[Rollout]:
 
 def gradients(
     rollouts: list[Rollout], tp: int, dp: int, micro_batches: tuple[int, ...], folder: str, teaching: str | None = None
-) -> list[float]:
+) -> list[tuple[float, Metrics]]:
     """One accumulation for each micro-batch size; gradients are written as Hugging Face directories folder/SIZE.
 
-    teaching: the directory of another model that teaches. Returns the global loss of each.
+    teaching: the directory of another model that teaches. Returns the global loss and the metrics of the losses of
+    each.
     """
     loaded, plan, _ = prepare_run(RUN)
     layout = Layout(tp=tp, dp=dp)
@@ -124,7 +129,9 @@ def gradients(
                 for parameter in trainer.model.parameters():
                     parameter.copy_(parameter.main_grad)
             save_hf(trainer.model, loaded.shape, loaded.policy_path, Path(folder) / str(micro_batch))
-            losses.append(float(sums["loss_C"].sum()))
+            exposure = with_exposure({}, plan, lowered)
+            metrics = route_metrics(plan, lowered, losses_of(sums), Progress(step=STEP, total_steps=60), exposure)
+            losses.append((float(sums["loss_C"].sum()), metrics))
         return losses
 
 
@@ -163,7 +170,7 @@ def batch() -> list[Rollout]:
 
 
 @pytest.fixture(scope="module")
-def reference(batch: list[Rollout]) -> tuple[float, dict[str, torch.Tensor]]:
+def reference(batch: list[Rollout]) -> tuple[float, dict[str, torch.Tensor], dict[str, Part]]:
     policy = Path("specs/demo/policy")
     return reference_gradients(policy, batch, get_task("ledger"), AutoTokenizer.from_pretrained(policy), STEP)
 
@@ -177,7 +184,7 @@ def test_batch_exercises_every_channel(batch: list[Rollout]) -> None:
 @pytest.mark.parametrize("tp, dp, micro_batches", [(1, 1, (16, 8, 1)), (2, 1, (4,)), (1, 2, (8, 1))], ids=str)
 def test_gradients_equal_float64_reference(batch, reference, tmp_path, tp, dp, micro_batches) -> None:
     by_rank = run_distributed(gradients, tp * dp, batch, tp, dp, micro_batches, str(tmp_path))
-    check(by_rank, reference, tmp_path, micro_batches, f"tp {tp} dp {dp}")
+    check(by_rank, reference, batch, tmp_path, micro_batches, f"tp {tp} dp {dp}")
 
 
 @pytest.mark.parametrize("tp", [1, 2])
@@ -188,15 +195,17 @@ def test_another_model_may_teach(batch, tmp_path, tp) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     expected = reference_gradients(policy, batch, get_task("ledger"), tokenizer, STEP, Path(other))
     by_rank = run_distributed(gradients, tp, batch, tp, 1, (8,), str(tmp_path), other)
-    check(by_rank, expected, tmp_path, (8,), f"another model, tp {tp}")
+    check(by_rank, expected, batch, tmp_path, (8,), f"another model, tp {tp}")
 
 
-def check(by_rank, reference, folder: Path, micro_batches: tuple[int, ...], what: str) -> None:
+def check(by_rank, reference, batch, folder: Path, micro_batches: tuple[int, ...], what: str) -> None:
     """The losses of all ranks and the gradients in `folder` are those of the reference."""
-    expected_loss, expected = reference
+    expected_loss, expected, parts = reference
     scale = max(float(g.abs().max()) for g in expected.values())
     for losses in by_rank:
-        assert all(abs(loss - expected_loss) < 1e-6 * max(1, abs(expected_loss)) for loss in losses)
+        for loss, metrics in losses:
+            assert abs(loss - expected_loss) < 1e-6 * max(1, abs(expected_loss))
+            _assert_metrics(metrics, parts, batch)
     for micro_batch in micro_batches:
         got = load_file(folder / str(micro_batch) / "model.safetensors")
         errors = {
@@ -207,6 +216,25 @@ def check(by_rank, reference, folder: Path, micro_batches: tuple[int, ...], what
         worst = max(errors, key=errors.__getitem__)
         print(f"{what} micro-batch {micro_batch}: worst {errors[worst]:.2e} at {worst}")
         assert errors[worst] < 1e-5, f"micro-batch {micro_batch}, {worst}: {errors[worst]:.2e} of the largest gradient"
+
+
+def _assert_metrics(metrics: Metrics, parts: dict[str, Part], batch: list[Rollout]) -> None:
+    """The metrics of every loss against the float64 sums, with the weights of step 20."""
+    everything = sum(part.gradient for part in parts.values())
+    weight = {"error/rkl": 1 / 3, "error/grpo": 1 / 3, "key/grpo": 1 / 3, "rest/grpo": 1.0}
+    for name, part in parts.items():
+        assert part.tokens > 0
+        found = {what: metrics[f"train/route/{name}/{what}"] for what in METRICS}
+        assert found["loss"] == pytest.approx(part.loss, rel=1e-4, abs=1e-7)
+        assert found["tokens"] == part.tokens
+        assert found["weight"] == pytest.approx(weight[name])
+        assert found["exposure"] == pytest.approx(weight[name] * part.tokens)
+        assert found["grad_share"] == pytest.approx(part.gradient / everything, rel=1e-4)
+        clipped = None if name == "error/rkl" else part.clipped / part.tokens
+        assert found["clip_fraction"] == clipped
+        # every token of a response has its length x 16 responses
+        lengths = [len(r.token_ids) for r in batch]
+        assert min(n for n in lengths if n) <= found["denominator"] / len(batch) <= max(lengths)
 
 
 @pytest.mark.parametrize("tp, dp", [(2, 1), (1, 2)], ids=str)

@@ -25,11 +25,12 @@ from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import Trainer, accumulate_gradients, make_trainer
 from megatron_bridge.training.signals import measure
+from megatron_bridge.training.step_sums import losses_of
 from megatron_bridge.training.teacher import SelfTeacherModel
 from tests.bridge.ranks import under
 from tests.bridge.tiny import make_model
 from tests.distributed import run_distributed
-from tests.training.objective import reference_gradients, response_logp
+from tests.training.objective import Part, reference_gradients, response_logp
 from tests.training.test_gradients import RUN, STEP, rollouts_of
 from trace_dsl.lowering import FusedRouting, lower
 from trace_dsl.terms import Rank, Signal
@@ -143,7 +144,11 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             for parameter in trainer.model.parameters():
                 parameter.copy_(parameter.main_grad)
         save_hf(trainer.model, shape, policy, target)
-        return {"loss": float(sums["loss_C"].sum()), "signals": {signal.name: value for signal, value in signals}}
+        return {
+            "loss": float(sums["loss_C"].sum()),
+            "losses": losses_of(sums),
+            "signals": {signal.name: value for signal, value in signals},
+        }
 
 
 def _all(policy: str, rollouts: list[Rollout], folder: str) -> dict[str, dict]:
@@ -180,7 +185,7 @@ def rollouts(policy) -> list[Rollout]:
 
 
 @pytest.fixture(scope="module")
-def reference(policy, rollouts) -> tuple[float, dict[str, torch.Tensor]]:
+def reference(policy, rollouts) -> tuple[float, dict[str, torch.Tensor], dict[str, Part]]:
     return reference_gradients(policy, rollouts, get_task("ledger"), AutoTokenizer.from_pretrained(policy), STEP)
 
 
@@ -212,7 +217,12 @@ def test_gradients_equal_the_float64_reference(found, reference, folder, name) -
     error, worst = _worst(folder / name, reference[1])
     print(f"{name}: worst {error:.2e} at {worst}")
     assert error < 1e-5, f"{worst}: {error:.2e} of the largest gradient"
-    assert all(abs(rank[name]["loss"] - reference[0]) < 1e-6 for rank in found)
+    for rank in found:
+        assert abs(rank[name]["loss"] - reference[0]) < 1e-6
+        for got, expected in zip(rank[name]["losses"], reference[2].values(), strict=True):
+            assert got.loss == pytest.approx(expected.loss, rel=1e-4, abs=1e-7)
+            assert got.gradient == pytest.approx(expected.gradient, rel=1e-4)
+            assert got.clipped == expected.clipped
 
 
 @pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp"])

@@ -50,7 +50,7 @@ def test_truncated_importance_that_has_weight_in_some_steps_only(tmp_path: Path)
     """Before and after its schedule the log-probs that it reads are not measured, and not asked for."""
     (tmp_path / "spec.trace").write_text("rest: grpo(tis=2, w=0.5, start=1, anneal=linear(2)) + grpo()\n")
     train(tmp_path, "tis", f"spec={tmp_path / 'spec.trace'}", "steps=5", "evaluation.problems=8", ranks=1)
-    weights = [line["route/rest/grpo/weight"] for line in metrics(tmp_path, "tis")]
+    weights = [line["train/route/rest/grpo/weight"] for line in metrics(tmp_path, "tis")]
     assert (weights[0], weights[-1]) == (0.0, 0.0)
     assert weights[1] > 0
 

@@ -81,5 +81,5 @@ def test_a_gradient_that_overflows_under_a_finite_loss_stops_the_run(tmp_path: P
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 0}, tmp_path / "old.pt")
-    with pytest.raises(ValueError, match=r"old\.pt is no stopped batch of format 1"):
+    with pytest.raises(ValueError, match=r"old\.pt is no stopped batch of format 2"):
         read_stopped_batch(tmp_path / "old.pt")

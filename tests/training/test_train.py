@@ -30,19 +30,23 @@ def tp1(output: Path) -> Path:
     return output / "tp1"
 
 
+def assert_same_metrics(one: Path, other: Path) -> None:
+    """Every metric of every step but what the machine's speed gives: only rounding may tell layouts apart."""
+    for first, second in zip(metrics(one.parent, one.name), metrics(other.parent, other.name), strict=True):
+        assert list(first) == list(second)
+        for name in (name for name in first if not name.startswith("perf/") and name != "time"):
+            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-5), name
+
+
 def test_tensor_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
     train(output, "tp2", f"steps={STEPS}", ranks=2)
-    for one, two in zip(metrics(output, "tp1"), metrics(output, "tp2"), strict=True):
-        assert abs(one["loss"] - two["loss"]) < 1e-5
-        assert one["reward"] == two["reward"]
+    assert_same_metrics(tp1, output / "tp2")
     assert summary(output, "tp1")["accuracy_after"] == summary(output, "tp2")["accuracy_after"]
 
 
 def test_data_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
     train(output, "dp2", f"steps={STEPS}", "layout.tp=1", "layout.dp=2", ranks=2)
-    for one, two in zip(metrics(output, "tp1"), metrics(output, "dp2"), strict=True):
-        assert abs(one["loss"] - two["loss"]) < 1e-5
-        assert one["reward"] == two["reward"]
+    assert_same_metrics(tp1, output / "dp2")
     assert summary(output, "tp1")["accuracy_after"] == summary(output, "dp2")["accuracy_after"]
 
 
@@ -57,17 +61,14 @@ def test_data_parallel_ranks_change_nothing(output: Path, tp1: Path) -> None:
 )
 def test_no_layout_changes_anything(output: Path, tp1: Path, name: str, ranks: int, overrides: tuple[str, ...]) -> None:
     train(output, name, f"steps={STEPS}", "layout.tp=1", *overrides, ranks=ranks)
-    for one, other in zip(metrics(output, "tp1"), metrics(output, name), strict=True):
-        assert abs(one["loss"] - other["loss"]) < 1e-5
-        assert one["reward"] == other["reward"]
+    assert_same_metrics(tp1, output / name)
     assert summary(output, "tp1")["accuracy_after"] == summary(output, name)["accuracy_after"]
 
 
 def test_a_micro_batch_of_one_and_small_chunks_change_nothing(output: Path, tp1: Path) -> None:
     done = train(output, "mb1", f"steps={STEPS}", "micro_batch=1", "chunk_rows=7", ranks=1)
     assert "the loss holds at most 7 rows of 128 logits at a time" in done.stderr
-    for one, other in zip(metrics(output, "tp1"), metrics(output, "mb1"), strict=True):
-        assert abs(one["loss"] - other["loss"]) < 1e-5
+    assert_same_metrics(tp1, output / "mb1")
 
 
 def test_run_directory_holds_everything(tp1: Path) -> None:
@@ -107,8 +108,7 @@ def test_trained_model_loads_in_transformers(tp1: Path) -> None:
 @pytest.mark.parametrize("spec", ["grpo.trace", "trace_fkl.trace", "all_token.trace"])
 def test_another_spec_is_one_line(output: Path, spec: str) -> None:
     train(output, spec, f"spec={spec}", "steps=2", ranks=1)
-    losses = {key for key in metrics(output, spec)[0] if key.startswith("route/")}
-    assert any("grpo" in key for key in losses)
+    assert metrics(output, spec)[0]["train/route/rest/grpo/tokens"] > 0
     used = summary(output, spec)["teacher_forwards"]
     assert used == {} or used["teacher"]["steps"] == (0 if spec == "grpo.trace" else 2)
 
@@ -149,6 +149,6 @@ def test_ranks_run_two_teachers_in_one_order(output: Path) -> None:
     for one, two in zip(metrics(output, "two-tp1"), metrics(output, "two-tp2"), strict=True):
         assert abs(one["loss"] - two["loss"]) < 1e-5
         assert one["optim/grad_norm"] == pytest.approx(two["optim/grad_norm"], rel=1e-3)
-        read = [one[key] for key in one if key.endswith(("/rkl/fraction", "/fkl/fraction"))]
+        read = [one[key] for key in one if key.endswith(("/rkl/tokens", "/fkl/tokens"))]
         assert len(read) == 2
         assert min(read) > 0

@@ -3,7 +3,8 @@
 The whole objective of a step is  sum_c sum_t weight[c, t] * kernel_c[t],  with the global denominators already inside
 `weight`, so any cut of the batch into micro-batches or ranks adds up to the same loss and gradient.
 
-Legend: C channels (distinct kernels), T response tokens of the batch, rollout after rollout.
+Legend: C channels (distinct kernels), L losses of the spec (some may share a kernel), T response tokens of the batch,
+rollout after rollout.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class FusedRouting:
     kernels: C distinct kernels, in the plan's order; weight_CT: float32, 0 where not routed, denominators folded in;
     advantage_CT: float32, 0 for channels without one; row_of_T: int64, which rollout a token belongs to; written_T:
     int64, how many tokens of its whole response the model wrote, 0 at a token that it did not write (tool output).
-    None: the model wrote all of them, and how many a response has is not known.
+    None: the model wrote all of them, and how many a response has is not known. channel_of_L, part_LT: which channel
+    each loss of a spec feeds, and its part (float32) of that channel's weights; only metrics read them.
     """
 
     kernels: tuple[FusedKernel, ...]
@@ -90,6 +92,8 @@ class FusedRouting:
     advantage_CT: Tensor
     row_of_T: Tensor
     written_T: Tensor | None = None
+    channel_of_L: tuple[int, ...] = ()
+    part_LT: Tensor | None = None
 
     @classmethod
     def empty(cls, tokens: int) -> FusedRouting:
@@ -109,6 +113,7 @@ class FusedRouting:
             advantage_CT=self.advantage_CT[:, tokens],
             row_of_T=self.row_of_T[tokens],
             written_T=None if self.written_T is None else self.written_T[tokens],
+            part_LT=None if self.part_LT is None else self.part_LT[:, tokens],
         )
 
     def to(self, device: torch.device) -> FusedRouting:
@@ -119,7 +124,15 @@ class FusedRouting:
             advantage_CT=_moved(self.advantage_CT, device),
             row_of_T=_moved(self.row_of_T, device),
             written_T=None if self.written_T is None else _moved(self.written_T, device),
+            part_LT=None if self.part_LT is None else _moved(self.part_LT, device),
         )
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], Tensor]:
+        """The channel of every loss and its weights [L, T]; where no losses are told apart, every channel is one."""
+        if self.part_LT is None:
+            return tuple(range(len(self.kernels))), self.weight_CT
+        return self.channel_of_L, self.part_LT
 
     def teacher_tokens(self, teacher: str) -> Tensor:
         """Indices (int64, ascending) of the tokens at which some channel needs `teacher`'s distribution."""

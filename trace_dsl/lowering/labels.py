@@ -18,18 +18,26 @@ def label_mask(batch: RolloutBatch, label: SpanLabel) -> Tensor:
     dropped.
     A token covered twice counts once.
     """
-    mask_T = torch.zeros(batch.tokens, dtype=torch.bool)
     length_R, start_R = batch.length_R.tolist(), batch.start_R.tolist()
     left: dict[int, int] = {}
+    reached: dict[int, int] = {}  # up to where spans that begin before this one have covered the response
+    begins, ends = [], []
     for span in sorted((s for s in batch.spans if s.label == label.name), key=lambda s: (s.row, s.start, s.end)):
-        length, first = length_R[span.row], start_R[span.row]
-        if span.row not in left:
-            left[span.row] = length if label.cap is None else math.floor(round(label.cap * length, 9))
-        covered_t = mask_T[first + span.start : first + span.end]
-        fresh = (~covered_t).nonzero()[:, 0][: left[span.row]]
-        covered_t[fresh] = True
-        left[span.row] -= len(fresh)
-    return mask_T
+        row, length = span.row, length_R[span.row]
+        if row not in left:
+            left[row] = length if label.cap is None else math.floor(round(label.cap * length, 9))
+        begin = max(span.start, reached.get(row, 0))
+        end = min(span.end, length, begin + left[row])
+        if end > begin:
+            begins.append(start_R[row] + begin)
+            ends.append(start_R[row] + end)
+            left[row] -= end - begin
+            reached[row] = end
+    change_T = torch.zeros(batch.tokens + 1, dtype=torch.int32)
+    # one span may begin where another ends
+    change_T.index_add_(0, torch.tensor(begins, dtype=torch.int64), torch.ones(len(begins), dtype=torch.int32))
+    change_T.index_add_(0, torch.tensor(ends, dtype=torch.int64), torch.full((len(ends),), -1, dtype=torch.int32))
+    return change_T[:-1].cumsum(0) > 0
 
 
 def label_masks(batch: RolloutBatch, labels: tuple[SpanLabel, ...]) -> dict[str, Tensor]:

@@ -52,21 +52,33 @@ from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr, Rank
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoweredLoss:
+    """One loss of a route on the batch: `tokens` with a nonzero weight, and over them the sum of the weights before any
+    denominator and the sum of 1/denominator.
+    """
+
+    route: int
+    loss: int
+    tokens: int
+    weight_sum: float
+    inverse_denominator_sum: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lowered:
     """The fused tensors of one step, and what the metrics tell about them.
 
     route_of_T: int64, the index of the route each token belongs to, -1 for none; loss_of_C: for each channel the
-    (route, loss) pairs that feed it; tokens_of_loss: routed tokens of every (route, loss) with a nonzero weight;
-    latches:
-    the states to give to the next step, and to keep in a checkpoint.
+    (route, loss) pairs that feed it; losses: every loss of the spec, in the order of `routing.part_LT`; latches: the
+    states to give to the next step, and to keep in a checkpoint.
     """
 
     routing: FusedRouting
     advantage_R: Tensor
     route_of_T: Tensor
     loss_of_C: tuple[tuple[tuple[int, int], ...], ...]
-    tokens_of_loss: dict[tuple[int, int], int]
+    losses: tuple[LoweredLoss, ...]
     latches: dict[str, bool]
 
 
@@ -74,15 +86,29 @@ class Lowered:
 class RoutedLoss:
     """One loss on a batch, before losses of one kernel are added up.
 
-    weight_T: float64, denominator included, 0 where it is not routed; advantage_T: float64, 0 where the route does not
-    take the token, None for a loss without one or one that trains nothing at this step whatever is measured.
+    weight_T: float64, denominator included, 0 where it is not routed; plain_T: before the denominator; advantage_T:
+    float64, 0 where the route does not take the token, None for a loss without one or one that trains nothing at this
+    step whatever is measured.
     """
 
     route: int
     loss: int
     kernel: FusedKernel
     weight_T: Tensor
+    plain_T: Tensor
     advantage_T: Tensor | None
+
+    def counted(self) -> LoweredLoss:
+        """What it amounts to on the batch."""
+        trained_T = self.weight_T != 0
+        weight_t, plain_t = self.weight_T[trained_T], self.plain_T[trained_T]
+        return LoweredLoss(
+            route=self.route,
+            loss=self.loss,
+            tokens=len(plain_t),
+            weight_sum=float(plain_t.sum()),
+            inverse_denominator_sum=float((weight_t / plain_t).sum()),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,9 +157,8 @@ def lower(
     weights: dict[FusedKernel, Tensor] = {}
     advantages: dict[FusedKernel, Tensor] = {}
     losses: dict[FusedKernel, list[tuple[int, int]]] = {}
-    counts: dict[tuple[int, int], int] = {}
-    for one in _routed_losses(plan, route_of_T, env):
-        counts[one.route, one.loss] = int((one.weight_T != 0).sum())
+    routed = list(_routed_losses(plan, route_of_T, env))
+    for one in routed:
         weights[one.kernel] = weights.get(one.kernel, 0) + one.weight_T
         losses.setdefault(one.kernel, []).append((one.route, one.loss))
         if one.advantage_T is not None:
@@ -146,13 +171,15 @@ def lower(
         advantage_CT=_stack([advantages.get(k, zeros_T) for k in kernels], batch.tokens),
         row_of_T=batch.row_of_T,
         written_T=batch.written_T,
+        channel_of_L=tuple(kernels.index(one.kernel) for one in routed),
+        part_LT=_stack([one.weight_T for one in routed], batch.tokens),
     )
     return Lowered(
         routing=routing,
         advantage_R=env.advantage_R,
         route_of_T=route_of_T,
         loss_of_C=tuple(tuple(losses[k]) for k in kernels),
-        tokens_of_loss=counts,
+        losses=tuple(one.counted() for one in routed),
         latches={latch_key(latch): latch_state(latch, env) for latch in latches_of(plan)},
     )
 
@@ -181,13 +208,16 @@ def _routed_losses(plan: Plan, route_of_T: Tensor, env: Environment) -> Iterator
             gradients += isinstance(channel.kernel, PolicyGradient | Cispo)
             # a loss that trains nothing whatever is measured is not evaluated: its signals are not measured any more
             active = standing.reached and not surely_zero(channel.weight, env.at)
-            weight_T = _weights(plan, channel, planned.route, selected_T, env) if active else zeros_T
+            plain_T = _weights(plan, channel, selected_T, env) if active else zeros_T
+            weight_T = plain_T / _denominator(channel, planned.route, selected_T, env) if active else zeros_T
             advantage = advantage_of(channel)
             advantage_T = None
             if advantage is not None and active:
                 advantage_T = torch.where(selected_T, _values(advantage, "advantage", channel, env), 0.0)
                 _check_finite(advantage_T, "advantage", channel)
-            yield RoutedLoss(route=r, loss=c, kernel=kernel, weight_T=weight_T, advantage_T=advantage_T)
+            yield RoutedLoss(
+                route=r, loss=c, kernel=kernel, weight_T=weight_T, plain_T=plain_T, advantage_T=advantage_T
+            )
 
 
 def fuse(kernel: Kernel, index: int) -> FusedKernel:
@@ -260,8 +290,8 @@ def _asks_for_tool_output(route: Route) -> bool:
     return route.when is not None and "source" in signals_of(route.when)
 
 
-def _weights(plan: Plan, channel: Channel, route: Route, selected_T: Tensor, env: Environment) -> Tensor:
-    """float64 [T]: weight / denominator of one loss on the tokens its route selected."""
+def _weights(plan: Plan, channel: Channel, selected_T: Tensor, env: Environment) -> Tensor:
+    """float64 [T]: the weight of one loss on the tokens its route selected, before its denominator."""
     teacher = teacher_of(channel)
     takes_T = selected_T
     if teacher is not None:
@@ -270,7 +300,7 @@ def _weights(plan: Plan, channel: Channel, route: Route, selected_T: Tensor, env
             takes_T = takes_T & env.batch.has(sees.value)[env.batch.row_of_T]
     weight_T = torch.where(takes_T, _values(channel.weight, "weight", channel, env), 0.0)
     _check_finite(weight_T, "weight", channel)
-    return weight_T / _denominator(channel, route, selected_T, env)
+    return weight_T
 
 
 def _values(expr: Expr, what: str, where: Route | Channel, env: Environment) -> Tensor:

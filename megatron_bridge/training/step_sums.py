@@ -1,0 +1,110 @@
+"""What a step sums up over the tokens of its micro-batches, and over the ranks.
+
+Legend: T response tokens that this rank predicts, t some of them, C channels, L losses of the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch import Tensor
+
+from megatron_bridge.device import training_device
+from megatron_bridge.losses import RoutedLoss
+from megatron_bridge.training.microbatch import MicroBatch
+from trace_dsl.lowering import FusedRouting
+from trace_dsl.lowering.fused import CispoKernel, PolicyGradientKernel
+
+_SUMS = ("evaluated", "logp_gap", "entropy", "ratios", "clipped", "fresh", "mismatch", "mismatch_kl")
+_OF_LOSSES = ("loss_L", "clipped_L", "gradient_L")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSums:
+    """One loss of the spec over the global batch: what it adds to the objective, its tokens at which a clip is at work,
+    and the sum over its tokens of |d loss / d logits|, added up over the vocabulary.
+    """
+
+    loss: float
+    clipped: int
+    gradient: float
+
+
+def token_sums(result: RoutedLoss, batch: MicroBatch) -> dict[str, Tensor]:
+    """Sums over the tokens of a micro-batch that this rank predicts, and one maximum, float64. Nothing waits for a GPU
+    here but to count.
+    """
+    stats, routing = result.stats, batch.routing
+    weighted_CT = routing.weight_CT != 0
+    routed_T = weighted_CT.any(0)
+    ratios = [isinstance(kernel, PolicyGradientKernel | CispoKernel) for kernel in routing.kernels]
+    change_T = stats.logp_T - batch.old_logp_T
+    mismatch_t = change_T[routed_T & batch.fresh_T].double()
+    return {
+        "loss_C": result.loss_C.double(),
+        "evaluated": routed_T.double().sum(),
+        "logp_gap": change_T[routed_T].abs().double().sum(),
+        "entropy": stats.entropy_T[routed_T].double().sum(),
+        "ratios": weighted_CT[torch.tensor(ratios, dtype=torch.bool, device=routed_T.device)].any(0).double().sum(),
+        "clipped": stats.clipped_CT.any(0)[routed_T].double().sum(),
+        "fresh": torch.tensor(float(len(mismatch_t)), dtype=torch.float64, device=mismatch_t.device),
+        "mismatch": mismatch_t.abs().sum(),
+        "mismatch_kl": (mismatch_t.expm1() - mismatch_t).sum(),
+        "mismatch_max": mismatch_t.abs().max() if len(mismatch_t) else mismatch_t.sum(),
+        **_sums_of_losses(result, routing),
+    }
+
+
+def _sums_of_losses(result: RoutedLoss, routing: FusedRouting) -> dict[str, Tensor]:
+    """[L] each. Losses that share a kernel have their weight's share in it; where their weights cancel, the kernel is
+    not evaluated and none of them has any.
+    """
+    channel_of_L, part_LT = routing.parts
+    channel_L = torch.tensor(channel_of_L, dtype=torch.int64, device=part_LT.device)
+    weight_LT = routing.weight_CT[channel_L].double()
+    trains_LT = (part_LT != 0) & (weight_LT != 0)
+    part_LT = part_LT.double()
+    norm_LT = result.stats.gradient_norm_CT[channel_L].double() * (part_LT / weight_LT).abs()
+    return {
+        "loss_L": torch.where(trains_LT, part_LT * result.stats.value_CT[channel_L].double(), 0.0).sum(1),
+        "clipped_L": (trains_LT & result.stats.clipped_CT[channel_L]).double().sum(1),
+        "gradient_L": torch.where(trains_LT, norm_LT, 0.0).sum(1),
+    }
+
+
+def over_ranks(parts: Sequence[Mapping[str, Tensor]], routing: FusedRouting) -> dict[str, Tensor]:
+    """Sums (and the largest mismatch) of what the micro-batches of the last stage gave, the same on every rank.
+
+    Collectives: two all-reduces of some numbers over dp x cp, one over tp, and broadcasts over pp.
+    """
+    names = (*_SUMS, "loss_C", *_OF_LOSSES)
+    losses = len(routing.parts[0])
+    sizes = [1] * len(_SUMS) + [len(routing.kernels)] + [losses] * len(_OF_LOSSES)
+    packed = torch.zeros(sum(sizes), dtype=torch.float64, device=training_device())
+    largest = torch.zeros(1, dtype=torch.float64, device=training_device())
+    for one in parts:
+        packed += torch.cat([one[name].reshape(size) for name, size in zip(names, sizes, strict=True)])
+        largest = torch.maximum(largest, one["mismatch_max"])
+    # each tensor-parallel rank has the gradients of its columns; everything else is the same on all of them
+    dist.all_reduce(packed[len(packed) - losses :], group=parallel_state.get_tensor_model_parallel_group())
+    data = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    dist.all_reduce(packed, group=data)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=data)
+    group = parallel_state.get_pipeline_model_parallel_group()
+    if group.size() > 1:
+        for told in (packed, largest):
+            dist.broadcast(told, group=group, group_src=group.size() - 1)
+    found = dict(zip(names, packed.split(sizes), strict=True))
+    return {name: value[0] if name in _SUMS else value for name, value in found.items()} | {"mismatch_max": largest[0]}
+
+
+def losses_of(sums: Mapping[str, Tensor]) -> tuple[LossSums, ...]:
+    """The sums of every loss, out of `over_ranks`."""
+    return tuple(
+        LossSums(loss=loss, clipped=int(clipped), gradient=gradient)
+        for loss, clipped, gradient in zip(*(sums[name].tolist() for name in _OF_LOSSES), strict=True)
+    )
