@@ -1,8 +1,8 @@
 """A run's directory: made, refused, moved aside or continued, before anything is computed.
 
 runs/NAME/ holds spec.trace, run.yaml (every default written out), plan.json, metrics.jsonl, tensorboard/, rollouts/,
-checkpoints/, model/ (the trained policy, Hugging Face format) and summary.json; stopped/ the batch of a step whose loss
-or gradient was not finite.
+checkpoints/, logs/ (of each rank), model/ (the trained policy, Hugging Face format) and summary.json; stopped/ the
+batch of a step whose loss or gradient was not finite.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.checkpoint_files import latest_checkpoint, read_meta
+from megatron_bridge.rank_log import LOGS
 from megatron_bridge.run_file import LoadedRun, RunFile, changed_settings, dump_run, size_problems
 from trace_dsl.errors import RunFileError
 from trace_dsl.plan import Plan
@@ -26,10 +27,13 @@ from trace_dsl.plan.describe import default_steps, describe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDirectory:
-    """Where a run writes. `resume_from` is the checkpoint it goes on from, or None for a fresh start."""
+    """Where a run writes. `resume_from` is the checkpoint it goes on from, None at a run's beginning. `afresh`: what is
+    there is another run, which is moved aside.
+    """
 
     path: Path
     resume_from: Path | None
+    afresh: bool = False
 
     @property
     def checkpoints(self) -> Path:
@@ -55,18 +59,31 @@ def find_run_directory(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite
     """
     path = loaded.directory
     if not resume:
-        if path.exists() and any(path.iterdir()) and not overwrite:
+        if _holds_run(path) and not overwrite:
             raise RunFileError(
                 f"{path} already holds a run: go on with --resume, replace it with --overwrite "
                 f"(it is moved to {path.name}.previous), or choose another name=..."
             )
-        return RunDirectory(path=path, resume_from=None)
+        return RunDirectory(path=path, resume_from=None, afresh=True)
     checkpoint = latest_checkpoint(path / "checkpoints")
     if checkpoint is not None:
         meta = read_meta(checkpoint)
         _check_same_objective(checkpoint, meta, plan)
         _check_whole_iterations(checkpoint, meta["step"], loaded.file)
     return RunDirectory(path=path, resume_from=checkpoint)
+
+
+def _holds_run(path: Path) -> bool:
+    """Whether there is more than what ranks left that failed before a run began."""
+    return path.exists() and any(inner.name != LOGS for inner in path.iterdir())
+
+
+def last_checkpoint_told(directory: RunDirectory) -> str:
+    """For people: what a run that has ended early can go on from."""
+    last = directory.last_checkpoint()
+    if last is None:
+        return "No checkpoint was written yet."
+    return f"The last checkpoint is {last}; go on from it with --resume."
 
 
 def prepare_run_directory(directory: RunDirectory, loaded: LoadedRun, plan: Plan) -> list[str]:
@@ -87,7 +104,7 @@ def _prepare(directory: RunDirectory, loaded: LoadedRun, plan: Plan) -> list[str
     changed = []
     if directory.resume_from is not None and started_with.is_file():
         changed = changed_settings(started_with.read_text(encoding="utf-8"), loaded)
-    if directory.resume_from is None and path.exists():
+    if directory.afresh and _holds_run(path):
         previous = path.with_name(f"{path.name}.previous")
         if previous.exists():
             shutil.rmtree(previous)

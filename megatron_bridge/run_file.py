@@ -90,7 +90,8 @@ class RunFile(Strict):
     """One training run. `steps` are optimizer steps; each iteration of rollouts serves `minibatches` of them.
 
     pack_tokens: the most tokens of a packed micro-batch; None: micro-batches hold `micro_batch` padded sequences.
-    chunk_rows: rows of logits that the loss holds at a time; None: by rule.
+    chunk_rows: rows of logits that the loss holds at a time; None: by rule. heartbeat_timeout: seconds without a
+    sign of life of a rank after which the others end the job; 0: never.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -105,6 +106,7 @@ class RunFile(Strict):
     chunk_rows: Positive | None = None
     output: str = "runs"
     save_rollouts_every: Positive = 10
+    heartbeat_timeout: Annotated[float, Field(ge=0)] = 300.0
     rollout: RolloutSettings = RolloutSettings()
     layout: LayoutSettings = LayoutSettings()
     optim: OptimizerSettings = OptimizerSettings()

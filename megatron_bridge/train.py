@@ -15,7 +15,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from megatron_bridge.failure import report_uncaught
 from megatron_bridge.prepare import prepare_run
+from megatron_bridge.rank_log import RankLog
 from megatron_bridge.with_parent import signal_when_parent_dies
 from trace_dsl.errors import TraceError
 
@@ -47,18 +49,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 failed, 2 bad input."""
     options = parse_arguments(arguments)
-    first = os.environ.get("RANK", "0") == "0"
+    rank = int(os.environ.get("RANK", "0"))
+    first = rank == 0
     try:
         if "RANK" in os.environ:  # a rank never trains on alone
             signal_when_parent_dies(signal.SIGTERM)
         loaded, plan, _ = prepare_run(options.run_file, options.overrides)
+        log = RankLog(loaded.directory, rank)
+        report_uncaught(log)
         # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
         warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
         # both announce changes of theirs in collectives and while a checkpoint is loaded
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(megatron\.core|torch\.distributed)")
         from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
 
-        return run_job(loaded, plan, resume=options.resume, overwrite=options.overwrite)
+        return run_job(loaded, plan, log, resume=options.resume, overwrite=options.overwrite)
     except KeyboardInterrupt:  # before the first step is set up; later, a signal only asks for a clean stop
         if first:
             print("stopped on request before the first step", file=sys.stderr, flush=True)

@@ -19,9 +19,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from megatron_bridge.atomic import write_text
 from megatron_bridge.device import megatron_runtime
 from megatron_bridge.parallel import start_parallel, stop_parallel
-from megatron_bridge.run_directory import RunDirectory, find_run_directory, only_process, prepare_run_directory
+from megatron_bridge.rank_log import Phase, RankLog
+from megatron_bridge.run_directory import (
+    RunDirectory,
+    find_run_directory,
+    last_checkpoint_told,
+    only_process,
+    prepare_run_directory,
+)
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
+from megatron_bridge.training.heartbeat import Heartbeat
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.loop import Loop, Outcome
 from megatron_bridge.training.patience import patience
@@ -33,7 +41,7 @@ from trace_dsl.plan import Plan
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
-def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> int:
+def run_job(loaded: LoadedRun, plan: Plan, log: RankLog, *, resume: bool, overwrite: bool) -> int:
     """Train as `loaded` and `plan` say. Raises RunFileError for a directory that cannot be used, before any work."""
     interrupt = Interrupt()
     torch.set_num_threads(1)
@@ -42,27 +50,39 @@ def run_job(loaded: LoadedRun, plan: Plan, *, resume: bool, overwrite: bool) -> 
         directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
         start_parallel(loaded.file.layout.layout, loaded.file.seed, patience=patience(loaded.file))
         try:
-            with megatron_runtime(), contextlib.closing(loaded.open_task()) as task:
-                return _run(loaded, plan, directory, task, interrupt, resume=resume)
+            with (
+                megatron_runtime(),
+                contextlib.closing(loaded.open_task()) as task,
+                Heartbeat(log, seconds=loaded.file.heartbeat_timeout),
+            ):
+                return _run(loaded, plan, directory, task, interrupt, log, resume=resume)
         finally:
             stop_parallel()
 
 
 def _run(
-    loaded: LoadedRun, plan: Plan, directory: RunDirectory, task: Task, interrupt: Interrupt, *, resume: bool
+    loaded: LoadedRun,
+    plan: Plan,
+    directory: RunDirectory,
+    task: Task,
+    interrupt: Interrupt,
+    log: RankLog,
+    *,
+    resume: bool,
 ) -> int:
     first = dist.get_rank() == 0
     tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
     stop = stop_tokens(loaded.policy_path, tokenizer)
     asked = loaded.file.evaluation
     agreed(lambda: task.start(held_out=asked.split, problems=asked.problems) if first else None)
-    loop = Loop(loaded, plan, directory, task, tokenizer, stop, interrupt)
+    loop = Loop(loaded, plan, directory, task, tokenizer, stop, interrupt, log)
     if loop.step == loaded.file.steps and directory.summary.is_file():
         if first:
             print(f"{directory.path} is finished: {loop.step} steps done. {_results(directory)}", file=sys.stderr)
         return EXIT_OK
     changed = prepare_run_directory(directory, loaded, plan) if first else []
     dist.barrier()
+    log.open()
     records = Records(directory.path, start=loop.step, steps=loaded.file.steps) if first else None
     try:
         if records is None:
@@ -78,20 +98,18 @@ def _run(
                 outcome = loop.train(records)
     except (TraceError, FloatingPointError, OSError) as error:
         if first:
-            print(f"error: {error}\n{_last_checkpoint(directory)}", file=sys.stderr, flush=True)
+            print(f"error: {error}\n{last_checkpoint_told(directory)}", file=sys.stderr, flush=True)
         return EXIT_FAILED
     finally:
         loop.close()
+    log.enter(Phase.END, outcome.step)
     if first:
         if outcome.finished:
             _write_summary(loaded, plan, directory, outcome)
             print(f"done: {_results(directory)}", file=sys.stderr, flush=True)
         else:
-            print(
-                f"stopped on request after {outcome.step} of {loaded.file.steps} steps. {_last_checkpoint(directory)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            done = f"{outcome.step} of {loaded.file.steps} steps"
+            print(f"stopped on request after {done}. {last_checkpoint_told(directory)}", file=sys.stderr, flush=True)
     return EXIT_OK
 
 
@@ -108,13 +126,6 @@ def stop_tokens(policy: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, 
     if listed is None:
         raise PolicyError(f"{policy}: neither generation_config.json nor the tokenizer names an end-of-sequence token")
     return tuple(listed) if isinstance(listed, list) else (listed,)
-
-
-def _last_checkpoint(directory: RunDirectory) -> str:
-    last = directory.last_checkpoint()
-    if last is None:
-        return "No checkpoint was written yet."
-    return f"The last checkpoint is {last}; go on from it with --resume."
 
 
 def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outcome: Outcome) -> None:

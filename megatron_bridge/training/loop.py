@@ -22,6 +22,7 @@ from megatron_bridge.losses.statistics import largest_chunk
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.shape import padded_vocab
+from megatron_bridge.rank_log import Phase, RankLog
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
@@ -67,10 +68,11 @@ class Loop:
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: tuple[int, ...],
         interrupt: Interrupt,
+        log: RankLog,
     ) -> None:
         self._loaded, self._run, self._plan, self._directory = loaded, loaded.file, plan, directory
         self._task, self._tokenizer = task, tokenizer
-        self._interrupt = interrupt
+        self._interrupt, self._log = interrupt, log
         self._device = training_device()
         self._part = Share(
             dp_rank=parallel_state.get_data_parallel_rank(),
@@ -81,7 +83,7 @@ class Loop:
             pack_tokens=self._run.pack_tokens,
         )
         self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
-        self._sampler = Sampler(loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens)
+        self._sampler = Sampler(loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens, log)
         self._step = 0
         self._trained_tokens = 0
         self._latches: dict[str, bool] = {}
@@ -111,6 +113,7 @@ class Loop:
                 self._save()
                 return self._outcome(None)
             each = len(collected.rollouts) // run.minibatches
+            self._log.enter(Phase.TRAIN, self._step)
             parts = [collected.rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
             began = time.perf_counter()
             proximal = self._proximal_logp(parts)
@@ -249,6 +252,7 @@ class Loop:
         return len(rows)
 
     def _evaluate(self, records: Records | None) -> Evaluation:
+        self._log.enter(Phase.EVALUATE, self._step)
         evaluation = self._sampler.evaluate(self._step)
         if records is not None:
             records.evaluation(self._step, evaluation)
@@ -292,6 +296,7 @@ class Loop:
         if self._step == 0:
             return  # the policy's own directory is that state
         assert self._before is not None
+        self._log.enter(Phase.SAVE, self._step)
         save_checkpoint(
             self._directory.checkpoints,
             step=self._step,

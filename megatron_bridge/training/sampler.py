@@ -9,6 +9,7 @@ import torch
 from megatron.core import parallel_state
 from transformers import PreTrainedTokenizerBase
 
+from megatron_bridge.rank_log import Phase, RankLog
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
 from megatron_bridge.rollout.served import ServedEngine
@@ -49,9 +50,10 @@ class Sampler:
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: tuple[int, ...],
+        log: RankLog,
     ) -> None:
         self._run, self._task, self._tokenizer = loaded.file, task, tokenizer
-        self._stop_tokens = stop_tokens
+        self._stop_tokens, self._log = stop_tokens, log
         self._max_context = loaded.shape.max_position
         self._group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         self._engine = _engine(loaded, directory, model)
@@ -99,9 +101,11 @@ class Sampler:
         annotator fails.
         """
         began = time.perf_counter()
+        self._log.enter(Phase.ROLLOUT, step)
         self._engine.sync(step)
         asked = ahead.take()
         drawn, draw_seconds = agreed(lambda: finish_rollouts(asked, self._tokenizer))
+        self._log.enter(Phase.ANNOTATE, step)
         judged = judge_rollouts(self._task, drawn, self._annotator)
         mine = agreed(lambda: withhold(judged, self._task, self._tokenizer, self._shown, self._max_context))
         parts = gathered((mine, self._engine.metrics(), draw_seconds), self._group)
