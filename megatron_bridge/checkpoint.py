@@ -40,6 +40,7 @@ from megatron_bridge.verdict import CheckpointError, Verdict
 
 _LONGEST_REASON = 200
 _PACKAGES = ("torch", "megatron-core", "transformers")
+_OF_RUN_FILE = ("max_lr", "min_lr", "betas", "eps")  # of a group of parameters; the scheduler sets the others
 # The distributed optimizer's state is gathered into the parameters' shapes: it loads under any layout.
 _OPTIMIZER_FORMAT = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 
@@ -96,7 +97,7 @@ def save_checkpoint(
         with verdict.guard():
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            text = json.dumps(_meta(step, meta, optimizer), indent=2) + "\n"
+            text = json.dumps({**_meta(step, meta, optimizer), "models": sorted(models)}, indent=2) + "\n"
             (partial / META).write_text(text, encoding="utf-8")
             TorchCommonSaveStrategy("torch", 1).save_common(common, partial)
             save_config(CheckpointingConfig("torch_dist", 1), str(partial))
@@ -155,8 +156,11 @@ def load_checkpoint(
             key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")
         }
         unwrap_model(model).load_state_dict(mine)
+    settings = [{name: group[name] for name in _OF_RUN_FILE} for group in optimizer.param_groups]
     with loading_state():
         optimizer.load_state_dict(loaded["optimizer"])
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
     scheduler.load_state_dict(loaded["scheduler"])
     if same_ranks:
         torch.set_rng_state(loaded["torch_rng"])

@@ -30,6 +30,7 @@ def launch(
     *,
     resume: bool,
     overwrite: bool,
+    accept_spec_change: bool = False,
     max_restarts: int = 0,
 ) -> int:
     """Check the run, start one process a rank, wait; returns the exit code.
@@ -40,7 +41,9 @@ def launch(
     """
     loaded, plan, warnings = prepare_run(run_file, overrides)
     with only_process(loaded.directory):  # the ranks take the lock themselves
-        directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+        directory = find_run_directory(
+            loaded, plan, resume=resume, overwrite=overwrite, accept_spec_change=accept_spec_change
+        )
     loaded.try_task()
     if warnings:
         print(render(warnings, loaded.spec_path), file=sys.stderr)
@@ -66,7 +69,7 @@ def launch(
         local_addr="127.0.0.1",
         max_restarts=max_restarts,
     )
-    flags = ["--resume"] * resume + ["--overwrite"] * overwrite
+    flags = ["--resume"] * resume + ["--overwrite"] * overwrite + ["--accept-spec-change"] * accept_spec_change
     try:
         elastic_launch(config, sys.executable)("-m", "megatron_bridge.train", str(run_file), *overrides, *flags)
     except SignalException:

@@ -21,6 +21,8 @@ from megatron_bridge.rank_log import RankLog
 from megatron_bridge.with_parent import signal_when_parent_dies
 from trace_dsl.errors import TraceError
 
+# torchrun's count of restarts of this job: a restart goes on with what the start before it began
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
@@ -43,7 +45,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     start.add_argument(
         "--overwrite", action="store_true", help="start afresh; an existing run is moved to NAME.previous"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--accept-spec-change",
+        action="store_true",
+        help="with --resume: go on also where the spec, steps or temperature changed; it is noted in changes.jsonl",
+    )
+    options = parser.parse_args(arguments)
+    if options.accept_spec_change and not options.resume:
+        parser.error("--accept-spec-change is about a run that goes on: give --resume with it")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(megatron\.core|torch\.distributed)")
         from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
 
-        return run_job(loaded, plan, log, resume=options.resume, overwrite=options.overwrite)
+        restarted = os.environ.get(_RESTARTS, "0") != "0"
+        return run_job(
+            loaded,
+            plan,
+            log,
+            resume=options.resume or restarted,
+            overwrite=options.overwrite and not restarted,
+            accept_spec_change=options.accept_spec_change,
+        )
     except KeyboardInterrupt:  # before the first step is set up; later, a signal only asks for a clean stop
         if first:
             print("stopped on request before the first step", file=sys.stderr, flush=True)

@@ -34,6 +34,7 @@ RUN = Path("specs/demo/run.yaml")
 MOMENTS = (Phase.ROLLOUT, Phase.ANNOTATE, Phase.TRAIN, Phase.SAVE, None)
 LAUNCHER, ALL = "launcher", "all"
 LONGEST_DELAY = 0.3  # seconds into a phase
+LONGEST_LIFE = 3  # steps from a start to the kill
 LONGEST_WAIT = 300.0  # seconds for a moment to come, and for what was killed to end
 
 
@@ -85,14 +86,18 @@ def processes_of(job: subprocess.Popen[bytes], ranks: int, run: Path) -> dict[st
 
 
 def moment(job: subprocess.Popen[bytes], run: Path, rank: int, phase: Phase | None, draw: random.Random) -> bool:
-    """Wait for a random moment in `phase` of a rank, in any phase for None; False where the job ends before."""
+    """Wait for a random moment in `phase` of a rank, in any phase for None, up to LONGEST_LIFE steps after the job has
+    begun; False where the job ends before.
+    """
     last: Doing | None = read_doing(run, rank)
     until = time.monotonic() + LONGEST_WAIT
-    begun = False
+    life, first = draw.randint(0, LONGEST_LIFE), None
     while job.poll() is None and time.monotonic() < until:
         now = read_doing(run, rank)
-        begun = begun or (now is not None and (last is None or now.pid != last.pid))
-        if begun and now is not None and (phase is None or now.phase is phase):
+        if now is None or (last is not None and now.pid == last.pid):
+            continue
+        first = now.step if first is None else first
+        if now.step >= first + life and phase in (None, now.phase):
             time.sleep(draw.choice((0.0, draw.uniform(0, LONGEST_DELAY * (10 if phase is None else 1)))))
             return job.poll() is None
         time.sleep(0.0005)

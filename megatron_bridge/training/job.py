@@ -28,6 +28,7 @@ from megatron_bridge.run_directory import (
     prepare_run_directory,
 )
 from megatron_bridge.run_file import LoadedRun
+from megatron_bridge.spec_change import read_changes
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.heartbeat import Heartbeat
 from megatron_bridge.training.interrupt import Interrupt
@@ -41,13 +42,17 @@ from trace_dsl.plan import Plan
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
-def run_job(loaded: LoadedRun, plan: Plan, log: RankLog, *, resume: bool, overwrite: bool) -> int:
+def run_job(
+    loaded: LoadedRun, plan: Plan, log: RankLog, *, resume: bool, overwrite: bool, accept_spec_change: bool
+) -> int:
     """Train as `loaded` and `plan` say. Raises RunFileError for a directory that cannot be used, before any work."""
     interrupt = Interrupt()
     torch.set_num_threads(1)
     first = os.environ.get("RANK", "0") == "0"
     with only_process(loaded.directory) if first else contextlib.nullcontext():
-        directory = find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+        directory = find_run_directory(
+            loaded, plan, resume=resume, overwrite=overwrite, accept_spec_change=accept_spec_change
+        )
         start_parallel(loaded.file.layout.layout, loaded.file.seed, patience=patience(loaded.file))
         try:
             with (
@@ -91,6 +96,8 @@ def _run(
             with records:
                 if directory.resume_from is not None:
                     records.note(f"going on from {directory.resume_from}, {loop.step} steps done")
+                    if directory.change is not None:
+                        records.note(f"under another objective from here on:\n{directory.change.told()}")
                     for setting in changed:
                         records.note(f"changed since the run was started: {setting}")
                 elif resume:
@@ -132,12 +139,16 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
     """summary.json: what changed, over the whole run (also over a run that was resumed)."""
     assert outcome.after is not None
     metrics = read_metrics(directory.path / "metrics.jsonl")
-    fractions = sorted(key for key in metrics[-1] if key.startswith("route/") and key.endswith("/fraction"))
+    names = {name for line in metrics for name in line}  # a spec that changed midway has others later on
+    fractions = sorted(key for key in names if key.startswith("route/") and key.endswith("/fraction"))
     planned = {t.teacher.name: t.last_step for t in plan.teachers}
     summary: dict[str, Any] = {
         "name": loaded.file.name,
         "spec": str(loaded.spec_path),
         "plan_hash": plan.hash,
+        "spec_changes": [
+            {name: change[name] for name in ("step", "old_plan", "new_plan")} for change in read_changes(directory.path)
+        ],
         "accuracy_before": outcome.before.accuracy,
         "accuracy_after": outcome.after.accuracy,
         "held_out_problems": outcome.after.problems,
@@ -157,11 +168,12 @@ def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outco
         "context_parallel": loaded.file.layout.cp,
         "data_parallel": loaded.file.layout.dp,
         "routed_fraction": {
-            key.removeprefix("route/").removesuffix("/fraction"): sum(m[key] for m in metrics) / len(metrics)
+            key.removeprefix("route/").removesuffix("/fraction"): sum(m.get(key, 0.0) for m in metrics) / len(metrics)
             for key in fractions
         },
         "teacher_forwards": {
-            name: {**asdict(usage), "last_step_planned": planned[name]} for name, usage in outcome.teachers.items()
+            name: {**asdict(usage), "last_step_planned": planned.get(name, usage.last_step)}
+            for name, usage in outcome.teachers.items()
         },
         "trained_tokens": metrics[-1]["trained_tokens"],
         "mean_tokens_before": outcome.before.mean_tokens,

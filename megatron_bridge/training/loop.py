@@ -310,7 +310,7 @@ class Loop:
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
-            meta=meta_of(self._plan, self._run.name),
+            meta=meta_of(self._loaded, self._plan),
             keep_last=self._run.checkpoint.keep,
         )
 
@@ -321,9 +321,14 @@ class Loop:
             return
         self._step = int(checkpoint.name.removeprefix("step_"))
         self._keep_needed_teachers()
+        change = self._directory.change
+        models = self._state()
+        if change is not None:
+            held = {"policy", *(f"teacher_{name}" for name in change.kept)}
+            models = {name: model for name, model in models.items() if name in held}
         restored = load_checkpoint(
             checkpoint,
-            models=self._state(),
+            models=models,
             optimizer=self._trainer.optimizer,
             scheduler=self._trainer.scheduler,
         )
@@ -335,7 +340,11 @@ class Loop:
         self._sampler.position = self._sampler.position.restored(
             restored.extra["data"], self._step // self._run.minibatches, self._run.rollout.prompts
         )
-        self._usage = {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
+        self._usage |= {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
+        if change is not None:
+            for teacher in self._teachers:
+                if teacher.teacher.name not in change.kept:
+                    teacher.begin(self._trainer.model)
 
     @property
     def step(self) -> int:

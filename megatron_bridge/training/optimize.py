@@ -110,6 +110,9 @@ def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int
         end_wd=settings.weight_decay,
         wd_incr_steps=steps,
         wd_incr_style="constant",
+        # the run file's settings count, also in a run that goes on from a checkpoint made under others
+        use_checkpoint_opt_param_scheduler=False,
+        override_opt_param_scheduler=True,
     )
     config.grad_scale_func = optimizer.scale_loss
     config.no_sync_func = model.no_sync

@@ -98,6 +98,11 @@ class SelfTeacherModel:
         self._task = task
         self._tokenizer = tokenizer
 
+    def begin(self, student: torch.nn.Module) -> None:
+        """Start in the middle of a run: from the student of now, or, frozen, as the policy that the run began with."""
+        if not isinstance(self._update, Frozen):
+            self._copy(student)
+
     def before_step(self, student: torch.nn.Module, step: int) -> None:
         """Copy the student where `sync` or the start of the run asks for it."""
         match self._update:
