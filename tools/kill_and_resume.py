@@ -93,6 +93,7 @@ def moment(job: subprocess.Popen[bytes], run: Path, rank: int, phase: Phase | No
     until = time.monotonic() + LONGEST_WAIT
     life, first = draw.randint(0, LONGEST_LIFE), None
     while job.poll() is None and time.monotonic() < until:
+        time.sleep(0.0005)
         now = read_doing(run, rank)
         if now is None or (last is not None and now.pid == last.pid):
             continue
@@ -100,7 +101,6 @@ def moment(job: subprocess.Popen[bytes], run: Path, rank: int, phase: Phase | No
         if now.step >= first + life and phase in (None, now.phase):
             time.sleep(draw.choice((0.0, draw.uniform(0, LONGEST_DELAY * (10 if phase is None else 1)))))
             return job.poll() is None
-        time.sleep(0.0005)
     return False
 
 
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=30, help="how often to kill (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of who is killed (default: 0)")
     parser.add_argument("--ranks", type=int, default=2, help="tensor-parallel processes (default: 2)")
-    parser.add_argument("--steps", type=int, default=8, help="optimizer steps of a run (default: 8)")
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run (default: 12)")
     parser.add_argument("--output", type=Path, help="where runs go, and stay (default: a folder that is removed)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

@@ -87,6 +87,7 @@ def _run(
         return EXIT_OK
     changed = prepare_run_directory(directory, loaded, plan) if first else []
     dist.barrier()
+    log.enter(Phase.START, loop.step)
     log.open()
     records = Records(directory.path, start=loop.step, steps=loaded.file.steps) if first else None
     try:

@@ -24,9 +24,8 @@ def stopped(output: Path, *overrides: str, step: int = 4) -> Path:
     prepare_run_directory(directory, loaded, plan)
     checkpoint = directory.checkpoints / f"step_{step:06d}"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "meta.json").write_text(
-        json.dumps({**meta_of(loaded, plan), "step": step, "models": ["policy", "teacher_teacher"]})
-    )
+    meta = {**meta_of(loaded, plan), "step": step, "models": ["policy", "teacher_teacher"]}
+    (checkpoint / "meta.json").write_text(json.dumps(meta))
     return directory.path
 
 
