@@ -35,10 +35,12 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_bridge.atomic import replace_directory, write_text
 from megatron_bridge.checkpoint_files import LATEST, META, checkpoint_name, checkpoints, latest_checkpoint, read_meta
+from megatron_bridge.other_optimizer import ask_for, can_convert, converted
 from megatron_bridge.torch_adam import allocate_state, loading_state
 from megatron_bridge.verdict import CheckpointError, Verdict
 
 _LONGEST_REASON = 200
+_OTHER_KIND = "optimizer_of_other_kind"
 _PACKAGES = ("torch", "megatron-core", "transformers")
 _OF_RUN_FILE = ("max_lr", "min_lr", "betas", "eps")  # of a group of parameters; the scheduler sets the others
 # The distributed optimizer's state is gathered into the parameters' shapes: it loads under any layout.
@@ -123,23 +125,26 @@ def load_checkpoint(
 ) -> Restored:
     """Put the state of checkpoint `path` into `models`, `optimizer` and `scheduler`, under any layout.
 
-    The optimizer must be of the kind that saved (distributed or not). torch's generator state is restored where
-    the number of ranks is the one that saved. Call it inside `megatron_runtime()`. Collectives: megatron-core's
-    for the sharding plan. Raises CheckpointError where the checkpoint is missing, broken, or of another model or
-    kind of optimizer.
+    The optimizer may be the distributed one where a plain one saved, or the other way round. torch's generator state
+    is restored where the number of ranks is the one that saved. Call it inside `megatron_runtime()`. Collectives:
+    megatron-core's for the sharding plan. Raises CheckpointError where the checkpoint is missing, broken, of another
+    model, or of an optimizer in another precision.
     """
     path = Path(path)
     if not (path / META).is_file():
         raise CheckpointError(f"no checkpoint at {path}: it has no {META}; latest_checkpoint names one that is whole")
     meta = read_meta(path)
-    kind = _optimizer_kind(optimizer)
-    if meta["optimizer"] != kind:
+    saved, kind = meta["optimizer"], _optimizer_kind(optimizer)
+    if saved != kind and not can_convert(saved, kind):
         raise CheckpointError(
-            f"cannot load {path}: it holds the state of a {meta['optimizer']}, this run has a {kind}; "
-            "choose the distributed optimizer or not as the run that saved did"
+            f"cannot load {path}: it holds the state of a {saved}, this run has a {kind}; train on in the precision of "
+            "the run that saved it"
         )
     allocate_state(optimizer)
     state = _state(models, optimizer, scheduler, {}, is_loading=True)
+    if saved != kind:
+        state[_OTHER_KIND] = state.pop("optimizer")
+        ask_for(state[_OTHER_KIND], saved, kind)
     same_ranks = meta["layout"]["world"] == dist.get_world_size()
     if not same_ranks:
         del state["torch_rng"]
@@ -156,6 +161,9 @@ def load_checkpoint(
             key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")
         }
         unwrap_model(model).load_state_dict(mine)
+    if saved != kind:
+        part = getattr(optimizer, "chained_optimizers", [optimizer])[0]
+        loaded["optimizer"] = converted(loaded[_OTHER_KIND], loaded["optimizer"], saved, part)
     settings = [{name: group[name] for name in _OF_RUN_FILE} for group in optimizer.param_groups]
     with loading_state():
         optimizer.load_state_dict(loaded["optimizer"])

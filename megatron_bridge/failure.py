@@ -18,12 +18,21 @@ _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's elastic launcher looks 
 def report(log: RankLog, error: BaseException) -> None:
     """Write the traceback to the rank's log, and the error to torch's elastic launcher, or to stderr without one."""
     log.failed(error)
-    text = f"{type(error).__name__}: {error}"
-    if _ERROR_FILE in os.environ:
-        said = {"message": f"{text}\n(its log: {log.path})", "timestamp": int(time.time())}
-        Path(os.environ[_ERROR_FILE]).write_text(json.dumps(said), encoding="utf-8")
-    else:
-        print(f"error: {text}; the traceback is in {log.path}", file=sys.stderr, flush=True)
+    if not tell_launcher(error, f"the traceback is in {log.path}"):
+        print(f"error: {_text(error)}; the traceback is in {log.path}", file=sys.stderr, flush=True)
+
+
+def tell_launcher(error: BaseException, more: str = "") -> bool:
+    """Give an error of this rank to torch's elastic launcher; False where none has started it."""
+    if _ERROR_FILE not in os.environ:
+        return False
+    said = {"message": "\n".join(filter(None, (_text(error), more))), "timestamp": int(time.time())}
+    Path(os.environ[_ERROR_FILE]).write_text(json.dumps(said), encoding="utf-8")
+    return True
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def report_uncaught(log: RankLog) -> None:

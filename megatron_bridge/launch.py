@@ -75,9 +75,8 @@ def launch(
     except SignalException:
         return EXIT_INTERRUPTED
     except ChildFailedError as error:
-        rank, failure = culprit(error.failures)
-        if said := _told(directory, rank, failure):
-            print(f"error: {said}", file=sys.stderr, flush=True)
+        if not _has_spoken(error.failures.get(0)):
+            print(f"error: {_told(directory, *culprit(error.failures))}", file=sys.stderr, flush=True)
         return EXIT_FAILED
     return 0
 
@@ -93,8 +92,13 @@ def culprit(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure
     return min(failures.items(), key=order)
 
 
-def _told(directory: RunDirectory, rank: int, failure: ProcessFailure) -> str | None:
-    """One message for people, None where the ranks have said it themselves."""
+def _has_spoken(failure: ProcessFailure | None) -> bool:
+    """Whether the first rank has ended by itself with an error that it printed: it speaks for all."""
+    return failure is not None and failure.exitcode > 0 and failure.error_file == _NO_FILE
+
+
+def _told(directory: RunDirectory, rank: int, failure: ProcessFailure) -> str:
+    """One message for people."""
     tail = f"The other ranks were stopped. {last_checkpoint_told(directory)}"
     message = failure.message.partition("\n")[0]
     if message.startswith(_HEARTBEAT):
@@ -105,5 +109,5 @@ def _told(directory: RunDirectory, rank: int, failure: ProcessFailure) -> str | 
         where = "before it had started" if doing is None else f"in {doing}"
         return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name} {where}; its log is {log}. {tail}"
     if failure.error_file == _NO_FILE:
-        return None
-    return f"rank {rank} failed: {message}; the traceback is in {log}. {tail}"
+        message = f"it ended with exit code {failure.exitcode}"
+    return f"rank {rank} failed: {message}; its log is {log}. {tail}"

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_bridge.failure import report_uncaught
+from megatron_bridge.failure import report_uncaught, tell_launcher
 from megatron_bridge.prepare import prepare_run
 from megatron_bridge.rank_log import RankLog
 from megatron_bridge.with_parent import signal_when_parent_dies
@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TraceError as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            tell_launcher(error)  # it may be this rank's alone
         return EXIT_BAD_INPUT
 
 

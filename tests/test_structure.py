@@ -47,6 +47,7 @@ STAGES = (
     ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam", "megatron_bridge.other_names"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
     ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files", "megatron_bridge.prompts"),
+    ("megatron_bridge.other_optimizer",),
     ("megatron_bridge.checkpoint", "megatron_bridge.task_facts"),
     ("megatron_bridge.run_file",),
     ("megatron_bridge.rank_log", "megatron_bridge.failure"),
