@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=30, help="how often to kill (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of who is killed (default: 0)")
     parser.add_argument("--ranks", type=int, default=2, help="tensor-parallel processes (default: 2)")
-    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run (default: 12)")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a run (default: 10)")
     parser.add_argument("--output", type=Path, help="where runs go, and stay (default: a folder that is removed)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
