@@ -16,8 +16,8 @@ STEPS = 4
 # float32 noise of other orders of summation: losses and gradient norms, relative to the largest of the run
 BOUND = 1e-4
 LAYOUTS = {
-    "dp2-distributed": ("layout.dp=2", "optim.distributed=true"),
-    "pp2": ("layout.pp=2",),
+    "dp2-distributed": ("layout.tp=1", "layout.dp=2", "optim.distributed=true"),
+    "pp2": ("layout.tp=1", "layout.pp=2"),
 }
 
 
@@ -27,7 +27,7 @@ def test_tp2_goes_on_under_other_layouts(tmp_path: Path) -> None:
     job = start(tmp_path, "killed", *shared, "layout.tp=2", ranks=2)
     wait_for_step(job, 3)
     kill_tree(job)
-    assert [path.name for path in sorted((tmp_path / "killed" / "checkpoints").glob("step_*"))][0] == "step_000002"
+    assert (tmp_path / "killed" / "checkpoints" / "step_000002").is_dir()
     whole = metrics(tmp_path, "whole")
     for name, layout in LAYOUTS.items():
         shutil.copytree(tmp_path / "killed", tmp_path / name)
