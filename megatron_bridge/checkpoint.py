@@ -34,7 +34,15 @@ from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_bridge.atomic import replace_directory, write_text
-from megatron_bridge.checkpoint_files import LATEST, META, checkpoint_name, checkpoints, latest_checkpoint, read_meta
+from megatron_bridge.checkpoint_files import (
+    LATEST,
+    META,
+    best_checkpoint,
+    checkpoint_name,
+    checkpoints,
+    latest_checkpoint,
+    read_meta,
+)
 from megatron_bridge.other_optimizer import ask_for, can_convert, converted
 from megatron_bridge.torch_adam import allocate_state, loading_state
 from megatron_bridge.verdict import CheckpointError, Verdict
@@ -66,8 +74,10 @@ def save_checkpoint(
     extra: Mapping[str, Any],
     meta: Mapping[str, Any],
     keep_last: int,
+    keep_best: bool = False,
 ) -> Path:
-    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints.
+    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints, and with
+    `keep_best` the one with the best accuracy.
 
     `models` by name, the trained one among them (wrapped or not); `extra` holds JSON-able values and tensors,
     the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks write;
@@ -116,7 +126,7 @@ def save_checkpoint(
             write_text(directory / LATEST, target.name + "\n")
     verdict.agree(cleanup)
     if first:
-        _prune(directory, target, keep_last)
+        _prune(directory, target, keep_last, {best_checkpoint(directory)} if keep_best else set())
     return target
 
 
@@ -243,9 +253,11 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:_LONGEST_REASON]}{' ...' if len(text) > _LONGEST_REASON else ''}"
 
 
-def _prune(directory: Path, newest: Path, keep_last: int) -> None:
+def _prune(directory: Path, newest: Path, keep_last: int, kept: set[Path | None]) -> None:
     older = [path for path in checkpoints(directory) if path != newest]
     for path in older[: len(older) - keep_last + 1]:
+        if path in kept:
+            continue
         try:
             shutil.rmtree(path)
         except OSError as error:

@@ -64,10 +64,9 @@ def _of_this_start(store: dist.Store) -> dist.Store:
     torch's launcher keeps the store over restarts, and with it the addresses of processes that are gone. On several
     machines restarts are counted on each, so there it must be told to make a new store.
     """
-    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
-    return (
-        dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store) if one_machine else store
-    )
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return store
+    return dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def stop_parallel() -> None:

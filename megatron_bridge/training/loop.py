@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+from megatron_bridge.checkpoint_files import ACCURACY
 from megatron_bridge.device import training_device
 from megatron_bridge.losses.statistics import largest_chunk
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
@@ -27,6 +28,7 @@ from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.ahead import Collected
+from megatron_bridge.training.best import keep_evaluation
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.evaluate import Evaluation
 from megatron_bridge.training.interrupt import Interrupt
@@ -88,6 +90,8 @@ class Loop:
         self._trained_tokens = 0
         self._latches: dict[str, bool] = {}
         self._before: Evaluation | None = None
+        self._evaluated = 0, 0.0  # step and accuracy of the last evaluation
+        self._owes_evaluation = False
         self._teachers: list[SelfTeacherModel] = []
         self._usage = {t.teacher.name: TeacherUsage() for t in plan.teachers}
         self._restore()
@@ -103,6 +107,9 @@ class Loop:
             records.note(f"the loss holds at most {rows} rows of {shard} logits at a time (chunk_rows)")
         if self._before is None:
             self._before = self._evaluate(records)
+        if self._owes_evaluation:  # the run was killed between saving and evaluating
+            self._evaluate(records)
+            self._keep_evaluation()
         ahead = self._sampler.ahead(self._step)
         while self._step < run.steps:
             if self._interrupt.agreed(self._device):
@@ -123,7 +130,9 @@ class Loop:
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
+                self._keep_evaluation()
         after = self._evaluate(records)
+        self._keep_evaluation()
         save_hf(self._trainer.model, self._loaded.shape, self._loaded.policy_path, self._directory.model)
         return self._outcome(after)
 
@@ -254,6 +263,7 @@ class Loop:
     def _evaluate(self, records: Records | None) -> Evaluation:
         self._log.enter(Phase.EVALUATE, self._step)
         evaluation = self._sampler.evaluate(self._step)
+        self._evaluated = self._step, evaluation.accuracy
         if records is not None:
             records.evaluation(self._step, evaluation)
         return evaluation
@@ -310,9 +320,18 @@ class Loop:
                 "before": self._before.to_json(),
                 "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
             },
-            meta=meta_of(self._loaded, self._plan),
+            meta={
+                **meta_of(self._loaded, self._plan),
+                **({ACCURACY: self._evaluated[1]} if self._evaluated[0] == self._step else {}),
+            },
             keep_last=self._run.checkpoint.keep,
+            keep_best=self._run.checkpoint.best,
         )
+
+    def _keep_evaluation(self) -> None:
+        step, accuracy = self._evaluated
+        best = self._run.checkpoint.best
+        keep_evaluation(self._directory.checkpoints, step, accuracy, self._save, best=best)
 
     def _restore(self) -> None:
         checkpoint = self._directory.resume_from
@@ -333,6 +352,10 @@ class Loop:
             scheduler=self._trainer.scheduler,
         )
         _check_complete(checkpoint, restored.extra)
+        every = self._run.evaluation.every
+        due = every and self._step % every == 0 and self._step < self._run.steps
+        self._owes_evaluation = bool(due) and ACCURACY not in restored.meta
+        self._evaluated = (self._step, restored.meta[ACCURACY]) if ACCURACY in restored.meta else (0, 0.0)
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]

@@ -21,7 +21,12 @@ from safetensors.torch import load_file
 
 import megatron_bridge.checkpoint as checkpoint
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
-from megatron_bridge.checkpoint_files import checkpoint_name, checkpoints, latest_checkpoint, read_meta
+from megatron_bridge.checkpoint_files import (
+    checkpoint_name,
+    checkpoints,
+    latest_checkpoint,
+    read_meta,
+)
 from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import save_hf
 from megatron_bridge.model.shape import Layout, read_shape
@@ -385,21 +390,3 @@ def test_what_cannot_be_loaded_is_named(found, root):
         "train on in the precision of the run that saved it"
     )
     assert found[0]["broken"].startswith(f"cannot load {root}/broken/step_000010: ")
-
-
-def test_partial_directories_are_ignored(tmp_path):
-    assert latest_checkpoint(tmp_path / "nothing") is None
-    for name in ("step_000001", "step_000003.partial", "step_000009.replaced", "step_x"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "meta.json").write_text("{}")
-    (tmp_path / "step_000004").mkdir()  # no meta.json
-    assert latest_checkpoint(tmp_path).name == "step_000001"
-    (tmp_path / "latest").write_text("step_000003.partial\n")
-    assert latest_checkpoint(tmp_path).name == "step_000001"
-
-
-def test_names_sort_by_step(tmp_path):
-    for step in (999999, 1000000, 40):
-        (tmp_path / checkpoint_name(step)).mkdir()
-        (tmp_path / checkpoint_name(step) / "meta.json").write_text("{}")
-    assert [path.name for path in checkpoints(tmp_path)] == ["step_000040", "step_999999", "step_1000000"]

@@ -14,7 +14,9 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from megatron_bridge.checkpoint_files import checkpoints, read_meta
 from tests.training.jobs import command, environment, metrics, train
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -62,6 +64,19 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ranks: int) -> None
     for one, other in zip(metrics(tmp_path, "whole"), metrics(tmp_path, "killed"), strict=True):
         assert one["step"] == other["step"]
         assert one["loss"] == other["loss"]
+
+
+def test_the_checkpoint_with_the_best_evaluation_stays(tmp_path: Path) -> None:
+    """An evaluation after each step; only the last step is saved otherwise."""
+    shared = ("steps=4", "spec=grpo.trace", "optim.lr=1e-2", "checkpoint.keep=1", "checkpoint.every=4")
+    train(tmp_path, "run", *shared, "evaluation.every=1", "checkpoint.best=true", ranks=1)
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    accuracies = [event.value for event in board.Scalars("evaluation/accuracy")][1:]  # not the one before training
+    best = 1 + accuracies.index(max(accuracies))
+    kept = {path.name: read_meta(path).get("accuracy") for path in checkpoints(tmp_path / "run" / "checkpoints")}
+    assert kept[f"step_{best:06d}"] == pytest.approx(max(accuracies))
+    assert set(kept) == {f"step_{best:06d}", "step_000004"}
+    assert kept["step_000004"] == pytest.approx(accuracies[-1])
 
 
 def test_interrupt_stops_cleanly_and_names_the_checkpoint(tmp_path: Path) -> None:

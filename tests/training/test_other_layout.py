@@ -17,7 +17,7 @@ STEPS = 4
 BOUND = 1e-4
 LAYOUTS = {
     "dp2-distributed": ("layout.tp=1", "layout.dp=2", "optim.distributed=true"),
-    "pp2": ("layout.tp=1", "layout.pp=2"),
+    "pp3": ("layout.tp=1", "layout.pp=3"),  # the policy has three layers
 }
 
 
@@ -31,7 +31,7 @@ def test_tp2_goes_on_under_other_layouts(tmp_path: Path) -> None:
     whole = metrics(tmp_path, "whole")
     for name, layout in LAYOUTS.items():
         shutil.copytree(tmp_path / "killed", tmp_path / name)
-        train(tmp_path, name, *shared, *layout, ranks=2, flags=["--resume"])
+        train(tmp_path, name, *shared, *layout, ranks=3 if name == "pp3" else 2, flags=["--resume"])
         found = metrics(tmp_path, name)
         assert [line["step"] for line in found] == list(range(STEPS))
         assert found[:2] == metrics(tmp_path, "killed")[:2]
