@@ -83,6 +83,7 @@ def find_run_directory(
             "Continuing would change the objective midway: put it back, start a new run with another name=..., or go "
             f"on under the new one from step {change.step} with --resume --accept-spec-change"
         )
+    _check_same_precision(checkpoint, meta, loaded.file)
     _check_whole_iterations(checkpoint, meta["step"], loaded.file)
     return RunDirectory(path=path, resume_from=checkpoint, change=change)
 
@@ -158,6 +159,14 @@ def only_process(path: Path) -> Iterator[None]:
         yield
 
 
+def _check_same_precision(checkpoint: Path, meta: dict[str, Any], run: RunFile) -> None:
+    if meta["precision"] != run.precision:
+        raise RunFileError(
+            f"precision: {checkpoint} was trained in {meta['precision']}, the run file now says {run.precision}: the "
+            "optimizer keeps other state; put it back, or start a new run with another name=..."
+        )
+
+
 def _check_whole_iterations(checkpoint: Path, step: int, run: RunFile) -> None:
     """Each iteration of rollouts serves `minibatches` steps, so a run goes on where one begins, before its end."""
     if step > run.steps:
@@ -183,6 +192,7 @@ def meta_of(loaded: LoadedRun, plan: Plan) -> dict[str, Any]:
         "name": loaded.file.name,
         "spec": plan.spec_text,
         "spec_path": str(loaded.spec_path.resolve()),
+        "precision": loaded.file.precision,
         "plan_hash": plan.hash,
         "steps": plan.facts.total_steps,
         "rollout.temperature": plan.facts.temperature,

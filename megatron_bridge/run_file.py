@@ -16,15 +16,24 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from megatron_bridge.model.shape import Layout, ModelShape, layout_problems, read_shape
+from megatron_bridge.model.shape import (
+    Layout,
+    ModelShape,
+    Precision,
+    TransformerImpl,
+    layout_problems,
+    read_shape,
+)
 from megatron_bridge.other_names import meant_by, settings_named
+from megatron_bridge.prerequisites import missing_to_train
 from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
+from megatron_bridge.settings_text import override, read_settings
 from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
 from megatron_bridge.tasks import Task, open_task
 from megatron_bridge.tasks.settings import NamedOrOwn, TaskSettings, with_absolute_paths
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
-from trace_dsl.strict_yaml import Strict, YamlError, load_yaml, problems, where
+from trace_dsl.strict_yaml import Strict, problems, where
 
 
 class LayoutSettings(Strict):
@@ -93,8 +102,10 @@ class RunFile(Strict):
     """One training run. `steps` are optimizer steps; each iteration of rollouts serves `minibatches` of them.
 
     pack_tokens: the most tokens of a packed micro-batch; None: micro-batches hold `micro_batch` padded sequences.
-    chunk_rows: rows of logits that the loss holds at a time; None: by rule. heartbeat_timeout: seconds without a
-    sign of life of a rank after which the others end the job; 0: never.
+    chunk_rows: rows of logits that the loss holds at a time; None: by rule. precision: of parameters and activations;
+    the optimizer keeps main weights, gradients and state in float32. transformer_impl: what layers are made of; None:
+    transformer_engine where it is installed and CUDA is present. heartbeat_timeout: seconds without a sign of life of a
+    rank after which the others end the job; 0: never.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -107,6 +118,8 @@ class RunFile(Strict):
     micro_batch: Positive = 8
     pack_tokens: Positive | None = None
     chunk_rows: Positive | None = None
+    precision: Precision = "fp32"
+    transformer_impl: TransformerImpl | None = None
     output: str = "runs"
     save_rollouts_every: Positive = 10
     heartbeat_timeout: Annotated[float, Field(ge=0)] = 300.0
@@ -147,13 +160,14 @@ class LoadedRun:
             task.start(held_out=self.file.evaluation.split, problems=self.file.evaluation.problems)
 
 
-def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
+def load_run(path: Path, overrides: Sequence[str] = (), *, to_train: bool = True) -> LoadedRun:
     """Read and check a run file.
 
-    overrides: `a.b=value` items, values read as YAML. Raises RunFileError whose message holds every mistake, one a
-    line.
+    overrides: `a.b=value` items, values read as YAML. to_train: what training needs of this machine is asked for too:
+    weights, tokenizer, programs; without it the policy may be a directory with a config.json alone. Raises RunFileError
+    whose message holds every mistake, one a line.
     """
-    file, lines, doubtful = _validate(_override(_read_yaml(path), overrides))
+    file, lines, doubtful = _validate(override(read_settings(path), overrides))
     spec_path, policy_path = path.parent / file.spec, path.parent / file.policy
     shape: ModelShape | None = None
     policy_problems = list(_policy_problems(policy_path))
@@ -170,6 +184,11 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         *size_problems(file),
         *(_Problem(*problem) for problem in rollout_problems(file.rollout, ranks=file.layout.cp * file.layout.dp)),
         *(() if shape is None else _shape_problems(file, shape)),
+        *(
+            (_Problem(*problem) for problem in missing_to_train(policy_path, file.rollout, file.transformer_impl))
+            if to_train
+            else ()
+        ),
     ]
     lines += [problem.line for problem in found if not problem.hangs_on(doubtful)]
     if lines or shape is None or known is None:
@@ -188,8 +207,8 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> LoadedRun:
 
 
 def load_run_facts(path: Path) -> RunFacts:
-    """The facts a plan or a check needs of a run. Raises RunFileError."""
-    return load_run(path).facts
+    """The facts a plan or a check needs of a run, of its policy no more than config.json. Raises RunFileError."""
+    return load_run(path, to_train=False).facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +243,8 @@ def _policy_problems(policy_path: Path) -> Iterator[str]:
             f"no folder {str(policy_path)!r}: a policy is a Hugging Face model directory on this machine, and paths "
             "are relative to the run file; download the model first"
         )
-        return
-    for name in ("config.json", "tokenizer.json"):
-        if not (policy_path / name).is_file():
-            yield f"{str(policy_path)!r} is no Hugging Face model directory: it has no {name}"
-    if not list(policy_path.glob("*.safetensors")):
-        yield f"{str(policy_path)!r} holds no *.safetensors weights"
+    elif not (policy_path / "config.json").is_file():
+        yield f"{str(policy_path)!r} is no Hugging Face model directory: it has no config.json"
 
 
 def _split_problems(file: RunFile, task: TaskFacts) -> Iterator[_Problem]:
@@ -300,44 +315,6 @@ def _shape_problems(file: RunFile, shape: ModelShape) -> Iterator[_Problem]:
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunFileError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise RunFileError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    if path.suffix == ".trace":
-        raise RunFileError(f"{path}: this is a spec; a run file (YAML) names it under 'spec:'")
-    try:
-        data = load_yaml(text)
-    except YamlError as error:
-        raise RunFileError(f"{path}{error.place}: not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise RunFileError(f"{path}: a run file is a mapping of settings such as 'spec: trace.trace'")
-    return data
-
-
-def _override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise RunFileError(f"{item!r}: an override is written key=value, for example optim.lr=3e-4")
-        try:
-            value = load_yaml(text)
-        except YamlError as error:
-            raise RunFileError(f"{item!r}: the value is not valid YAML: {error}") from error
-        *folders, leaf = key.split(".")
-        place = data
-        for folder in folders:
-            inner = place.setdefault(folder, {})
-            if not isinstance(inner, dict):
-                raise RunFileError(f"{item!r}: {folder!r} is a value, not a group of settings")
-            place = inner
-        place[leaf] = value
-    return data
 
 
 # What stands for a setting that must be given and is not, or is wrong: nothing is concluded from it.

@@ -58,5 +58,5 @@ def task_mistakes(settings: str | TaskSettings, folder: Path, policy: Path) -> I
             yield "task", str(error)
         return
     yield from ((f"task.{place}", text) for place, text in task_problems(settings, folder))
-    if settings.prompt.chat and policy.is_dir() and not has_chat_template(policy):
+    if settings.prompt.chat and (policy / "tokenizer.json").is_file() and not has_chat_template(policy):
         yield "task.prompt.chat", f"the tokenizer in {str(policy)!r} has no chat template; write chat: false"

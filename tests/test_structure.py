@@ -48,7 +48,12 @@ STAGES = (
     ("megatron_bridge.model", "megatron_bridge.parallel"),
     ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files", "megatron_bridge.prompts"),
     ("megatron_bridge.other_optimizer",),
-    ("megatron_bridge.checkpoint", "megatron_bridge.task_facts"),
+    (
+        "megatron_bridge.checkpoint",
+        "megatron_bridge.task_facts",
+        "megatron_bridge.prerequisites",
+        "megatron_bridge.settings_text",
+    ),
     ("megatron_bridge.run_file",),
     ("megatron_bridge.rank_log", "megatron_bridge.failure"),
     ("megatron_bridge.spec_change",),

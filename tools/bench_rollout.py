@@ -65,6 +65,7 @@ def main() -> int:
             concurrency=options.concurrency,
             seed=0,
             cuda=torch.cuda.is_available(),
+            dtype="float32",
             arguments=[],
         )
         server = plan_server(plan, 0, Path(folder))

@@ -19,6 +19,10 @@ class PolicyError(TraceError, ValueError):
     """A policy's directory holds something else than a whole model of a known family."""
 
 
+class LayersError(TraceError, ValueError):
+    """The layers that a run file asks for cannot run on this machine."""
+
+
 class LayoutError(TraceError, ValueError):
     """The processes that were started are not those that the layout needs."""
 

@@ -31,6 +31,7 @@ from trace_dsl.terms import (
 from trace_dsl.vocabulary import SOURCES
 
 _LEAVES = (Constant, Scheduled, Signal)
+_STATEFUL = (Reduce, Scanned)
 
 
 def children_of(expr: Expr) -> tuple[Expr, ...]:
@@ -52,7 +53,9 @@ def walk(expr: Expr) -> Iterator[Expr]:
     while waiting:
         current = waiting.pop()
         yield current
-        if not isinstance(current, _LEAVES):
+        if isinstance(current, Operation):  # the most common, told first
+            waiting.extend(current.args)
+        elif not isinstance(current, _LEAVES):
             waiting.extend(children_of(current))
 
 
@@ -73,7 +76,10 @@ def map_signals(expr: Expr, change: Callable[[Signal], Signal]) -> Expr:
 
 def is_larger_than(expr: Expr, *, nodes: int, depth: int) -> bool:
     """Whether an expression has more than so many nodes or levels; stops looking as soon as it knows."""
-    count, level, layer = 1, 1, [expr]
+    if isinstance(expr, _LEAVES):
+        return nodes < 1 or depth < 1
+    layer: list[Expr] = [expr]
+    count, level = 1, 1
     while layer := [child for parent in layer if not isinstance(parent, _LEAVES) for child in children_of(parent)]:
         count += len(layer)
         level += 1
@@ -94,8 +100,10 @@ def schedules_of(expr: Expr) -> tuple[Schedule, ...]:
 
 def is_known_before_run(expr: Expr) -> bool:
     """Whether the value follows from the step alone: no measurement, no state."""
+    if isinstance(expr, Constant):
+        return True
     return expr.rank <= Rank.STEP and not any(
-        isinstance(part, Reduce | Scanned) or (isinstance(part, Signal) and part.name != "step") for part in walk(expr)
+        isinstance(part, _STATEFUL) or (isinstance(part, Signal) and part.name != "step") for part in walk(expr)
     )
 
 

@@ -265,6 +265,9 @@ class Channel:
 
 REST = "rest"
 PLAIN_ROWS = "policy"
+# The rollout source of responses without a verdict. No route can name it: they take no part in groups, reductions, spans
+# or losses.
+UNJUDGED_ROWS = "(unjudged)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,13 +77,9 @@ _ARITHMETIC = {Operator.ADD, Operator.SUB, Operator.MUL, Operator.DIV}
 
 def _is_plain(part: Expr) -> bool:
     """Whether a part has a value wherever those below it have, and no large one."""
-    match part:
-        case Constant(value=value):
-            return abs(value) < _STEPS
-        case Operation(op=op):
-            return op not in _ARITHMETIC
-        case _:
-            return isinstance(part, Signal)
+    if isinstance(part, Operation):
+        return part.op not in _ARITHMETIC
+    return abs(part.value) < _STEPS if isinstance(part, Constant) else isinstance(part, Signal)
 
 
 def _surely_defined(part: Expr, above: Expr | None) -> bool:

@@ -6,15 +6,20 @@ import torch
 import torch.nn.functional as F
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_bridge.model.shape import Layout, ModelShape, layout_problems
+from megatron_bridge.model.shape import Layout, ModelShape, Precision, TransformerImpl, layout_problems
 
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def transformer_config(
-    shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32, recompute: bool = False
+    shape: ModelShape,
+    layout: Layout,
+    *,
+    dtype: torch.dtype = torch.float32,
+    recompute: bool = False,
+    transformer_impl: TransformerImpl = "local",
 ) -> TransformerConfig:
-    """The megatron-core configuration of `shape` under `layout`, with parameters of `dtype`.
+    """The megatron-core configuration of `shape` under `layout`, with parameters and activations of `dtype`.
 
     recompute: keep only the input of each layer, and compute the layer again in the backward pass.
 
@@ -24,8 +29,8 @@ def transformer_config(
     """
     if problems := layout_problems(shape, layout):
         raise ValueError("; ".join(problems))
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype}: parameters are {' or '.join(map(str, DTYPES))}")
+    if dtype not in DTYPES.values():
+        raise ValueError(f"dtype {dtype}: parameters are {' or '.join(map(str, DTYPES.values()))}")
     return TransformerConfig(
         num_layers=shape.layers,
         hidden_size=shape.hidden_size,
@@ -54,6 +59,7 @@ def transformer_config(
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,
+        transformer_impl=transformer_impl,
         use_cpu_initialization=True,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,

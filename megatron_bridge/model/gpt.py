@@ -26,7 +26,8 @@ from megatron_bridge.model.attention import CachedSelfAttention, SdpaAttention
 from megatron_bridge.model.config import transformer_config
 from megatron_bridge.model.norm import ShardedRMSNorm
 from megatron_bridge.model.rope import stretched
-from megatron_bridge.model.shape import Layout, ModelShape, padded_vocab
+from megatron_bridge.model.shape import Layout, ModelShape, TransformerImpl, padded_vocab
+from trace_dsl.errors import LayersError
 
 
 class RoutedGPTModel(GPTModel):
@@ -68,9 +69,23 @@ class RoutedGPTModel(GPTModel):
         return logits_sbv
 
 
-def uses_transformer_engine() -> bool:
-    """Whether layers are built from transformer-engine: where it is installed and CUDA is present."""
-    return training_device().type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
+def chosen_impl(asked: TransformerImpl | None) -> TransformerImpl:
+    """What layers are built from: what was asked for, or transformer-engine where it is installed and CUDA is present.
+
+    Raises LayersError where transformer-engine is asked for and cannot run.
+    """
+    runs = training_device().type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
+    if asked == "transformer_engine" and not runs:
+        raise LayersError(
+            "transformer_impl: 'transformer_engine' needs a CUDA device and the package transformer-engine "
+            "(pip install 'trace-dsl[te]'); write local, or leave it out"
+        )
+    return asked or ("transformer_engine" if runs else "local")
+
+
+def uses_transformer_engine(model: RoutedGPTModel) -> bool:
+    """Whether its layers are transformer-engine's, whose norms are part of the matrix products behind them."""
+    return bool(model.config.transformer_impl == "transformer_engine")
 
 
 def layer_spec(shape: ModelShape, config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmodules:
@@ -80,7 +95,7 @@ def layer_spec(shape: ModelShape, config: TransformerConfig) -> ModuleSpec | Tra
     megatron-core's own and can be context parallel, and a norm that can be sequence parallel.
     """
     qk_norm = shape.family.qk_norm
-    if uses_transformer_engine():
+    if config.transformer_impl == "transformer_engine":
         spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=qk_norm)
         spec.submodules.self_attention.module = CachedSelfAttention
         return spec
@@ -95,15 +110,21 @@ def layer_spec(shape: ModelShape, config: TransformerConfig) -> ModuleSpec | Tra
 
 
 def build_model(
-    shape: ModelShape, layout: Layout, *, dtype: torch.dtype = torch.float32, recompute: bool = False
+    shape: ModelShape,
+    layout: Layout,
+    *,
+    dtype: torch.dtype = torch.float32,
+    recompute: bool = False,
+    transformer_impl: TransformerImpl | None = None,
 ) -> RoutedGPTModel:
-    """This rank's part of a model of `shape`, freshly initialised, on the training device.
+    """This rank's part of a model of `shape`, freshly initialised, on the training device, all parameters of `dtype`.
 
     Call it inside `megatron_runtime()` after `start_parallel`. Collectives: for a tied model with pp > 1, one
     all-reduce between the first and the last stage. Raises ValueError for a layout that cannot hold the
-    shape.
+    shape, LayersError for a `transformer_impl` that cannot run.
     """
-    config = transformer_config(shape, layout, dtype=dtype, recompute=recompute)
+    impl = chosen_impl(transformer_impl)
+    config = transformer_config(shape, layout, dtype=dtype, recompute=recompute, transformer_impl=impl)
     model = RoutedGPTModel(
         config=config,
         transformer_layer_spec=layer_spec(shape, config),
@@ -114,7 +135,7 @@ def build_model(
         share_embeddings_and_output_weights=shape.tied,
         position_embedding_type="rope",
         rotary_base=shape.rope_base,
-    ).to(training_device())
+    ).to(device=training_device(), dtype=dtype)  # as Float16Module does: torch's norms know no params_dtype
     if shape.rope_scaling is not None:
         model.rotary_pos_emb.inv_freq = stretched(model.rotary_pos_emb.inv_freq, shape.rope_scaling)
     return model

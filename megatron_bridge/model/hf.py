@@ -60,7 +60,7 @@ def load_hf(model: torch.nn.Module, directory: str | Path) -> None:
     parameters = dict(model.named_parameters())
     files = _weight_files(directory)
     _check_names(shape, files.keys(), directory)
-    for entry in entries(shape, model_stage(model), fused_norms=uses_transformer_engine()):
+    for entry in entries(shape, model_stage(model), fused_norms=uses_transformer_engine(model)):
         tensors = []
         for name in entry.hf:
             with safe_open(files[name], framework="pt") as weights:
@@ -176,7 +176,7 @@ def collect_hf(model: torch.nn.Module, shape: ModelShape, *, to_cpu: bool = True
         dist.all_gather_object(stages, model_stage(model), group=pp)
     parameters = dict(model.named_parameters())
     for number, stage in enumerate(stages):
-        for entry in entries(shape, stage, fused_norms=uses_transformer_engine()):
+        for entry in entries(shape, stage, fused_norms=uses_transformer_engine(model)):
             if entry.megatron == "output_layer.weight" and shape.tied:
                 continue  # the last stage's copy of the embedding
             gathered = _gather(entry, parameters[entry.megatron], shape, tp) if number == pp.rank() else None

@@ -9,9 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ACTIVATIONS = ("silu",)
+# Of parameters and activations. bf16 keeps main weights and optimizer state in float32 and adds gradients up in it.
+Precision = Literal["fp32", "bf16"]
+# What layers are made of, as Megatron's --transformer-impl: torch, or NVIDIA's transformer-engine.
+TransformerImpl = Literal["local", "transformer_engine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

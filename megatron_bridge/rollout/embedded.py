@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_bridge.device import training_device
+from megatron_bridge.losses import gemm
 from megatron_bridge.model.attention import RaggedCache
 from megatron_bridge.model.gpt import bare
 from megatron_bridge.rollout.engine import Drawn, Finish, Sample, SamplingParams, check_budgets
@@ -229,7 +230,9 @@ class EmbeddedEngine:
 
     def _logits(self, hidden_Bh: torch.Tensor) -> torch.Tensor:
         """Logits [B, V] in float64 on the last stage, gathered over tp, without padding."""
-        logits_BV = torch.nn.functional.linear(hidden_Bh, self.model.output_weight())
+        dtype = gemm.compute_dtype(hidden_Bh.dtype)  # as the loss: logits are float32, whatever they are made of
+        weight_vh = gemm.operand(self.model.output_weight(), dtype)
+        logits_BV = gemm.product(gemm.operand(hidden_Bh, dtype), weight_vh.t(), dtype)
         if self._tp.size() > 1:
             shards = [torch.empty_like(logits_BV) for _ in range(self._tp.size())]
             dist.all_gather(shards, logits_BV, group=self._tp)

@@ -99,7 +99,9 @@ class ManagedProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerPlan:
-    """What every server of a run has in common. `tokens` bounds its cache where there is no GPU whose memory would."""
+    """What every server of a run has in common. `tokens` bounds its cache where there is no GPU whose memory would;
+    `dtype` is that of the trainer's weights, as SGLang names it.
+    """
 
     python: str
     policy: Path
@@ -108,6 +110,7 @@ class ServerPlan:
     concurrency: int
     seed: int
     cuda: bool
+    dtype: str
     arguments: Sequence[str]
     key: str | None = None
 
@@ -119,7 +122,7 @@ def plan_server(plan: ServerPlan, number: int, logs: Path) -> ManagedProcess:
     command = (
         *(plan.python, str(_MAIN), "server", str(os.getpid())),
         *("--model-path", str(plan.policy), "--host", _HOST, "--port", str(port)),
-        *("--dtype", "float32", "--skip-tokenizer-init", "--skip-server-warmup"),
+        *("--dtype", plan.dtype, "--skip-tokenizer-init", "--skip-server-warmup"),
         *("--context-length", str(plan.max_position + _SPARE_CONTEXT)),
         *("--max-running-requests", str(plan.concurrency), "--random-seed", str(plan.seed + number)),
         *cpu,

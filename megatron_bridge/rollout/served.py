@@ -190,6 +190,7 @@ class ServedEngine:
             concurrency=self._settings.concurrency,
             seed=self._seed,
             cuda=torch.cuda.is_available(),
+            dtype=str(self._model.config.params_dtype).removeprefix("torch."),
             arguments=launch.arguments,
             key=key,
         )

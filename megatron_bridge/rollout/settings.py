@@ -63,7 +63,7 @@ class RolloutSettings(Strict):
     health_timeout: Seconds = 30.0
     server_timeout: Seconds = 900.0
     retries: Count = 8
-    logprob_bound: Annotated[float, Field(gt=0)] = 1e-3
+    logprob_bound: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -123,14 +123,11 @@ def rollout_problems(settings: RolloutSettings, *, ranks: int) -> Iterator[tuple
     for name, url in given:
         if url is not None and not _is_address(url):
             yield f"rollout.{name}", f"{url!r} is no server's address: write it as http://HOST:PORT"
-    if settings.api_key_env is not None:
-        if not settings.running:
-            yield (
-                "rollout.api_key_env",
-                "it is for running servers (url, urls); those that the run starts get a key of its own",
-            )
-        elif not os.environ.get(settings.api_key_env):
-            yield "rollout.api_key_env", f"the environment variable {settings.api_key_env} is not set"
+    if settings.api_key_env is not None and not settings.running:
+        yield (
+            "rollout.api_key_env",
+            "it is for running servers (url, urls); those that the run starts get a key of its own",
+        )
     if len(set(settings.running)) < len(settings.running):
         yield "rollout.urls", "a server stands there twice: its weights would be sent twice"
     if settings.router and not settings.running:
@@ -139,15 +136,23 @@ def rollout_problems(settings: RolloutSettings, *, ranks: int) -> Iterator[tuple
             "name the servers behind the router in rollout.urls as well: weights go to each of them "
             "(launch puts a router of its own in front of several servers)",
         )
-    if not settings.running and not Path(settings.started.python).is_file():
-        yield (
-            "rollout.launch.python",
-            f"no file {settings.started.python!r}: install SGLang with `make sglang`, give the "
-            "interpreter that has it, or name running servers in rollout.urls",
-        )
     if settings.concurrency < ranks:
         yield (
             "rollout.concurrency",
             f"{settings.concurrency} requests in flight are fewer than the {ranks} ranks that sample; "
             f"set it to at least {ranks}",
+        )
+
+
+def rollout_missing(settings: RolloutSettings) -> Iterator[tuple[str, str]]:
+    """What this machine lacks for the rollouts: the setting, and a message with the fix."""
+    if settings.engine == "embedded":
+        return
+    if settings.api_key_env is not None and settings.running and not os.environ.get(settings.api_key_env):
+        yield "rollout.api_key_env", f"the environment variable {settings.api_key_env} is not set"
+    if not settings.running and not Path(settings.started.python).is_file():
+        yield (
+            "rollout.launch.python",
+            f"no file {settings.started.python!r}: install SGLang with `make sglang`, give the "
+            "interpreter that has it, or name running servers in rollout.urls",
         )

@@ -26,11 +26,8 @@ from megatron_bridge.tasks.base import PromptFormat, Task
 from megatron_bridge.training.together import agreed, told_by_first
 from megatron_bridge.verify.grade import Grade, check_failures
 from trace_dsl.lowering import RolloutBatch
-from trace_dsl.model import PLAIN_ROWS, Sees
+from trace_dsl.model import PLAIN_ROWS, UNJUDGED_ROWS, Sees
 from trace_dsl.terms import Signal
-
-# The rollout source of responses without a verdict. No route can name it: they take no part in groups, spans or losses.
-_UNJUDGED = "(unjudged)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +254,7 @@ def to_batch(rollouts: Sequence[Rollout], measured: tuple[tuple[Signal, torch.Te
         old_logp_T=torch.tensor([lp for r in rollouts for lp in r.logprobs], dtype=torch.float32),
         from_model_T=torch.ones(sum(lengths), dtype=torch.bool),
         spans=tuple(spans),
-        source_R=tuple(PLAIN_ROWS if r.judged else _UNJUDGED for r in rollouts),
+        source_R=tuple(PLAIN_ROWS if r.judged else UNJUDGED_ROWS for r in rollouts),
         contexts=tuple(
             (sees.value, torch.tensor([r.has(sees) for r in rollouts], dtype=torch.bool))
             for sees in (Sees.DIAGNOSIS, Sees.SOLUTION, Sees.SIBLING, Sees.FEEDBACK)

@@ -7,11 +7,11 @@ drawn, so a run that goes on from a checkpoint repeats the unbroken run exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+import torch
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +20,7 @@ from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
 from megatron_bridge.checkpoint_files import ACCURACY
 from megatron_bridge.device import training_device
 from megatron_bridge.losses.statistics import largest_chunk
+from megatron_bridge.model.config import DTYPES
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.shape import padded_vocab
@@ -29,6 +30,7 @@ from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.ahead import Collected
 from megatron_bridge.training.best import keep_evaluation
+from megatron_bridge.training.carried import check_complete
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.evaluate import Evaluation
 from megatron_bridge.training.interrupt import Interrupt
@@ -39,9 +41,9 @@ from megatron_bridge.training.records import Records
 from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
-from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers
-from megatron_bridge.verdict import CheckpointError
+from megatron_bridge.training.teacher import SelfTeacherModel, TeacherUsage, needed_teachers, needs_average
 from trace_dsl.lowering import FusedRouting, Lowered, lower
+from trace_dsl.model import Teacher
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
 from trace_dsl.terms import Rank, Signal
@@ -270,10 +272,21 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------ teachers, state
 
-    def _policy(self) -> RoutedGPTModel:
-        model = build_model(self._loaded.shape, self._run.layout.layout, recompute=self._run.layout.recompute)
+    def _policy(self, dtype: torch.dtype | None = None) -> RoutedGPTModel:
+        """The policy as it stands in its directory, in the run's precision or in `dtype`."""
+        model = build_model(
+            self._loaded.shape,
+            self._run.layout.layout,
+            dtype=dtype or DTYPES[self._run.precision],
+            recompute=self._run.layout.recompute,
+            transformer_impl=self._run.transformer_impl,
+        )
         load_hf(model, self._loaded.policy_path)
         return model
+
+    def _teacher(self, teacher: Teacher) -> SelfTeacherModel:
+        average = self._policy(torch.float32) if needs_average(teacher, DTYPES[self._run.precision]) else None
+        return SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer, average=average)
 
     def close(self) -> None:
         """Stop what the run started beside itself."""
@@ -284,14 +297,13 @@ class Loop:
         held = {t.teacher.name: t for t in self._teachers}
         # in the plan's order: every rank runs the teachers' collectives in the order of this list
         self._teachers = [
-            held.get(teacher.name) or SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer)
-            for teacher in needed_teachers(self._plan, self._step)
+            held.get(teacher.name) or self._teacher(teacher) for teacher in needed_teachers(self._plan, self._step)
         ]
 
     def _state(self) -> dict[str, Any]:
         return {
             "policy": self._trainer.model,
-            **{f"teacher_{t.teacher.name}": t.model for t in self._teachers if self._may_run_later(t)},
+            **{f"teacher_{t.teacher.name}": t.kept for t in self._teachers if self._may_run_later(t)},
         }
 
     def _may_run_later(self, teacher: SelfTeacherModel) -> bool:
@@ -329,9 +341,7 @@ class Loop:
         )
 
     def _keep_evaluation(self) -> None:
-        step, accuracy = self._evaluated
-        best = self._run.checkpoint.best
-        keep_evaluation(self._directory.checkpoints, step, accuracy, self._save, best=best)
+        keep_evaluation(self._directory.checkpoints, *self._evaluated, self._save, best=self._run.checkpoint.best)
 
     def _restore(self) -> None:
         checkpoint = self._directory.resume_from
@@ -351,7 +361,9 @@ class Loop:
             optimizer=self._trainer.optimizer,
             scheduler=self._trainer.scheduler,
         )
-        _check_complete(checkpoint, restored.extra)
+        for teacher in self._teachers:
+            teacher.after_restore()
+        check_complete(checkpoint, restored.extra)
         every = self._run.evaluation.every
         due = every and self._step % every == 0 and self._step < self._run.steps
         self._owes_evaluation = bool(due) and ACCURACY not in restored.meta
@@ -382,17 +394,4 @@ class Loop:
             before=self._before,
             after=after,
             teachers=self._usage,
-        )
-
-
-_EXTRA = ("trained_tokens", "latches", "data", "before", "teachers")  # what `_save` keeps beside models and optimizer
-
-
-def _check_complete(checkpoint: Path, extra: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for a checkpoint that lacks what a run needs to go on exactly."""
-    missing = [name for name in _EXTRA if name not in extra]
-    if missing:
-        raise CheckpointError(
-            f"cannot go on from {checkpoint}: it lacks {', '.join(missing)}, which this version keeps in a checkpoint; "
-            "go on with the version that saved it, or start a new run with another name=..."
         )

@@ -84,7 +84,11 @@ class _Read:
 
 
 class SelfTeacherModel:
-    """One self-teacher: its weights and the prompt it is given."""
+    """One self-teacher: its weights and the prompt it is given.
+
+    average: a moving average in float32, of which a bfloat16 `model` is a rounded copy: what a step moves it by would
+    be lost in bfloat16.
+    """
 
     def __init__(
         self,
@@ -92,26 +96,32 @@ class SelfTeacherModel:
         model: RoutedGPTModel,
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
+        *,
+        average: RoutedGPTModel | None = None,
     ) -> None:
+        assert (average is not None) == needs_average(teacher, model.config.params_dtype)
         self.teacher = teacher
         self.model = model.eval().requires_grad_(False)
+        self._average = None if average is None else average.eval().requires_grad_(False)
         self._task = task
         self._tokenizer = tokenizer
 
     def begin(self, student: torch.nn.Module) -> None:
         """Start in the middle of a run: from the student of now, or, frozen, as the policy that the run began with."""
         if not isinstance(self._update, Frozen):
-            self._copy(student)
+            _copy(bare(student), self.kept)
+            self.after_restore()
 
     def before_step(self, student: torch.nn.Module, step: int) -> None:
         """Copy the student where `sync` or the start of the run asks for it."""
         match self._update:
             case Sync(every):
                 if step % every == 0:
-                    self._copy(student)
+                    _copy(bare(student), self.kept)
             case Ema() | Frozen():
                 if step == 0:
-                    self._copy(student)
+                    _copy(bare(student), self.kept)
+                    self.after_restore()
             case _:
                 assert_never(self._update)
 
@@ -119,8 +129,19 @@ class SelfTeacherModel:
         """Follow the student where the teacher is a moving average."""
         if isinstance(self._update, Ema):
             with torch.no_grad():
-                for mine, new in zip(self.model.parameters(), bare(student).parameters(), strict=True):
+                for mine, new in zip(self.kept.parameters(), bare(student).parameters(), strict=True):
                     mine.lerp_(new.to(mine.dtype), self._update.rate)
+            self.after_restore()
+
+    @property
+    def kept(self) -> RoutedGPTModel:
+        """The weights that a checkpoint carries."""
+        return self._average or self.model
+
+    def after_restore(self) -> None:
+        """Make the model that is run of the weights that are kept."""
+        if self._average is not None:
+            _copy(self._average, self.model)
 
     def hidden_rows(
         self, micro_batches: Sequence[MicroBatch], wanted: Sequence[Tensor], part: Share
@@ -171,10 +192,18 @@ class SelfTeacherModel:
         assert isinstance(self.teacher.source, SelfTeacher)
         return self.teacher.source.update
 
-    def _copy(self, student: torch.nn.Module) -> None:
-        with torch.no_grad():
-            for mine, new in zip(self.model.parameters(), bare(student).parameters(), strict=True):
-                mine.copy_(new)
+
+@torch.no_grad()
+def _copy(source: RoutedGPTModel, target: RoutedGPTModel) -> None:
+    """Put the weights of `source`, rounded to the target's precision, into `target`."""
+    for mine, new in zip(target.parameters(), source.parameters(), strict=True):
+        mine.copy_(new)
+
+
+def needs_average(teacher: Teacher, dtype: torch.dtype) -> bool:
+    """Whether a teacher with weights of `dtype` keeps its moving average beside them."""
+    source = teacher.source
+    return isinstance(source, SelfTeacher) and isinstance(source.update, Ema) and dtype is torch.bfloat16
 
 
 def needed_teachers(plan: Plan, step: int) -> list[Teacher]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -51,12 +52,30 @@ def complaint(*overrides: str) -> str:
             "100000 tokens fill the policy's context of 256",
         ),
         ("rollout.max_response_tokens=256", "set it to at most 255, less the longest prompt"),
+        ("precision=fp16", "precision: 'fp16' is not allowed"),
+        (
+            "transformer_impl=transformer_engine",
+            "transformer_impl: transformer-engine is not installed, and it runs on",
+        ),
         ("seed", "an override is written key=value"),
         ("name.x=1", "'name' is a value, not a group of settings"),
     ],
 )
 def test_mistake_is_one_clear_line(override: str, expected: str) -> None:
     assert expected in complaint(override)
+
+
+def test_a_configuration_alone_is_enough_for_all_but_training(tmp_path: Path) -> None:
+    config = json.loads(Path("specs/demo/policy/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"_name_or_path": "Org/Model"}))
+    wanted = [f"policy={tmp_path}", "rollout.engine=sglang", "rollout.launch.python=/no/python"]
+    assert load_run(RUN, wanted, to_train=False).shape == load_run(RUN).shape
+    lines = complaint(*wanted).splitlines()
+    assert len(lines) == 2
+    assert f"(hf download Org/Model --local-dir {tmp_path}), or name a directory that has them, policy=DIR" in lines[0]
+    assert "rollout.launch.python: no file '/no/python'" in lines[1]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert complaint(*wanted[:1]).endswith("holds no *.safetensors weights")
 
 
 def test_sequence_parallelism_needs_tensor_parallel_ranks() -> None:

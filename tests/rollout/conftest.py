@@ -27,6 +27,7 @@ PLAN = ServerPlan(
     concurrency=64,
     seed=0,
     cuda=torch.cuda.is_available(),
+    dtype="float32",
     arguments=[],
 )
 

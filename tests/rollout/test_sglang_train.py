@@ -31,6 +31,25 @@ def test_samples_of_the_next_step_are_drawn_while_this_one_trains(server, tmp_pa
     assert summary(tmp_path, "ahead")["rollout_engine"] == "sglang"
 
 
+@pytest.mark.parametrize("sync", ["tensor", "distributed"])
+def test_a_pipeline_sends_all_its_stages(server, tmp_path, sync):
+    """The servers hold the weights of all three stages after every step: the log-probs they draw with are the trainer's."""
+    overrides = (
+        "rollout.engine=sglang",
+        f"rollout.url={server.url}",
+        f"rollout.sync={sync}",
+        "steps=3",
+        "layout.tp=1",
+        "layout.pp=3",
+    )
+    train(tmp_path, "pipeline", *overrides, ranks=3)
+    lines = metrics(tmp_path, "pipeline")
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        assert line["rollout/logp_mismatch_max"] < 1e-4
+        assert line["rollout/probe_gap"] < 1e-4
+
+
 def command_line(process: psutil.Process) -> list[str]:
     """The arguments of a server's process, nothing for others and for one that has ended."""
     try:

@@ -36,3 +36,11 @@ def test_other_minibatches_go_on_only_where_an_iteration_begins(tmp_path: Path) 
         loaded, plan, _ = prepare_run(RUN, [*shared, f"minibatches={minibatches}"])
         found = find_run_directory(loaded, plan, resume=True, overwrite=False)
         assert found.resume_from is not None
+
+
+def test_another_precision_is_refused(tmp_path: Path) -> None:
+    shared = [f"output={tmp_path}"]
+    _stopped_at(20, tmp_path, shared)
+    loaded, plan, _ = prepare_run(RUN, [*shared, "precision=bf16"])
+    with pytest.raises(RunFileError, match=r"step_000020 was trained in fp32, the run file now says bf16: .* put it"):
+        find_run_directory(loaded, plan, resume=True, overwrite=False)

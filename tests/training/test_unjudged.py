@@ -54,6 +54,23 @@ def test_they_take_no_part_in_advantages_and_losses() -> None:
     assert lower(demo, to_batch(whole), 0).route_of_T[6:].tolist() == [-1, -1]  # nor in spans
 
 
+def test_reductions_over_the_batch_leave_them_out(tmp_path: Path) -> None:
+    """The first of the batch has no verdict: neither a mean, nor a softmax, nor a latch reads its reward."""
+    spec = tmp_path / "over_batch.trace"
+    spec.write_text(
+        "let easy = mean(reward, over=batch) > 0.3\n"
+        "rest when latch(easy, mean(reward, over=batch) > 0.9): "
+        "grpo(w=softmax(reward, over=batch)) + nll(w=mean(reward, over=batch))\n"
+        "rest: none\n"
+    )
+    _, plan, _ = prepare_run(RUN, [f"spec={spec}"])
+    whole, judged = [rollouts()[3], *rollouts()[:3]], rollouts()[:3]
+    with_it, without = lower(plan, to_batch(whole), 0), lower(plan, to_batch(judged), 0)
+    assert torch.equal(with_it.routing.weight_CT[:, 2:], without.routing.weight_CT)
+    assert without.routing.weight_CT.any()
+    assert with_it.route_of_T[:2].tolist() == [-1, -1]
+
+
 def test_nobody_annotates_them() -> None:
     class Failing:
         contexts = ("diagnosis",)

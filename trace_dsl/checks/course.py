@@ -15,7 +15,7 @@ from trace_dsl.model import Route, Spec
 from trace_dsl.over_steps import Points, formula_size, values_at
 from trace_dsl.reach import reads_step
 from trace_dsl.schedules import Progress, phase_ends
-from trace_dsl.terms import Expr, Rank
+from trace_dsl.terms import Constant, Expr, Rank
 
 # Cancellation in formulas such as w - w0*(1 - k/n) leaves a few ulps below zero.
 _ROUNDING = 1e-12
@@ -37,7 +37,7 @@ class Course:
     is_zero: bool
 
 
-_MEASURED = Course(undefined=None, negative=None, is_zero=False)
+_MEASURED = _POSITIVE = Course(undefined=None, negative=None, is_zero=False)
 
 
 class Courses:
@@ -59,6 +59,8 @@ class Courses:
         One that is measured is none of undefined, negative, zero. Without the facts of a run, only what is zero at
         every step is zero: at which steps a share of the run falls is not known.
         """
+        if isinstance(weight, Constant) and weight.value > 0:
+            return _POSITIVE
         if not is_known_before_run(weight):
             return _MEASURED
         total_steps = None if self._facts is None else self._facts.total_steps

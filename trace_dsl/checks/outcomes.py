@@ -20,6 +20,7 @@ MAX_FREE = 8
 # (the rollout is correct, the group)
 _ROWS = ((True, "all_correct"), (True, "mixed"), (False, "mixed"), (False, "all_wrong"))
 _LOGICAL = (Operator.AND, Operator.OR, Operator.NOT)
+_OF_OUTCOME = frozenset({"correct", "wrong", "all_correct", "mixed", "all_wrong"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +78,9 @@ class Outcomes:
                 return self.where(left) | self.where(right)
             case Operation(op=Operator.NOT, args=(arg,)):
                 return self.all & ~self.where(arg)
-            case Signal(name="correct"):
-                return self._rows(lambda correct, _: correct)
-            case Signal(name="wrong"):
-                return self._rows(lambda correct, _: not correct)
-            case Signal(name="all_correct" | "mixed" | "all_wrong" as name):
+            case Signal(name="correct" | "wrong" as name):
+                return self._rows(lambda correct, _: correct is (name == "correct"))
+            case Signal(name=name) if name in _OF_OUTCOME:
                 return self._rows(lambda _, group: group == name)
             case _:
                 pass
@@ -188,8 +187,7 @@ def _facts(predicate: Expr | None) -> Iterator[Expr]:
         for arg in children_of(predicate):
             yield from _facts(arg)
         return
-    known = {"correct", "wrong", "all_correct", "mixed", "all_wrong"}
-    if _source_of(predicate) is None and not (isinstance(predicate, Signal) and predicate.name in known):
+    if _source_of(predicate) is None and not (isinstance(predicate, Signal) and predicate.name in _OF_OUTCOME):
         fact = _normal(predicate)[0]
         if not _is_constant(fact):
             yield fact

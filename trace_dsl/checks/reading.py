@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from trace_dsl.checks.no_value import explicit
@@ -105,9 +105,12 @@ def contexts_of(spec: Spec) -> dict[str, str]:
 def explicit_routes(spec: Spec) -> tuple[Route, ...]:
     """The routes, with predicates that say where their comparisons have a value (`no_value.explicit`)."""
     contexts = contexts_of(spec)
-    return tuple(
-        route if route.when is None else replace(route, when=explicit(route.when, contexts)) for route in spec.routes
-    )
+    return tuple(_explicit(route, contexts) for route in spec.routes)
+
+
+def _explicit(route: Route, contexts: Mapping[str, str]) -> Route:
+    when = None if route.when is None else explicit(route.when, contexts)
+    return route if when is route.when else replace(route, when=when)
 
 
 def equals_student(teacher: Teacher) -> bool:

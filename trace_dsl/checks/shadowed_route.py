@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from trace_dsl.checks.outcomes import Outcomes, outcomes
 from trace_dsl.checks.reading import explicit_routes, finding
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, OtherPlace, Route, Severity, Spec
+from trace_dsl.model import Diagnostic, OtherPlace, Place, Route, Severity, Spec
 from trace_dsl.rules import RuleInfo
 from trace_dsl.terms import Expr
 
@@ -21,7 +21,9 @@ RULE = RuleInfo(
 def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     of_source: dict[str, _Earlier] = {}
     for route in explicit_routes(spec):
-        earlier = of_source.setdefault(route.rows, _Earlier(None if facts is None else facts.total_steps))
+        if route.rows not in of_source:
+            of_source[route.rows] = _Earlier(None if facts is None else facts.total_steps)
+        earlier = of_source[route.rows]
         if route.place in spec.broken:  # mended, it takes other tokens
             continue
         shadows = earlier.shadows(route)
@@ -48,7 +50,7 @@ class _Earlier:
         self.by_predicate: dict[Expr | None, list[tuple[int, Route]]] = {}
         # What can be the case as far as their predicates can tell; None once that is too much to go through.
         self.everything: Outcomes | None = Outcomes((), total_steps)
-        self.taken: dict[Expr | None, int] = {}
+        self.taken: dict[Place, int] = {}  # places are told apart sooner than predicates
 
     def add(self, route: Route) -> None:
         self.by_predicate.setdefault(route.when, []).append((len(self.routes), route))
@@ -65,7 +67,7 @@ class _Earlier:
         reached = self._taken_by(route)
         if not reached:  # the rule unreachable-predicate
             return ()
-        shadows: dict[Route, None] = {}
+        shadows: dict[Place, Route] = {}
         for label in route.labels:
             left = reached
             for other in self.routes:
@@ -74,10 +76,11 @@ class _Earlier:
                 if _carries(other, label):
                     taken = left & self._taken_by(other)
                     left &= ~taken
-                    shadows |= {other: None} if taken else {}
+                    if taken:
+                        shadows[other.place] = other
             if left:
                 return ()
-        return tuple(shadows)
+        return tuple(shadows.values())
 
     def _tell_apart(self, route: Route) -> None:
         """See to it that the outcomes tell what the route's predicate asks."""
@@ -89,9 +92,9 @@ class _Earlier:
 
     def _taken_by(self, route: Route) -> int:
         assert self.everything is not None
-        if route.when not in self.taken:
-            self.taken[route.when] = self.everything.taken_by(route)
-        return self.taken[route.when]
+        if route.place not in self.taken:
+            self.taken[route.place] = self.everything.taken_by(route)
+        return self.taken[route.place]
 
     def _alone(self, route: Route) -> Route | None:
         """The first that alone takes every token of `route`, seen from labels and predicates as they are written."""

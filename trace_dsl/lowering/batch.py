@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trace_dsl.model import PLAIN_ROWS
+from trace_dsl.model import PLAIN_ROWS, UNJUDGED_ROWS
 from trace_dsl.terms import Signal
 
 
@@ -83,6 +83,11 @@ class RolloutBatch:
         """int64 [T]: how many tokens of its response the model wrote, 0 at those that it did not write."""
         written_R = torch.zeros(self.rows, dtype=torch.int64).index_add(0, self.row_of_T, self.from_model_T.long())
         return torch.where(self.from_model_T, written_R[self.row_of_T], 0)
+
+    @property
+    def judged_R(self) -> Tensor:
+        """bool [R]: False for responses without a verdict, whose rewards say nothing."""
+        return torch.tensor([source != UNJUDGED_ROWS for source in self.source_R], dtype=torch.bool)
 
     def has(self, context: str) -> Tensor:
         """bool [R]: which rows have a privileged context; all False for one the batch does not carry."""

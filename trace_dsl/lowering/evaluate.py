@@ -140,9 +140,9 @@ def latch_key(latch: Scanned) -> str:
 
 
 def _one_value(expr: Expr, env: Environment) -> bool:
-    """A step-rank predicate; False on a batch without rollouts."""
+    """A step-rank predicate; False on a batch without rollouts that have a verdict."""
     value = evaluate(expr, env)
-    return bool(value) if isinstance(value, float) else bool(len(value)) and bool(value[0])
+    return bool(value) if isinstance(value, float) else bool(value[env.batch.judged_R][:1].any())
 
 
 def _signal(signal: Signal, env: Environment) -> Tensor:
@@ -230,7 +230,7 @@ def _scopes(over: Scope, env: Environment) -> Tensor:
         case Scope.GROUP:
             return env.group_R
         case Scope.BATCH:
-            return torch.zeros(env.batch.rows, dtype=torch.int64)
+            return (~env.batch.judged_R).long()  # responses without a verdict are among themselves
         case Scope.MICRO:
             raise ValueError("over=micro depends on how the batch is cut: the global batch does not know it")
         case _:
