@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 4
 # float32 noise of other orders of summation: losses and gradient norms, relative to the largest of the run
-BOUND = 1e-4
+BOUND = 1e-5
 LAYOUTS = {
     "dp2-distributed": ("layout.tp=1", "layout.dp=2", "optim.distributed=true"),
     "pp3": ("layout.tp=1", "layout.pp=3"),  # the policy has three layers
@@ -38,6 +38,5 @@ def test_tp2_goes_on_under_other_layouts(tmp_path: Path) -> None:
         for metric in ("loss", "optim/grad_norm", "policy/entropy"):
             scale = max(abs(line[metric]) for line in whole)
             for one, other in zip(whole, found, strict=True):
-                print(name, metric, one["step"], abs(one[metric] - other[metric]) / scale)
                 assert abs(one[metric] - other[metric]) < BOUND * scale, (name, metric, one["step"])
         assert [line["reward"] for line in found] == [line["reward"] for line in whole]
