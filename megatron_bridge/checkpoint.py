@@ -34,12 +34,23 @@ from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_bridge.atomic import replace_directory, write_text
-from megatron_bridge.checkpoint_files import LATEST, META, checkpoint_name, checkpoints, latest_checkpoint, read_meta
+from megatron_bridge.checkpoint_files import (
+    LATEST,
+    META,
+    best_checkpoint,
+    checkpoint_name,
+    checkpoints,
+    latest_checkpoint,
+    read_meta,
+)
+from megatron_bridge.other_optimizer import ask_for, can_convert, converted
 from megatron_bridge.torch_adam import allocate_state, loading_state
 from megatron_bridge.verdict import CheckpointError, Verdict
 
 _LONGEST_REASON = 200
+_OTHER_KIND = "optimizer_of_other_kind"
 _PACKAGES = ("torch", "megatron-core", "transformers")
+_OF_RUN_FILE = ("max_lr", "min_lr", "betas", "eps")  # of a group of parameters; the scheduler sets the others
 # The distributed optimizer's state is gathered into the parameters' shapes: it loads under any layout.
 _OPTIMIZER_FORMAT = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 
@@ -63,8 +74,10 @@ def save_checkpoint(
     extra: Mapping[str, Any],
     meta: Mapping[str, Any],
     keep_last: int,
+    keep_best: bool = False,
 ) -> Path:
-    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints.
+    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints, and with
+    `keep_best` the one with the best accuracy.
 
     `models` by name, the trained one among them (wrapped or not); `extra` holds JSON-able values and tensors,
     the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks write;
@@ -96,7 +109,7 @@ def save_checkpoint(
         with verdict.guard():
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            text = json.dumps(_meta(step, meta, optimizer), indent=2) + "\n"
+            text = json.dumps({**_meta(step, meta, optimizer), "models": sorted(models)}, indent=2) + "\n"
             (partial / META).write_text(text, encoding="utf-8")
             TorchCommonSaveStrategy("torch", 1).save_common(common, partial)
             save_config(CheckpointingConfig("torch_dist", 1), str(partial))
@@ -113,7 +126,7 @@ def save_checkpoint(
             write_text(directory / LATEST, target.name + "\n")
     verdict.agree(cleanup)
     if first:
-        _prune(directory, target, keep_last)
+        _prune(directory, target, keep_last, {best_checkpoint(directory)} if keep_best else set())
     return target
 
 
@@ -122,23 +135,26 @@ def load_checkpoint(
 ) -> Restored:
     """Put the state of checkpoint `path` into `models`, `optimizer` and `scheduler`, under any layout.
 
-    The optimizer must be of the kind that saved (distributed or not). torch's generator state is restored where
-    the number of ranks is the one that saved. Call it inside `megatron_runtime()`. Collectives: megatron-core's
-    for the sharding plan. Raises CheckpointError where the checkpoint is missing, broken, or of another model or
-    kind of optimizer.
+    The optimizer may be the distributed one where a plain one saved, or the other way round. torch's generator state
+    is restored where the number of ranks is the one that saved. Call it inside `megatron_runtime()`. Collectives:
+    megatron-core's for the sharding plan. Raises CheckpointError where the checkpoint is missing, broken, of another
+    model, or of an optimizer in another precision.
     """
     path = Path(path)
     if not (path / META).is_file():
         raise CheckpointError(f"no checkpoint at {path}: it has no {META}; latest_checkpoint names one that is whole")
     meta = read_meta(path)
-    kind = _optimizer_kind(optimizer)
-    if meta["optimizer"] != kind:
+    saved, kind = meta["optimizer"], _optimizer_kind(optimizer)
+    if saved != kind and not can_convert(saved, kind):
         raise CheckpointError(
-            f"cannot load {path}: it holds the state of a {meta['optimizer']}, this run has a {kind}; "
-            "choose the distributed optimizer or not as the run that saved did"
+            f"cannot load {path}: it holds the state of a {saved}, this run has a {kind}; train on in the precision of "
+            "the run that saved it"
         )
     allocate_state(optimizer)
     state = _state(models, optimizer, scheduler, {}, is_loading=True)
+    if saved != kind:
+        state[_OTHER_KIND] = state.pop("optimizer")
+        ask_for(state[_OTHER_KIND], saved, kind)
     same_ranks = meta["layout"]["world"] == dist.get_world_size()
     if not same_ranks:
         del state["torch_rng"]
@@ -155,8 +171,14 @@ def load_checkpoint(
             key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")
         }
         unwrap_model(model).load_state_dict(mine)
+    if saved != kind:
+        part = getattr(optimizer, "chained_optimizers", [optimizer])[0]
+        loaded["optimizer"] = converted(loaded[_OTHER_KIND], loaded["optimizer"], saved, part)
+    settings = [{name: group[name] for name in _OF_RUN_FILE} for group in optimizer.param_groups]
     with loading_state():
         optimizer.load_state_dict(loaded["optimizer"])
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
     scheduler.load_state_dict(loaded["scheduler"])
     if same_ranks:
         torch.set_rng_state(loaded["torch_rng"])
@@ -231,9 +253,11 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:_LONGEST_REASON]}{' ...' if len(text) > _LONGEST_REASON else ''}"
 
 
-def _prune(directory: Path, newest: Path, keep_last: int) -> None:
+def _prune(directory: Path, newest: Path, keep_last: int, kept: set[Path | None]) -> None:
     older = [path for path in checkpoints(directory) if path != newest]
     for path in older[: len(older) - keep_last + 1]:
+        if path in kept:
+            continue
         try:
             shutil.rmtree(path)
         except OSError as error:

@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from megatron_bridge.atomic import write_text
+
 LATEST = "latest"
 META = "meta.json"
+ACCURACY = "accuracy"  # in meta.json: of the weights, on held-out problems
 _STEP = re.compile(r"step_(\d{6,})")
 
 
@@ -35,6 +38,17 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
         if named in whole:
             return named
     return whole[-1] if whole else None
+
+
+def best_checkpoint(directory: str | Path) -> Path | None:
+    """Of the whole checkpoints that were evaluated, the one with the highest accuracy, the earliest of several."""
+    found = [(path, read_meta(path).get(ACCURACY)) for path in checkpoints(directory)]
+    return max(((p, a) for p, a in found if a is not None), key=lambda pair: pair[1], default=(None, None))[0]
+
+
+def note_accuracy(path: Path, accuracy: float) -> None:
+    """Add to a checkpoint what its weights solve of the held-out problems. Raises OSError."""
+    write_text(path / META, json.dumps({**read_meta(path), ACCURACY: accuracy}, indent=2) + "\n")
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from megatron_bridge.failure import EXIT_FAILED
 from megatron_bridge.prepare import prepare_run
-from megatron_bridge.run_directory import find_run_directory, only_process
+from megatron_bridge.rank_log import log_path, read_doing
+from megatron_bridge.run_directory import RunDirectory, find_run_directory, last_checkpoint_told, only_process
 from trace_dsl.report import render
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+EXIT_INTERRUPTED = 130
+_NO_FILE = "<N/A>"  # torch's word for a process that wrote no error file
+_HEARTBEAT = "RankGone: "
 
 
-def launch(run_file: Path, overrides: Sequence[str], *, resume: bool, overwrite: bool) -> int:
+def launch(
+    run_file: Path,
+    overrides: Sequence[str],
+    *,
+    resume: bool,
+    overwrite: bool,
+    accept_spec_change: bool = False,
+    max_restarts: int = 0,
+) -> int:
     """Check the run, start one process a rank, wait; returns the exit code.
 
-    0: done; 1: a rank failed (it said why); 130: stopped by Ctrl-C or a signal, cleanly. Raises RunFileError and
-    SpecError before any process starts, and TraceError for a task that cannot work.
+    0: done; 1: a rank failed (it said why); 130: stopped by Ctrl-C or a signal, cleanly. After a failure all ranks are
+    started again from the last checkpoint, up to `max_restarts` times. Raises RunFileError and SpecError before any
+    process starts, and TraceError for a task that cannot work.
     """
     loaded, plan, warnings = prepare_run(run_file, overrides)
     with only_process(loaded.directory):  # the ranks take the lock themselves
-        find_run_directory(loaded, plan, resume=resume, overwrite=overwrite)
+        directory = find_run_directory(
+            loaded, plan, resume=resume, overwrite=overwrite, accept_spec_change=accept_spec_change
+        )
     loaded.try_task()
     if warnings:
         print(render(warnings, loaded.spec_path), file=sys.stderr)
@@ -47,22 +67,47 @@ def launch(run_file: Path, overrides: Sequence[str], *, resume: bool, overwrite:
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
-        max_restarts=0,
+        max_restarts=max_restarts,
     )
-    flags = ["--resume"] * resume + ["--overwrite"] * overwrite
+    flags = ["--resume"] * resume + ["--overwrite"] * overwrite + ["--accept-spec-change"] * accept_spec_change
     try:
         elastic_launch(config, sys.executable)("-m", "megatron_bridge.train", str(run_file), *overrides, *flags)
     except SignalException:
         return EXIT_INTERRUPTED
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        print(
-            f"error: rank {rank} ended with {_describe(failure.exitcode)}; the other ranks were stopped",
-            file=sys.stderr,
-        )
+        if not _has_spoken(error.failures.get(0)):
+            print(f"error: {_told(directory, *culprit(error.failures))}", file=sys.stderr, flush=True)
         return EXIT_FAILED
     return 0
 
 
-def _describe(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+def culprit(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """The rank whose end made the others fail: one that another missed, then one that was killed, then the first."""
+
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
+        _, failure = item
+        killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM  # that is the launcher's own
+        return _HEARTBEAT not in failure.message, not killed, failure.timestamp
+
+    return min(failures.items(), key=order)
+
+
+def _has_spoken(failure: ProcessFailure | None) -> bool:
+    """Whether the first rank has ended by itself with an error that it printed: it speaks for all."""
+    return failure is not None and failure.exitcode > 0 and failure.error_file == _NO_FILE
+
+
+def _told(directory: RunDirectory, rank: int, failure: ProcessFailure) -> str:
+    """One message for people."""
+    tail = f"The other ranks were stopped. {last_checkpoint_told(directory)}"
+    message = failure.message.partition("\n")[0]
+    if message.startswith(_HEARTBEAT):
+        return f"{message.removeprefix(_HEARTBEAT)}. {tail}"
+    log = log_path(directory.path, rank)
+    if failure.exitcode < 0:
+        doing = read_doing(directory.path, rank)
+        where = "before it had started" if doing is None else f"in {doing}"
+        return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name} {where}; its log is {log}. {tail}"
+    if failure.error_file == _NO_FILE:
+        message = f"it ended with exit code {failure.exitcode}"
+    return f"rank {rank} failed: {message}; its log is {log}. {tail}"

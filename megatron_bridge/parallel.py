@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from torch.distributed.rendezvous import rendezvous
 
 from megatron_bridge.device import backend, megatron_runtime, training_device
 from megatron_bridge.model.shape import Layout
@@ -40,7 +41,9 @@ def start_parallel(layout: Layout, seed: int, *, patience: timedelta = _PATIENCE
         torch.cuda.set_device(device)
     if not started:
         if "RANK" in os.environ:
-            dist.init_process_group(backend(), timeout=patience)
+            store, rank, _ = next(rendezvous("env://", timeout=patience))
+            store = _of_this_start(store)
+            dist.init_process_group(backend(), store=store, rank=rank, world_size=world, timeout=patience)
         else:
             dist.init_process_group(backend(), store=dist.HashStore(), rank=0, world_size=1, timeout=patience)
     with megatron_runtime():
@@ -53,6 +56,17 @@ def start_parallel(layout: Layout, seed: int, *, patience: timedelta = _PATIENCE
         torch.manual_seed(seed)
         # The inference tracker draws nothing and saves no state: training uses no dropout.
         model_parallel_cuda_manual_seed(seed, inference_rng_tracker=True, force_reset_rng=True)
+
+
+def _of_this_start(store: dist.Store) -> dist.Store:
+    """The part of the store in which nothing stands that was written before the launcher started all ranks again.
+
+    torch's launcher keeps the store over restarts, and with it the addresses of processes that are gone. On several
+    machines restarts are counted on each, so there it must be told to make a new store.
+    """
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return store
+    return dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def stop_parallel() -> None:

@@ -37,7 +37,8 @@ class RunFile(Strict):
     pack_tokens: the most tokens of a packed micro-batch; None: micro-batches hold `micro_batch` padded sequences.
     chunk_rows: rows of logits that the loss holds at a time; None: by rule. precision: of parameters and activations;
     the optimizer keeps main weights, gradients and state in float32. transformer_impl: what layers are made of; None:
-    transformer_engine where it is installed and CUDA is present.
+    transformer_engine where it is installed and CUDA is present. heartbeat_timeout: seconds without a sign of life of a
+    rank after which the others end the job; 0: never.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -54,6 +55,7 @@ class RunFile(Strict):
     transformer_impl: TransformerImpl | None = None
     output: str = "runs"
     save_rollouts_every: Positive = 10
+    heartbeat_timeout: Annotated[float, Field(ge=0)] = 300.0
     rollout: RolloutSettings = RolloutSettings()
     layout: LayoutSettings = LayoutSettings()
     optim: OptimizerSettings = OptimizerSettings()

@@ -15,10 +15,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from megatron_bridge.failure import report_uncaught, tell_launcher
 from megatron_bridge.prepare import prepare_run
+from megatron_bridge.rank_log import RankLog
 from megatron_bridge.with_parent import signal_when_parent_dies
 from trace_dsl.errors import TraceError
 
+# torchrun's count of restarts of this job: a restart goes on with what the start before it began
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
@@ -41,17 +45,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     start.add_argument(
         "--overwrite", action="store_true", help="start afresh; an existing run is moved to NAME.previous"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--accept-spec-change",
+        action="store_true",
+        help="with --resume: go on also where the spec, steps or temperature changed; it is noted in changes.jsonl",
+    )
+    options = parser.parse_args(arguments)
+    if options.accept_spec_change and not options.resume:
+        parser.error("--accept-spec-change is about a run that goes on: give --resume with it")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 failed, 2 bad input."""
     options = parse_arguments(arguments)
-    first = os.environ.get("RANK", "0") == "0"
+    rank = int(os.environ.get("RANK", "0"))
+    first = rank == 0
     try:
         if "RANK" in os.environ:  # a rank never trains on alone
             signal_when_parent_dies(signal.SIGTERM)
         loaded, plan, _ = prepare_run(options.run_file, options.overrides)
+        log = RankLog(loaded.directory, rank)
+        report_uncaught(log)
         # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
         warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
         # both announce changes of theirs in collectives and while a checkpoint is loaded
@@ -61,7 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.modules["wandb"] = None  # type: ignore[assignment]
         from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
 
-        return run_job(loaded, plan, resume=options.resume, overwrite=options.overwrite)
+        restarted = os.environ.get(_RESTARTS, "0") != "0"
+        return run_job(
+            loaded,
+            plan,
+            log,
+            resume=options.resume or restarted,
+            overwrite=options.overwrite and not restarted,
+            accept_spec_change=options.accept_spec_change,
+        )
     except KeyboardInterrupt:  # before the first step is set up; later, a signal only asks for a clean stop
         if first:
             print("stopped on request before the first step", file=sys.stderr, flush=True)
@@ -69,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TraceError as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            tell_launcher(error)  # it may be this rank's alone
         return EXIT_BAD_INPUT
 
 

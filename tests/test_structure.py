@@ -48,7 +48,7 @@ STAGES = (
     ("megatron_bridge.atomic", "megatron_bridge.verdict", "megatron_bridge.torch_adam", "megatron_bridge.other_names"),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
     ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files", "megatron_bridge.prompts"),
-    ("megatron_bridge.run_settings", "megatron_bridge.log_settings"),
+    ("megatron_bridge.run_settings", "megatron_bridge.log_settings", "megatron_bridge.other_optimizer"),
     (
         "megatron_bridge.checkpoint",
         "megatron_bridge.task_facts",
@@ -58,6 +58,8 @@ STAGES = (
     ("megatron_bridge.run_file",),
     ("megatron_bridge.teacher_models",),
     ("megatron_bridge.fit",),
+    ("megatron_bridge.rank_log", "megatron_bridge.failure"),
+    ("megatron_bridge.spec_change",),
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),

@@ -136,7 +136,7 @@ def _steps(case: Case, steps: int = 2) -> None:
     from megatron_bridge.training.microbatch import Share, cut
     from megatron_bridge.training.optimize import make_trainer, train_step
     from megatron_bridge.training.stopped import NotFinite
-    from megatron_bridge.training.teacher import SelfTeacherModel
+    from megatron_bridge.training.teacher import TeacherModel
 
     file, shape = case.file, case.shape
     batch = batch_of(file, shape, PROMPT)
@@ -186,7 +186,7 @@ def _steps(case: Case, steps: int = 2) -> None:
         copy = build_model(shape, file.layout.layout, dtype=DTYPES[file.precision], recompute=file.layout.recompute)
         spec = lint_text("teacher = self(frozen, sees=diagnosis)\nrest: rkl(w=1)\n").spec
         assert spec is not None
-        teachers = [SelfTeacherModel(spec.teachers[0], copy, Asked(), Asked())]  # type: ignore[arg-type]
+        teachers = [TeacherModel(spec.teachers[0], copy, Asked(), Asked())]  # type: ignore[arg-type]
     device = training_device()
     micro_batches = cut(rollouts, routing, micro_batch=file.micro_batch, part=part, device=device, version=0)
     for _ in range(steps):

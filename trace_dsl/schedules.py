@@ -46,6 +46,12 @@ def mixes_units(schedule: Schedule) -> bool:
     return counts_tokens(schedule) and (by_steps or open_ended)
 
 
+def depends_on_length(schedule: Schedule) -> bool:
+    """Whether the schedule's weights by steps are others in a longer run."""
+    open_ended = schedule.anneal is not None and schedule.anneal.length is None
+    return open_ended or any(isinstance(length, RunFraction) for length in _lengths(schedule))
+
+
 def share_of_run(schedule: Schedule) -> float:
     """How much of the run the lengths that are shares of it take together."""
     return math.fsum(length.fraction for length in _lengths(schedule) if isinstance(length, RunFraction))

@@ -7,35 +7,35 @@ drawn, so a run that goes on from a checkpoint repeats the unbroken run exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+from megatron_bridge.checkpoint_files import ACCURACY
 from megatron_bridge.chunk_rows import largest_chunk
 from megatron_bridge.device import training_device
-from megatron_bridge.model.config import DTYPES
-from megatron_bridge.model.gpt import RoutedGPTModel, build_model
-from megatron_bridge.model.hf import load_hf, save_hf
-from megatron_bridge.model.shape import ModelShape, padded_vocab
+from megatron_bridge.model.hf import save_hf
+from megatron_bridge.model.shape import padded_vocab
+from megatron_bridge.rank_log import Phase, RankLog
 from megatron_bridge.run_directory import RunDirectory, meta_of
 from megatron_bridge.run_file import LoadedRun
 from megatron_bridge.tasks.base import Task
-from megatron_bridge.teacher_models import teacher_files
 from megatron_bridge.training.ahead import Collected
+from megatron_bridge.training.best import keep_evaluation
+from megatron_bridge.training.carried import check_complete
 from megatron_bridge.training.collect import Rollout, to_batch
 from megatron_bridge.training.evaluate import Evaluation
 from megatron_bridge.training.flops import Compute
 from megatron_bridge.training.interrupt import Interrupt
 from megatron_bridge.training.measure import channel_names, step_metrics
 from megatron_bridge.training.microbatch import MicroBatch, Share, cut
+from megatron_bridge.training.models import make_policy, make_teacher
 from megatron_bridge.training.optimize import Trainer, make_trainer, train_step
 from megatron_bridge.training.profiling import StepProfiler
 from megatron_bridge.training.records import Records
@@ -44,16 +44,14 @@ from megatron_bridge.training.sampler import Sampler
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
 from megatron_bridge.training.teacher import (
-    SelfTeacherModel,
+    TeacherModel,
     TeacherUsage,
     needed_teachers,
-    needs_average,
     sequences_read,
+    state_of,
 )
 from megatron_bridge.training.timings import Timings, time_metrics
-from megatron_bridge.verdict import CheckpointError
 from trace_dsl.lowering import FusedRouting, Lowered, lower
-from trace_dsl.model import ModelTeacher, SelfTeacher, Teacher
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
 from trace_dsl.terms import Rank, Signal
@@ -82,10 +80,11 @@ class Loop:
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: tuple[int, ...],
         interrupt: Interrupt,
+        log: RankLog,
     ) -> None:
         self._loaded, self._run, self._plan, self._directory = loaded, loaded.file, plan, directory
         self._task, self._tokenizer = task, tokenizer
-        self._interrupt = interrupt
+        self._interrupt, self._log = interrupt, log
         self._device = training_device()
         self._profiler = StepProfiler(self._run.profile, directory.path, rank=dist.get_rank())
         self._timings = Timings(self._profiler.mark)
@@ -97,17 +96,19 @@ class Loop:
             multiple=self._run.layout.layout.sequence_multiple,
             pack_tokens=self._run.pack_tokens,
         )
-        self._trainer: Trainer = make_trainer(self._policy(), self._run.optim, self._run.steps)
+        self._trainer: Trainer = make_trainer(make_policy(self._loaded), self._run.optim, self._run.steps)
         self._compute = Compute.here(loaded)
         self._sampler = Sampler(
-            loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens, self._timings
+            loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens, self._timings, log
         )
         self._step = 0
         self._trained_tokens = 0
         self._exposure: dict[str, float] = {}
         self._latches: dict[str, bool] = {}
         self._before: Evaluation | None = None
-        self._teachers: list[SelfTeacherModel] = []
+        self._evaluated = 0, 0.0  # step and accuracy of the last evaluation
+        self._owes_evaluation = False
+        self._teachers: list[TeacherModel] = []
         self._usage = {t.teacher.name: TeacherUsage() for t in plan.teachers}
         self._restore()
 
@@ -122,6 +123,9 @@ class Loop:
             records.note(f"the loss holds at most {rows} rows of {shard} logits at a time (chunk_rows)")
         if self._before is None:
             self._before = self._evaluate(records)
+        if self._owes_evaluation:  # the run was killed between saving and evaluating
+            self._evaluate(records)
+            self._keep_evaluation()
         ahead = self._sampler.ahead(self._step)
         while self._step < run.steps:
             if self._interrupt.agreed(self._device):
@@ -133,6 +137,7 @@ class Loop:
                 self._save()
                 return self._outcome(None)
             each = len(collected.rollouts) // run.minibatches
+            self._log.enter(Phase.TRAIN, self._step)
             parts = [collected.rollouts[m * each : (m + 1) * each] for m in range(run.minibatches)]
             began = time.perf_counter()
             proximal = self._proximal_logp(parts)
@@ -142,8 +147,10 @@ class Loop:
             self._save_when_due()
             if run.evaluation.every and self._step % run.evaluation.every == 0 and self._step < run.steps:
                 self._evaluate(records)
+                self._keep_evaluation()
         self._profiler.close(self._step)
         after = self._evaluate(records)
+        self._keep_evaluation()
         save_hf(self._trainer.model, self._loaded.shape, self._loaded.policy_path, self._directory.model)
         return self._outcome(after)
 
@@ -271,34 +278,14 @@ class Loop:
         )
 
     def _evaluate(self, records: Records | None) -> Evaluation:
+        self._log.enter(Phase.EVALUATE, self._step)
         evaluation = self._sampler.evaluate(self._step)
+        self._evaluated = self._step, evaluation.accuracy
         if records is not None:
             records.evaluation(self._step, evaluation)
         return evaluation
 
     # ------------------------------------------------------------------------------------------------ teachers, state
-
-    def _policy(self, dtype: torch.dtype | None = None) -> RoutedGPTModel:
-        """The policy as it stands in its directory, in the run's precision or in `dtype`."""
-        return self._model(self._loaded.shape, self._loaded.policy_path, dtype)
-
-    def _model(self, shape: ModelShape, directory: Path, dtype: torch.dtype | None = None) -> RoutedGPTModel:
-        model = build_model(
-            shape,
-            self._run.layout.layout,
-            dtype=dtype or DTYPES[self._run.precision],
-            recompute=self._run.layout.recompute,
-            transformer_impl=self._run.transformer_impl,
-        )
-        load_hf(model, directory)
-        return model
-
-    def _teacher(self, teacher: Teacher) -> SelfTeacherModel:
-        if isinstance(teacher.source, ModelTeacher):
-            files = teacher_files(teacher, self._loaded.spec_path)
-            return SelfTeacherModel(teacher, self._model(files.shape, files.directory), self._task, self._tokenizer)
-        average = self._policy(torch.float32) if needs_average(teacher, DTYPES[self._run.precision]) else None
-        return SelfTeacherModel(teacher, self._policy(), self._task, self._tokenizer, average=average)
 
     def close(self) -> None:
         """Stop what the run started beside itself."""
@@ -310,19 +297,12 @@ class Loop:
         held = {t.teacher.name: t for t in self._teachers}
         # in the plan's order: every rank runs the teachers' collectives in the order of this list
         self._teachers = [
-            held.get(teacher.name) or self._teacher(teacher) for teacher in needed_teachers(self._plan, self._step)
+            held.get(teacher.name) or make_teacher(teacher, self._loaded, self._task, self._tokenizer)
+            for teacher in needed_teachers(self._plan, self._step)
         ]
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "policy": self._trainer.model,
-            **{f"teacher_{t.teacher.name}": t.kept for t in self._teachers if self._is_state(t)},
-        }
-
-    def _is_state(self, teacher: SelfTeacherModel) -> bool:
-        """Whether a later step may run a teacher whose weights come from the policy's."""
-        needed = {t.name for t in needed_teachers(self._plan, self._step)}
-        return teacher.teacher.name in needed and isinstance(teacher.teacher.source, SelfTeacher)
+        return {"policy": self._trainer.model, **state_of(self._teachers, self._plan, self._step)}
 
     def _save_when_due(self) -> None:
         every = self._run.checkpoint.every
@@ -333,6 +313,7 @@ class Loop:
         if self._step == 0:
             return  # the policy's own directory is that state
         assert self._before is not None
+        self._log.enter(Phase.SAVE, self._step)
         extra = {
             "trained_tokens": self._trained_tokens,
             "exposure": self._exposure,
@@ -341,6 +322,9 @@ class Loop:
             "before": self._before.to_json(),
             "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
         }
+        meta = meta_of(self._loaded, self._plan)
+        if self._evaluated[0] == self._step:
+            meta[ACCURACY] = self._evaluated[1]
         with self._timings.part("save"):
             save_checkpoint(
                 self._directory.checkpoints,
@@ -349,9 +333,13 @@ class Loop:
                 optimizer=self._trainer.optimizer,
                 scheduler=self._trainer.scheduler,
                 extra=extra,
-                meta=meta_of(self._plan, self._run.name, self._run.precision),
+                meta=meta,
                 keep_last=self._run.checkpoint.keep,
+                keep_best=self._run.checkpoint.best,
             )
+
+    def _keep_evaluation(self) -> None:
+        keep_evaluation(self._directory.checkpoints, *self._evaluated, self._save, best=self._run.checkpoint.best)
 
     def _restore(self) -> None:
         checkpoint = self._directory.resume_from
@@ -360,15 +348,24 @@ class Loop:
             return
         self._step = int(checkpoint.name.removeprefix("step_"))
         self._keep_needed_teachers()
+        change = self._directory.change
+        models = self._state()
+        if change is not None:
+            held = {"policy", *(f"teacher_{name}" for name in change.kept)}
+            models = {name: model for name, model in models.items() if name in held}
         restored = load_checkpoint(
             checkpoint,
-            models=self._state(),
+            models=models,
             optimizer=self._trainer.optimizer,
             scheduler=self._trainer.scheduler,
         )
         for teacher in self._teachers:
             teacher.after_restore()
-        _check_complete(checkpoint, restored.extra)
+        check_complete(checkpoint, restored.extra)
+        every = self._run.evaluation.every
+        due = every and self._step % every == 0 and self._step < self._run.steps
+        self._owes_evaluation = bool(due) and ACCURACY not in restored.meta
+        self._evaluated = (self._step, restored.meta[ACCURACY]) if ACCURACY in restored.meta else (0, 0.0)
         before = restored.extra["before"]
         self._before = Evaluation(**{**before, "examples": tuple(before["examples"])})
         self._trained_tokens = restored.extra["trained_tokens"]
@@ -377,7 +374,11 @@ class Loop:
         self._sampler.position = self._sampler.position.restored(
             restored.extra["data"], self._step // self._run.minibatches, self._run.rollout.prompts
         )
-        self._usage = {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
+        self._usage |= {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
+        if change is not None:
+            for teacher in self._teachers:
+                if teacher.teacher.name not in change.kept:
+                    teacher.begin(self._trainer.model)
 
     @property
     def step(self) -> int:
@@ -392,17 +393,4 @@ class Loop:
             before=self._before,
             after=after,
             teachers=self._usage,
-        )
-
-
-_EXTRA = ("trained_tokens", "exposure", "latches", "data", "before", "teachers")  # what `_save` keeps
-
-
-def _check_complete(checkpoint: Path, extra: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for a checkpoint that lacks what a run needs to go on exactly."""
-    missing = [name for name in _EXTRA if name not in extra]
-    if missing:
-        raise CheckpointError(
-            f"cannot go on from {checkpoint}: it lacks {', '.join(missing)}, which this version keeps in a checkpoint; "
-            "go on with the version that saved it, or start a new run with another name=..."
         )

@@ -29,7 +29,7 @@ from megatron_bridge.training.forward import hidden_states, predictors, run_sche
 from megatron_bridge.training.microbatch import MicroBatch, Share
 from megatron_bridge.training.step_sums import LossSums, losses_of, over_ranks, token_sums
 from megatron_bridge.training.stopped import NotFinite, SpoiledTokens, find_not_finite
-from megatron_bridge.training.teacher import SelfTeacherModel, TeacherRows
+from megatron_bridge.training.teacher import TeacherModel, TeacherRows
 from megatron_bridge.training.timings import Timings
 
 
@@ -112,6 +112,9 @@ def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int
         end_wd=settings.weight_decay,
         wd_incr_steps=steps,
         wd_incr_style="constant",
+        # the run file's settings count, also in a run that goes on from a checkpoint made under others
+        use_checkpoint_opt_param_scheduler=False,
+        override_opt_param_scheduler=True,
     )
     config.grad_scale_func = optimizer.scale_loss
     config.no_sync_func = model.no_sync
@@ -146,7 +149,7 @@ class Accumulated:
 def accumulate_gradients(
     model: torch.nn.Module,
     micro_batches: Sequence[MicroBatch],
-    teachers: Sequence[SelfTeacherModel],
+    teachers: Sequence[TeacherModel],
     part: Share,
     *,
     temperature: float,
@@ -211,7 +214,7 @@ def accumulate_gradients(
 def train_step(
     trainer: Trainer,
     micro_batches: Sequence[MicroBatch],
-    teachers: Sequence[SelfTeacherModel],
+    teachers: Sequence[TeacherModel],
     part: Share,
     *,
     temperature: float,

@@ -9,6 +9,7 @@ import torch
 from megatron.core import parallel_state
 from transformers import PreTrainedTokenizerBase
 
+from megatron_bridge.rank_log import Phase, RankLog
 from megatron_bridge.rollout.embedded import EmbeddedEngine
 from megatron_bridge.rollout.engine import RolloutEngine, SamplingParams
 from megatron_bridge.rollout.served import ServedEngine
@@ -52,9 +53,10 @@ class Sampler:
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: tuple[int, ...],
         timings: Timings,
+        log: RankLog,
     ) -> None:
         self._run, self._task, self._tokenizer = loaded.file, task, tokenizer
-        self._stop_tokens, self._timings = stop_tokens, timings
+        self._stop_tokens, self._timings, self._log = stop_tokens, timings, log
         self._max_context = loaded.shape.max_position
         self._group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         self._engine = _engine(loaded, directory, model)
@@ -103,11 +105,13 @@ class Sampler:
         """
         began = time.perf_counter()
         timings = self._timings
+        self._log.enter(Phase.ROLLOUT, step)
         with timings.part("sync"):
             self._engine.sync(step)
         with timings.part("rollout"):
             asked = ahead.take()
             drawn, draw_seconds = agreed(lambda: finish_rollouts(asked, self._tokenizer))
+        self._log.enter(Phase.ANNOTATE, step)
         with timings.part("verify"):
             graded = grade_rollouts(self._task, drawn)
         with timings.part("annotate"):

@@ -16,7 +16,7 @@ from megatron_bridge.losses import TokenStatistics, routed_linear_loss
 from megatron_bridge.model.gpt import bare
 from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import MicroBatch, Share
-from megatron_bridge.training.teacher import SelfTeacherModel
+from megatron_bridge.training.teacher import TeacherModel
 from trace_dsl.terms import Signal
 
 
@@ -24,7 +24,7 @@ from trace_dsl.terms import Signal
 def measure(
     signals: frozenset[Signal],
     policy: torch.nn.Module,
-    teachers: Sequence[SelfTeacherModel],
+    teachers: Sequence[TeacherModel],
     micro_batches: Sequence[MicroBatch],
     part: Share,
     *,
@@ -67,7 +67,7 @@ def measure(
     return _gathered(mine, tokens)
 
 
-def _with_context(teacher: SelfTeacherModel, batch: MicroBatch) -> Tensor:
+def _with_context(teacher: TeacherModel, batch: MicroBatch) -> Tensor:
     """The tokens of the rollouts that have what the teacher is shown."""
     has_r = torch.tensor([r.has(teacher.teacher.sees) for r in batch.rollouts], device=batch.row_T.device)
     return has_r[batch.row_T].nonzero()[:, 0]

@@ -85,7 +85,7 @@ class _Read:
         return wanted_RH
 
 
-class SelfTeacherModel:
+class TeacherModel:
     """One teacher: its weights and the prompt it is given.
 
     average: a moving average in float32, of which a bfloat16 `model` is a rounded copy: what a step moves it by would
@@ -107,6 +107,15 @@ class SelfTeacherModel:
         self._average = None if average is None else average.eval().requires_grad_(False)
         self._task = task
         self._tokenizer = tokenizer
+
+    def begin(self, student: torch.nn.Module) -> None:
+        """Start in the middle of a run: from the student of now, or, frozen, as the policy that the run began with."""
+        match self.teacher.source:
+            case SelfTeacher(update=Sync() | Ema()):
+                _copy(bare(student), self.kept)
+                self.after_restore()
+            case _:
+                pass
 
     def before_step(self, student: torch.nn.Module, step: int) -> None:
         """Copy the student where `sync` or the start of the run asks for it."""
@@ -217,3 +226,13 @@ def sequences_read(plan: Plan, step: int, teacher: str, rollouts: Sequence[Rollo
         (sees,) = (t.teacher.sees for t in plan.teachers if t.teacher.name == teacher)
         rows |= {row for row, rollout in enumerate(rollouts) if rollout.has(sees)}
     return len(rows)
+
+
+def state_of(teachers: Sequence[TeacherModel], plan: Plan, step: int) -> dict[str, RoutedGPTModel]:
+    """What a checkpoint carries of teachers: those that `step` or a later one may run and that come from the policy."""
+    needed = {teacher.name for teacher in needed_teachers(plan, step)}
+    return {
+        f"teacher_{t.teacher.name}": t.kept
+        for t in teachers
+        if t.teacher.name in needed and isinstance(t.teacher.source, SelfTeacher)
+    }

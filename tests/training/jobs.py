@@ -24,12 +24,14 @@ def command(
     ranks: int,
     flags: Sequence[str] = (),
     module: str = "megatron_bridge.train",
+    restarts: int = 0,
 ) -> list[str]:
     """The command line of a job of `ranks` processes; tensor-parallel unless `overrides` say otherwise."""
     layout = [] if any(o.startswith("layout.") for o in overrides) else [f"layout.tp={ranks}"]
     return [
         sys.executable,
         *("-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
+        *("--max-restarts", str(restarts)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
         *("-m", module, RUN, f"output={output}", f"name={name}"),
         *SMALL,

@@ -34,7 +34,7 @@ from megatron_bridge.training.optimize import accumulate_gradients, make_trainer
 from megatron_bridge.training.route_metrics import Metrics, route_metrics, with_exposure
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.step_sums import losses_of
-from megatron_bridge.training.teacher import SelfTeacherModel
+from megatron_bridge.training.teacher import TeacherModel
 from tests.bridge.tiny import make_model
 from tests.distributed import run_distributed
 from tests.training.objective import Part, reference_gradients, response_logp
@@ -111,7 +111,7 @@ def gradients(
 
         tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
         other = fresh() if teaching is None else fresh(Path(teaching))
-        teacher = SelfTeacherModel(plan.teachers[0].teacher, other, get_task("ledger"), tokenizer)
+        teacher = TeacherModel(plan.teachers[0].teacher, other, get_task("ledger"), tokenizer)
         lowered = lower(plan, to_batch(rollouts), STEP)
         losses = []
         for micro_batch in micro_batches:
@@ -145,7 +145,7 @@ def signals(rollouts: list[Rollout], tp: int, dp: int) -> dict[str, torch.Tensor
         for model in (policy, copy):
             load_hf(model, loaded.policy_path)
         tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
-        teacher = SelfTeacherModel(plan.teachers[0].teacher, copy, get_task("ledger"), tokenizer)
+        teacher = TeacherModel(plan.teachers[0].teacher, copy, get_task("ledger"), tokenizer)
         tokens = sum(len(r.token_ids) for r in rollouts)
         part = Share(dp_rank=parallel_state.get_data_parallel_rank(), dp=dp)
         batches = cut(rollouts, FusedRouting.empty(tokens), micro_batch=4, part=part, device=torch.device("cpu"))

@@ -26,7 +26,7 @@ from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import Trainer, accumulate_gradients, make_trainer
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.step_sums import losses_of
-from megatron_bridge.training.teacher import SelfTeacherModel
+from megatron_bridge.training.teacher import TeacherModel
 from tests.bridge.ranks import under
 from tests.bridge.tiny import make_model
 from tests.distributed import run_distributed
@@ -116,7 +116,7 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             return model
 
         tokenizer = AutoTokenizer.from_pretrained(policy)
-        teacher = SelfTeacherModel(plan.teachers[0].teacher, fresh(), get_task("ledger"), tokenizer)
+        teacher = TeacherModel(plan.teachers[0].teacher, fresh(), get_task("ledger"), tokenizer)
         part = Share(
             dp_rank=parallel_state.get_data_parallel_rank(),
             dp=layout.dp,

@@ -16,10 +16,10 @@ RUN = Path("specs/demo/run.yaml")
 
 def _stopped_at(step: int, output: Path, overrides: list[str]) -> None:
     """A directory with a checkpoint that says of itself what one of this run would."""
-    _, plan, _ = prepare_run(RUN, overrides)
+    loaded, plan, _ = prepare_run(RUN, overrides)
     checkpoint = output / "demo" / "checkpoints" / f"step_{step:06d}"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "meta.json").write_text(json.dumps({**meta_of(plan, "demo", "fp32"), "step": step}))
+    (checkpoint / "meta.json").write_text(json.dumps({**meta_of(loaded, plan), "step": step}))
 
 
 def test_other_minibatches_go_on_only_where_an_iteration_begins(tmp_path: Path) -> None:

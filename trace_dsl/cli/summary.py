@@ -71,6 +71,10 @@ def summary_lines(data: dict[str, Any]) -> list[str]:
     error = math.hypot(_error_of(before, problems), _error_of(after, problems))
     lines = [
         f"run {data['name']}: {data['spec']}, plan {data['plan_hash']}",
+        *(
+            f"  under plan {change['old_plan']} up to step {change['step']}, then {change['new_plan']}"
+            for change in data.get("spec_changes", ())
+        ),
         f"  accuracy on {data['held_out_problems']} held-out problems: {before:.1%} -> {after:.1%} "
         f"({100 * (after - before):+.1f} points, standard error {100 * error:.1f})",
         f"  {data['steps']} steps in {data['seconds']:.0f} s on {_layout(data)}, "

@@ -21,6 +21,19 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start afresh; an existing run is moved to NAME.previous.")
     ] = False,
+    accept_spec_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-spec-change",
+            help="With --resume: go on also where spec, steps or temperature changed; changes.jsonl has the record.",
+        ),
+    ] = False,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            "--max-restarts", min=0, help="How often to start all ranks again from the last checkpoint when one fails."
+        ),
+    ] = 0,
 ) -> None:
     """Train on this machine: lint, plan, then one process for each of layout.tp x pp x cp x dp ranks.
 
@@ -33,5 +46,14 @@ def train(
     with refusing():
         if resume and overwrite:
             raise RunFileError("--resume goes on with a run and --overwrite starts it afresh: give one of them")
-        code = launch(run_file, overrides or [], resume=resume, overwrite=overwrite)
+        if accept_spec_change and not resume:
+            raise RunFileError("--accept-spec-change is about a run that goes on: give --resume with it")
+        code = launch(
+            run_file,
+            overrides or [],
+            resume=resume,
+            overwrite=overwrite,
+            accept_spec_change=accept_spec_change,
+            max_restarts=max_restarts,
+        )
     raise typer.Exit(code)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from trace_dsl.expressions import text_of
+from trace_dsl.expressions import text_of, walk
 from trace_dsl.facts import RunFacts, run_of_length
 from trace_dsl.model import Channel, Route, Spec
-from trace_dsl.plan.plan import content_hash
+from trace_dsl.plan.plan import advantage_of, content_hash
 from trace_dsl.plan.weights_over_run import WeightsOverRun, weights_over_run
 from trace_dsl.plan.wording import (
     cap_text,
@@ -30,7 +30,8 @@ from trace_dsl.plan.wording import (
     route_name,
     teacher_text,
 )
-from trace_dsl.terms import Expr
+from trace_dsl.schedules import depends_on_length
+from trace_dsl.terms import Expr, Scheduled
 
 T = TypeVar("T")
 
@@ -63,14 +64,29 @@ class Difference:
     new_hash: str
 
 
-def difference(old: Spec, new: Spec, facts: RunFacts | None = None) -> Difference:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Runs:
+    """The runs of both specs."""
+
+    old: RunFacts
+    new: RunFacts
+
+    @property
+    def as_long(self) -> bool:
+        return self.old.total_steps == self.new.total_steps
+
+
+def difference(old: Spec, new: Spec, facts: RunFacts | None = None, *, old_facts: RunFacts | None = None) -> Difference:
     """What changed from `old` to `new`. With `facts`, weights are compared step by step over that run.
 
-    `old_hash` and `new_hash` are those of the plans for `facts`, and of the specs alone without.
+    old_facts: the run of the old spec, where that is another: then what is relative to the run's end is compared too.
+    `old_hash` and `new_hash` are those of the plans for these runs, and of the specs alone without.
     """
+    runs = None if facts is None else _Runs(old=old_facts or facts, new=facts)
     found = (
+        *(() if runs is None else _run(runs)),
         *_declarations(old, new),
-        *_routes(old.routes, new.routes, facts),
+        *_routes(old.routes, new.routes, runs),
     )
     changes = tuple(change for change in found if not _is_same(change))
     notes = tuple(
@@ -78,7 +94,10 @@ def difference(old: Spec, new: Spec, facts: RunFacts | None = None) -> Differenc
         for change in found
         if _is_same(change)
     )
-    hashes = _hash(old, facts or _ANY_RUN), _hash(new, facts or _ANY_RUN)
+    hashes = (
+        _hash(old, _ANY_RUN if runs is None else runs.old),
+        _hash(new, _ANY_RUN if runs is None else runs.new),
+    )
     if hashes[0] != hashes[1] and not changes and not notes:
         notes = ("labels, losses or declarations stand in another order, with the same meaning",)
     return Difference(changes=changes, notes=notes, old_hash=hashes[0], new_hash=hashes[1])
@@ -97,6 +116,22 @@ def _hash(spec: Spec, facts: RunFacts) -> str:
         routes=spec.routes,
         teachers=spec.teachers,
     )
+
+
+def _run(runs: _Runs) -> Iterator[Change]:
+    """What of the runs themselves the losses depend on."""
+    settings = (
+        ("steps", runs.old.total_steps, runs.new.total_steps),
+        ("rollout.temperature", runs.old.temperature, runs.new.temperature),
+    )
+    for name, before, now in settings:
+        if before != now:
+            yield Change(where="run", what=name, old=f"{before:g}", new=f"{now:g}")
+
+
+def _depends_on_length(*exprs: Expr | None) -> bool:
+    parts = (part for expr in exprs if expr is not None for part in walk(expr))
+    return any(isinstance(part, Scheduled) and depends_on_length(part.schedule) for part in parts)
 
 
 # -------------------------------------------------------------------------------------------------------- declarations
@@ -123,7 +158,7 @@ def _named(kind: str, old: dict[str, str], new: dict[str, str]) -> Iterator[Chan
 # -------------------------------------------------------------------------------------------------------------- routes
 
 
-def _routes(old: Sequence[Route], new: Sequence[Route], facts: RunFacts | None) -> Iterator[Change]:
+def _routes(old: Sequence[Route], new: Sequence[Route], runs: _Runs | None) -> Iterator[Change]:
     pairs = _matched(
         old,
         new,
@@ -149,7 +184,7 @@ def _routes(old: Sequence[Route], new: Sequence[Route], facts: RunFacts | None) 
         i = to_old[j]
         if (i, j) in moved:
             yield Change(where=where, what="place", old=f"route {i + 1}", new=f"route {j + 1}")
-        yield from _route(where, old[i], route, facts)
+        yield from _route(where, old[i], route, runs)
 
 
 def _selector(route: Route) -> Hashable:
@@ -201,11 +236,13 @@ def _moved(pairs: Sequence[tuple[int, int]]) -> frozenset[tuple[int, int]]:
     return frozenset(pairs) - kept
 
 
-def _route(where: str, old: Route, new: Route, facts: RunFacts | None) -> Iterator[Change]:
+def _route(where: str, old: Route, new: Route, runs: _Runs | None) -> Iterator[Change]:
     if frozenset(old.labels) != frozenset(new.labels):
         yield Change(where=where, what="labels", old=" | ".join(old.labels), new=" | ".join(new.labels))
     if old.when != new.when:
         yield Change(where=where, what="predicate", old=predicate_text(old), new=predicate_text(new))
+    elif runs is not None and not runs.as_long and _depends_on_length(new.when):
+        yield _over_lengths(where, "predicate", predicate_text(new), runs)
     pairs = _matched(
         old.channels,
         new.channels,
@@ -225,13 +262,18 @@ def _route(where: str, old: Route, new: Route, facts: RunFacts | None) -> Iterat
         if j not in to_old:
             yield Change(where=where, what="loss", old=None, new=loss_text(channel))
         else:
-            yield from _channel(where, old.channels[to_old[j]], channel, facts)
+            yield from _channel(where, old.channels[to_old[j]], channel, runs)
 
 
-def _channel(where: str, old: Channel, new: Channel, facts: RunFacts | None) -> Iterator[Change]:
+def _channel(where: str, old: Channel, new: Channel, runs: _Runs | None) -> Iterator[Change]:
     name = kernel_name(new.kernel)
     if old.weight != new.weight:
-        yield _weight(where, f"weight of {name}", old.weight, new.weight, facts)
+        yield _weight(where, f"weight of {name}", old.weight, new.weight, runs)
+    elif runs is not None and not runs.as_long and _depends_on_length(new.weight):
+        over_run = weights_over_run(old.weight, new.weight, runs.new.total_steps, runs.old.total_steps)
+        if not over_run.same:
+            change = _over_lengths(where, f"weight of {name}", text_of(new.weight), runs)
+            yield replace(change, over_run=over_run)
     if old.per != new.per:
         yield Change(where=where, what=f"denominator of {name}", old=per_text(old.per), new=per_text(new.per))
     if old.kernel != new.kernel:
@@ -239,8 +281,18 @@ def _channel(where: str, old: Channel, new: Channel, facts: RunFacts | None) -> 
         for argument in given[1]:
             if given[0][argument] != given[1][argument]:
                 yield Change(where=where, what=f"{argument} of {name}", old=given[0][argument], new=given[1][argument])
+    elif runs is not None and not runs.as_long and _depends_on_length(advantage_of(new)):
+        yield _over_lengths(where, f"advantage of {name}", kernel_arguments(new.kernel)["advantage"], runs)
 
 
-def _weight(where: str, what: str, old: Expr, new: Expr, facts: RunFacts | None) -> Change:
+def _over_lengths(where: str, what: str, text: str, runs: _Runs) -> Change:
+    """Something that is written in one way and relative to the ends of two runs."""
+    old, new = (f"{text} over {run.total_steps} steps" for run in (runs.old, runs.new))
+    return Change(where=where, what=what, old=old, new=new)
+
+
+def _weight(where: str, what: str, old: Expr, new: Expr, runs: _Runs | None) -> Change:
     change = Change(where=where, what=what, old=text_of(old), new=text_of(new))
-    return change if facts is None else replace(change, over_run=weights_over_run(old, new, facts.total_steps))
+    if runs is None:
+        return change
+    return replace(change, over_run=weights_over_run(old, new, runs.new.total_steps, runs.old.total_steps))

@@ -1,4 +1,4 @@
-"""Two weights compared at every step of a run."""
+"""Two weights compared at every step of a run, or of two runs of another length."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsOverRun:
-    """`ranges`: the steps at which the weights differ or may differ, first and last of each stretch."""
+    """`ranges`: the steps at which the weights differ or may differ, first and last of each stretch; `total_steps`: how
+    many were compared, those that both runs have.
+    """
 
     total_steps: int
     ranges: tuple[Stretch, ...]
@@ -36,15 +38,21 @@ class WeightsOverRun:
         return not self.ranges
 
 
-def weights_over_run(old: Expr, new: Expr, total_steps: int) -> WeightsOverRun:
-    """Where two weights that are written in different ways differ, with a few of their values there."""
+def weights_over_run(old: Expr, new: Expr, total_steps: int, old_total_steps: int | None = None) -> WeightsOverRun:
+    """Where two weights differ, with a few of their values there. old_total_steps: the length of the old one's run,
+    where it is another.
+    """
+    lengths = (total_steps if old_total_steps is None else old_total_steps), total_steps
     values = [
-        (_value(old, at), _value(new, at))
-        for at in (Progress(step=step, total_steps=total_steps) for step in range(total_steps))
+        (
+            _value(old, Progress(step=step, total_steps=lengths[0])),
+            _value(new, Progress(step=step, total_steps=lengths[1])),
+        )
+        for step in range(min(lengths))
     ]
     steps = [step for step, (a, b) in enumerate(values) if not _same(a, b)]
     return WeightsOverRun(
-        total_steps=total_steps,
+        total_steps=min(lengths),
         ranges=stretches(steps),
         samples=tuple(
             Sample(step=step, old=_text(values[step][0]), new=_text(values[step][1]))
