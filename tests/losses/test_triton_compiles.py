@@ -26,7 +26,7 @@ ROW = {"packed": FLOATS, "columns": NUMBER, "width": NUMBER}
 STUDENT = ROW | {"logits": FLOATS, "target_logit": FLOATS}
 TEACHER = ROW | {"logits": FLOATS, "student": FLOATS, "place": NUMBER}
 GRADIENT = {
-    **{name: FLOATS for name in ("student", "student_shift", "target_slope", "weights", "means")},
+    **{name: FLOATS for name in ("student", "student_shift", "target_slope", "weights", "means", "norms")},
     "teachers": (FLOATS, FLOATS),
     "teacher_shifts": (FLOATS, FLOATS),
     "rows": NUMBER,
