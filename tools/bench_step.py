@@ -38,6 +38,7 @@ from megatron_bridge.device import megatron_runtime, training_device
 from megatron_bridge.model.shape import Layout
 from megatron_bridge.parallel import start_parallel, stop_parallel
 from megatron_bridge.prepare import prepare_run
+from megatron_bridge.rank_log import RankLog
 from megatron_bridge.run_directory import RunDirectory
 from megatron_bridge.training.ahead import Collected
 from megatron_bridge.training.interrupt import Interrupt
@@ -102,6 +103,7 @@ class Bench:
             tokenizer,
             stop_tokens(loaded.policy_path, tokenizer),
             Interrupt(),
+            RankLog(folder / case.spec, rank=0),
         )
 
     def draw(self) -> Collected:
