@@ -17,8 +17,7 @@ Written by `python tools/bench_loss.py`, whose docstring says how time and memor
 the KL fraction of them to a {divergence} from a teacher, the others to a clipped policy gradient. All peers that are
 timed compute the same loss and the same gradients; the largest relative difference found was {difference:.0e}. Ratios
 are the peer's over ours: above 1, ours is faster or smaller. The last row of a table is the time of the matrix
-products alone, in chunks as large as ours. Other work ran on the machine: seconds compare within a table,
-not between tables.
+products alone, in chunks as large as ours. Seconds compare within a table, not between tables.
 
 ## What limits it
 
@@ -89,8 +88,9 @@ def plot(cases: Sequence[tuple[tuple[Any, ...], list[Row]]], path: Path) -> None
         time_axis.set_title(title, loc="left", fontsize=9)
         memory_axis.barh(names, [row["memory_bytes"] / 2**20 for row in timed], color=colors)
         memory_axis.set_yticklabels([])
-    axes[-1][0].set_xlabel("time / matrix products alone")
-    axes[-1][1].set_xlabel("peak memory beyond inputs, MiB")
+    for time_axis, memory_axis in (axes[0], axes[-1]):
+        time_axis.set_xlabel("time / matrix products alone")
+        memory_axis.set_xlabel("peak memory beyond inputs, MiB")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
