@@ -139,6 +139,8 @@ def run(cases: int, seed: int, workers: int) -> Tally:
         shown = bar.add_task("cases", total=cases)
         for tally in pool.imap_unordered(chunk, work):
             total.add(tally)
+            for failure in tally.failures:  # at once: the run may be ended before its end
+                print(f"case {failure.number} fails: {failure.kind}", flush=True)
             bar.update(shown, completed=total.cases, description=f"cases ({len(total.failures)} failed)")
             if not sys.stdout.isatty() and total.cases % LOGGED == 0:
                 print(f"{total.cases} cases, {len(total.failures)} failed", flush=True)

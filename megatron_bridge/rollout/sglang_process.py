@@ -34,7 +34,7 @@ class _MissingKernels(types.ModuleType):
             raise AttributeError(name)
 
         def missing(*_args: object, **_kwargs: object) -> None:
-            raise NotImplementedError(f"sgl_kernel.{name} was called, and no sgl-kernel is installed")
+            raise RuntimeError(f"sgl_kernel.{name} was called, and no sgl-kernel is installed")
 
         return missing
 

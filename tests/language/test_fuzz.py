@@ -20,11 +20,8 @@ CASES = 1200
 @pytest.mark.parametrize("part", range(4))
 def test_every_property_holds_for_mutated_and_random_specs(part: int) -> None:
     for number in range(part, CASES, 4):
-        text = case(2, number)
-        try:
-            check(text, number)
-        except Exception as error:
-            raise AssertionError(f"case {number} of seed 2: {text!r}") from error
+        failure = failure_of(number, case(2, number))
+        assert failure is None, f"case {number} of seed 2: {failure.text!r}\n{failure.reason}"
 
 
 @settings(max_examples=150, deadline=None)

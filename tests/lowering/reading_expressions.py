@@ -134,7 +134,7 @@ class Values:
                 return batch.teacher_entropy[signal.teacher][row][pos]
             case "gap":
                 return batch.teacher_logp[signal.teacher][row][pos] - batch.logp[row][pos]
-        raise NotImplementedError(name)
+        raise AssertionError(f"no value is written down for the signal {name}")
 
     def advantage_of(self, row: int) -> float:
         """A, from the rewards of the rollouts of one prompt."""
@@ -254,7 +254,7 @@ class Values:
                 if mine is None:
                     return None
                 return math.exp(mine - max(values)) / math.fsum(math.exp(value - max(values)) for value in values)
-        raise NotImplementedError(expr.reduction)
+        raise AssertionError(f"no value is written down for {expr.reduction}")
 
     def total(self, values: list[float]) -> float:
         """The sum. Where the terms cancel, rounding decides whether anything is left."""
@@ -284,7 +284,7 @@ class Values:
                 return [there for there in candidates if there.group == place.group]
             case Scope.ROW:
                 return [there for there in candidates if there.row == place.row]
-        raise NotImplementedError(scope)
+        raise AssertionError(f"no elements are written down for {scope}")
 
     # --------------------------------------------------------------------------------------------- scans and latches
 
@@ -309,7 +309,7 @@ class Values:
                 return math.nan if any(math.isnan(value) for value in window) else min(window)
             case Scan.WINDOW_MEAN:
                 return self.total(window) / len(window)
-        raise NotImplementedError(expr.scan)
+        raise AssertionError(f"no value is written down for {expr.scan}")
 
     def latch(self, expr: Scanned) -> bool:
         """Off where `off` holds, else on where `on` holds, else as after the step before; off before the first."""
