@@ -81,6 +81,14 @@ def no_value_at(expr: Expr, at: Progress) -> str | None:
     return found
 
 
+def why_undefined(expr: Expr, at: Progress) -> str:
+    """Why an expression that is known before the run has no finite value at a step where it has none."""
+    try:
+        return f"{text_of(expr)} is {weight_at_step(expr, at)}"
+    except ValueError as error:
+        return str(error)
+
+
 def follows_from_step(expr: Expr) -> bool:
     """Whether the step number alone gives the value: no measurement, no token-counted schedule."""
     return is_known_before_run(expr) and not any(counts_tokens(s) for s in schedules_of(expr))
@@ -97,11 +105,8 @@ def _divides_by_zero(expr: Operation, at: Progress) -> bool:
 
 
 def _undefined(expr: Expr, at: Progress) -> str | None:
-    try:
-        value = weight_at_step(expr, at)
-    except ValueError as error:
-        return str(error)
-    return None if math.isfinite(value) else f"{text_of(expr)} is {value}"
+    value = _value(expr, at)
+    return why_undefined(expr, at) if value is None or not math.isfinite(value) else None
 
 
 def _value(expr: Expr, at: Progress) -> float | None:

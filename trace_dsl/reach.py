@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 from trace_dsl.certainty import follows_from_step, predicate_known_at
 from trace_dsl.expressions import schedules_of, signals_of
 from trace_dsl.model import REST, Place, Route
-from trace_dsl.over_steps import Points, formula_size, values_at
+from trace_dsl.over_steps import Points, formula_size, known_values_at
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Signal
 
@@ -185,11 +185,8 @@ def _turns(predicate: Expr) -> frozenset[int] | None:
 def _known_over(predicate: Expr, steps: Sequence[int], total_steps: int) -> Sequence[_Holds]:
     """`predicate_known_at` at each of `steps`."""
     if follows_from_step(predicate):
-        try:
-            values = values_at(predicate, Points(total_steps=total_steps, steps=steps, tokens=()))
-        except ValueError:  # perhaps only in a part that is not evaluated there
-            return [predicate_known_at(predicate, Progress(step=step, total_steps=total_steps)) for step in steps]
-        return [value != 0.0 for value in values]
+        values = known_values_at(predicate, Points(total_steps=total_steps, steps=steps, tokens=()))
+        return [None if value is None else value != 0.0 for value in values]
     match predicate:
         case Operation(op=Operator.NOT, args=(inner,)):
             return [None if holds is None else not holds for holds in _known_over(inner, steps, total_steps)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from trace_dsl.certainty import follows_from_step, no_value_at, surely_zero
 from trace_dsl.expressions import children_of, walk
-from trace_dsl.over_steps import Points, values_at
+from trace_dsl.over_steps import Points, known_values_at
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Constant, Expr, Operation, Operator, Rank, Scheduled, Signal
 
@@ -57,15 +57,11 @@ def _without_value(part: Expr, total_steps: int, steps: Sequence[int], above: Ex
     """The steps at which a part, wherever it is evaluated, has no finite value, or is zero and something is divided by
     it."""
     divides = _divides(part, above)
-    try:
-        values = values_at(part, Points(total_steps=total_steps, steps=steps, tokens=()))
-    except ValueError:  # perhaps in a branch that is not chosen
-        moments = (Progress(step=step, total_steps=total_steps) for step in steps)
-        return [at.step for at in moments if no_value_at(part, at) is not None or (divides and surely_zero(part, at))]
+    values = known_values_at(part, Points(total_steps=total_steps, steps=steps, tokens=()))
     return [
         step
         for step, value in zip(steps, values, strict=True)
-        if not math.isfinite(value) or (divides and value == 0.0)
+        if value is None or not math.isfinite(value) or (divides and value == 0.0)
     ]
 
 

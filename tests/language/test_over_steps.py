@@ -8,12 +8,12 @@ import pytest
 
 from tests.language import facts, rules_of
 from tests.lowering.random_specs import random_spec
-from trace_dsl import lint_text
+from trace_dsl import certainty, lint_text
 from trace_dsl.checks import course
 from trace_dsl.checks.course import Courses
 from trace_dsl.checks.reading import channels_of
 from trace_dsl.expressions import is_known_before_run, weight_at_step
-from trace_dsl.over_steps import Points, values_at
+from trace_dsl.over_steps import Points, known_values_at, values_at
 from trace_dsl.schedules import Progress
 from trace_dsl.terms import Expr
 
@@ -59,6 +59,51 @@ def test_a_column_holds_the_values_of_its_steps() -> None:
         assert list(values) == expected
 
 
+HOLES = (
+    "where(step > 3, 1/(step - 3), 0)",
+    "where(1/(step - 5) > 0.1, 2, log(step - 9))",
+    "where(step > 0 and 1/step < 0.2, 1, -1)",
+    "where(log(step) > 0 or 1/(step - 7) < 0, 1, 0)",
+    "where(not (sqrt(step - 20) > 2), 1, 0) + 1",
+    "max(1/step, 1/(step - 1)) - exp(100*step)",
+)
+
+
+def test_a_column_has_holes_where_a_step_has_no_value() -> None:
+    """Of what is evaluated there alone."""
+    steps = range(60)
+    points = Points(total_steps=60, steps=steps, tokens=())
+    holes = 0
+    for weight in map(weight_of, HOLES):
+        expected: list[float | None] = []
+        for step in steps:
+            try:
+                expected.append(weight_at_step(weight, Progress(step=step, total_steps=60)))
+            except ValueError:
+                expected.append(None)
+        assert list(known_values_at(weight, points)) == expected
+        holes += expected.count(None)
+    assert holes > 30
+
+
+@pytest.mark.parametrize("part", ["1/step < 0.01", "log(step) < 9", "1/step/step < 1e-12"])
+def test_what_is_undefined_at_one_step_is_not_evaluated_at_each(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run of a hundred thousand."""
+    looked: list[int] = []
+
+    def counted(expr: Expr, at: Progress) -> float:
+        looked.append(at.step)
+        return weight_at_step(expr, at)
+
+    monkeypatch.setattr(certainty, "weight_at_step", counted)
+    run = facts(total_steps=100_000)
+    for condition, is_undefined in ((part, True), (f"(step > 0 and {part})", False)):
+        found = rules_of(f"key when where({condition}, -2, ratio) < 10: none\nrest: grpo", run)
+        assert ("undefined-weight" in found) == is_undefined
+        assert looked
+        assert len(looked) < 100
+
+
 def test_a_branch_that_is_not_chosen_is_not_computed() -> None:
     assert "undefined-weight" not in rules_of("rest: grpo(w=where(step > 3, 1/(step - 3), 0))")
     assert "undefined-weight" in rules_of("rest: grpo(w=where(step > 3, 1/(step - 4), 0))")
@@ -95,9 +140,9 @@ def test_of_a_run_too_long_to_try_the_ends_of_phases_are_tried(monkeypatch: pyte
 
     def counted(weight: Expr, points: Points) -> object:
         tried.append(len(points.steps))
-        return values_at(weight, points)
+        return known_values_at(weight, points)
 
-    monkeypatch.setattr(course, "values_at", counted)
+    monkeypatch.setattr(course, "known_values_at", counted)
     run = facts(total_steps=50_000_000)
     text = "rest: grpo(w=schedule(1, start=1234567) - schedule(1, start=1234568))"
     assert "negative-weight" not in rules_of(text, run)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from trace_dsl.certainty import why_undefined
 from trace_dsl.checks.reading import run_length
 from trace_dsl.checks.sampled_run import SampledRun, sampled_run
-from trace_dsl.expressions import is_known_before_run, schedules_of, weight_at_step
+from trace_dsl.expressions import is_known_before_run, schedules_of
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import Route, Spec
-from trace_dsl.over_steps import Points, formula_size, values_at
+from trace_dsl.over_steps import Points, formula_size, known_values_at
 from trace_dsl.reach import reads_step
 from trace_dsl.schedules import Progress, phase_ends
 from trace_dsl.terms import Constant, Expr, Rank
@@ -86,20 +87,14 @@ def _course(weight: Expr, run_steps: int | None, values_at_most: int) -> Course:
 
 def _course_at(weight: Expr, total_steps: int, tokens: float, steps: Sequence[int]) -> Course:
     points = Points(total_steps=total_steps, steps=steps, tokens=[1.5 * tokens * step / total_steps for step in steps])
+    known = known_values_at(weight, points)
     values: list[float] = []
     undefined: tuple[int, str] | None = None
-    try:
-        values.extend(values_at(weight, points))
-    except ValueError:
-        # Some part is undefined somewhere: step by step, with only what is evaluated there.
-        for step, trained in zip(points.steps, points.tokens, strict=True):
-            try:
-                values.append(weight_at_step(weight, Progress(step=step, total_steps=total_steps, tokens=trained)))
-            except ValueError as error:
-                undefined = (step, str(error))
-                break
-    if not all(map(math.isfinite, values)):
-        undefined = next((step, f"it is {x}") for step, x in zip(steps, values, strict=False) if not math.isfinite(x))
+    for step, trained, value in zip(steps, points.tokens, known, strict=True):
+        if value is None or not math.isfinite(value):
+            undefined = (step, why_undefined(weight, Progress(step=step, total_steps=total_steps, tokens=trained)))
+            break
+        values.append(value)
     low = -_ROUNDING
     return Course(
         undefined=undefined,

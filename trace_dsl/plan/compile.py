@@ -8,7 +8,7 @@ from typing import assert_never
 
 from trace_dsl.certainty import follows_from_step, surely_zero
 from trace_dsl.errors import SpecError
-from trace_dsl.expressions import signals_of, text_of, walk, weight_at_step
+from trace_dsl.expressions import signals_of, text_of, walk
 from trace_dsl.facts import RunFacts
 from trace_dsl.model import (
     K3,
@@ -24,7 +24,7 @@ from trace_dsl.model import (
     Route,
     Spec,
 )
-from trace_dsl.over_steps import Points, values_at
+from trace_dsl.over_steps import Points, known_values_at
 from trace_dsl.plan.gathering import gathered
 from trace_dsl.plan.plan import (
     Gathering,
@@ -152,14 +152,9 @@ def _track_weight(channel: Channel, total_steps: int, steps: Sequence[int]) -> W
 
 def _values(weight: Expr, total_steps: int, steps: Sequence[int]) -> Sequence[float] | None:
     """A weight at each step; None when it has no finite value at one of them."""
-    try:
-        values = values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
-    except ValueError:  # perhaps only in a part that is not evaluated there
-        try:
-            values = [weight_at_step(weight, Progress(step=step, total_steps=total_steps)) for step in steps]
-        except ValueError:
-            return None
-    return values if all(map(math.isfinite, values)) else None
+    values = known_values_at(weight, Points(total_steps=total_steps, steps=steps, tokens=()))
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return finite if len(finite) == len(values) else None
 
 
 _DIVERGENCE_FORMULAS = {
