@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from megatron_bridge.study.records import Record
@@ -18,8 +19,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _STYLES = ("-", "--", ":", "-.")
 _BASELINE = "#000000"
 _WIDTH, _HEIGHT = 5.2, 3.6
-
-Curve = Callable[[Record], Sequence[float | None]]
 
 
 def write_plots(results: Sequence[MethodResult], baseline: str, folder: Path) -> list[Path]:
@@ -92,16 +91,17 @@ def _accuracy(results: Sequence[MethodResult], baseline: str) -> Figure:
 
 
 def _course(results: Sequence[MethodResult], baseline: str) -> Figure:
-    """Entropy, length and exposure over steps, the mean over seeds."""
+    """Entropy and exposure of each step's rollouts, length on the evaluated problems: the mean over seeds."""
     policies = _policies(results)
     shown = (("entropy", "entropy, nats a token"), ("mean_tokens", "tokens a response"), ("exposure", "exposure"))
+    main = next(iter(results[0].accuracy))
     figure, axes = _grid(len(policies), len(shown))
     for row, policy in zip(axes, policies, strict=True):
         for axis, (name, label) in zip(row, shown, strict=True):
             for result in results:
                 if result.policy == policy:
-                    values = _mean_curve(result.records, name)
-                    axis.plot(values, label=result.method, **_style(result.method, _methods(results), baseline))
+                    steps, values = _mean_curve(result.records, name, main)
+                    axis.plot(steps, values, label=result.method, **_style(result.method, _methods(results), baseline))
             axis.set(title=policy, xlabel="step", ylabel=label)
     _legend(figure, axes)
     return figure
@@ -120,10 +120,14 @@ def _credit(results: Sequence[MethodResult]) -> Figure:
     return figure
 
 
-def _mean_curve(records: Sequence[Record], name: str) -> list[float]:
+def _mean_curve(records: Sequence[Record], name: str, split: str) -> tuple[Sequence[int], list[float]]:
+    """Steps, and the mean over seeds at each."""
+    if name == "mean_tokens":
+        steps = records[0].steps(split)
+        return steps, [fmean(record.at(split, step).mean_tokens for record in records) for step in steps]
     columns = zip(*(record.series[name] for record in records), strict=True)
     known = [[value for value in column if value is not None] for column in columns]
-    return [sum(column) / len(column) if column else float("nan") for column in known]
+    return range(len(known)), [fmean(column) if column else float("nan") for column in known]
 
 
 def _legend(figure: Figure, axes: Sequence[Sequence[Axes]]) -> None:

@@ -124,9 +124,7 @@ def read_record(path: Path) -> Record:
         series = {name: tuple(values) for name, values in found.pop("series").items()}
         return Record(**found, evaluations=evaluations, series=series)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFileError(
-            f"{path} is no record of a study's run ({error}); delete it, and the run is made again"
-        ) from error
+        raise RunFileError(f"{path} is no record of a run ({error}); delete it, and the run is made again") from error
 
 
 def records_of(study: Study, phase: Phase | None = None) -> tuple[Record, ...]:

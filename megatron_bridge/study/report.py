@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -10,6 +11,13 @@ from megatron_bridge.study.plots import write_plots
 from megatron_bridge.study.results import method_results, results_json
 from megatron_bridge.study.settings import Study
 from megatron_bridge.study.table import tables
+from trace_dsl.errors import RunFileError
+
+
+def check_can_report() -> None:
+    """Before hours of training: whether the plots can be drawn. Raises RunFileError."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RunFileError("plots need matplotlib, which is not installed: pip install 'trace-dsl[study]'")
 
 
 def write_report(study: Study, command: str) -> list[Path]:

@@ -37,13 +37,14 @@ def study(
 
     Example: trace-dsl study specs/study/study.yaml --jobs 2
     """
-    from megatron_bridge.study.report import write_report
+    from megatron_bridge.study.report import check_can_report, write_report
     from megatron_bridge.study.runs import train_missing
     from megatron_bridge.study.settings import load_study
 
     code = 0
     with refusing():
         loaded = load_study(study_file)
+        check_can_report()
         if not only_report:
             clock = _Clock()
             ended = train_missing(loaded, work, jobs=jobs, keep_runs=keep_runs, minutes=minutes, tell=clock.tell)
