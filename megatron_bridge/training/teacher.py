@@ -157,6 +157,11 @@ class TeacherModel:
                 pass
 
     @property
+    def offloaded(self) -> bool:
+        """Whether its weights wait in host memory."""
+        return bool(self._offloaded)
+
+    @property
     def kept(self) -> RoutedGPTModel:
         """The weights that a checkpoint carries, those of another model aside."""
         return self.model if self._average is None else self._average
