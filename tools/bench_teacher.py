@@ -4,26 +4,26 @@
     python tools/bench_teacher.py --rounds 3 --json teacher.json
 
 A Qwen3 with random weights, large enough that its weights count, one rank, real optimizer steps on random sequences: a
-policy gradient at every token and, with a teacher, a reverse KL at a quarter of them, the second quarter of each response.
-The teacher that is another model is larger, and is written and read as a Hugging Face directory.
+policy gradient at every token and, with a teacher, a reverse KL at a quarter of them, the second quarter of each
+response. The teacher that is another model is larger, and is written and read as a Hugging Face directory.
 
 - Memory: each case in a process of its own. What live tensors hold before a step, and the most that the teacher's pass
   and the whole step allocate beside it: on CPU from the allocation events that `torch.profiler` records, on CUDA from
-  torch's allocator. Of an offloaded teacher what waits in host memory is left out; on CPU, where host and device are one,
-  its copies for the pass are made all the same.
+  torch's allocator. Of an offloaded teacher what waits in host memory is left out; on CPU, where host and device are
+  one, its copies for the pass are made all the same.
 - Seconds: all cases in one process, in turns, on one policy; medians over the rounds, a ratio is the median of the
-  rounds' ratios. On CPU, CPU seconds of one thread; on CUDA, wall time to the end of the work. `update` is the copy of the
-  policy's weights that a synced teacher takes when it is due, or the step of a moving average; a step has it for the
-  latter alone.
+  rounds' ratios. On CPU, CPU seconds of one thread; on CUDA, wall time to the end of the work. `update` is the copy of
+  the policy's weights that a synced teacher takes when it is due, or the step of a moving average; a step has it for
+  the latter alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -58,11 +58,9 @@ from trace_dsl.lowering.fused import DivergenceKernel, FusedRouting, PolicyGradi
 from trace_dsl.model import DivergenceKind, ModelTeacher
 
 PAGE = Path("docs/benchmarks/teacher.md")
-POLICY = replace(
-    SHAPE, vocab_size=8192, hidden_size=384, ffn_size=1152, heads=6, kv_heads=2, layers=4, max_position=512
-)
-LARGER = replace(POLICY, hidden_size=512, ffn_size=1536, heads=8, layers=6, tied=False)
-SEQUENCES, MICRO_BATCH, RESPONSE = 8, 2, 128
+POLICY = replace(SHAPE, vocab_size=4096, hidden_size=256, ffn_size=768, heads=4, kv_heads=2, layers=4, max_position=256)
+LARGER = replace(POLICY, hidden_size=384, ffn_size=1152, heads=6, layers=6, tied=False)
+SEQUENCES, MICRO_BATCH, RESPONSE = 8, 2, 64
 MIB = 2**20
 GRPO = "GRPO, no teacher"
 
@@ -85,7 +83,6 @@ CASES = (
     Case(name="synced copy, offloaded", teacher="self(sync=10)", offload=True),
     Case(name="moving average, offloaded", teacher="self(ema=0.1)", offload=True),
 )
-BY_NAME = {case.name: case for case in CASES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +216,8 @@ def memory(case: Case, larger: Path) -> Memory:
     for _ in range(2):
         bench.step()
     held = held_bytes() - already - bench.waiting
-    device = training_device().type
-    return Memory(
-        held=held, teaching=held + peak_bytes(bench.teach, device), step=held + peak_bytes(bench.step, device)
-    )
+    teaching, step = (held + peak_bytes(work, training_device().type) for work in (bench.teach, bench.step))
+    return Memory(held=held, teaching=teaching, step=step)
 
 
 def clocked(work: Callable[[], None]) -> float:
@@ -256,10 +251,10 @@ def seconds(rounds: int, larger: Path) -> list[list[Seconds]]:
     return found
 
 
-def one_memory(name: str, larger: Path, out: Path) -> None:
+def one_memory(case: Case, larger: Path, out: Path) -> None:
     start_parallel(Layout(), seed=0)
     with megatron_runtime():
-        out.write_text(json.dumps(asdict(memory(BY_NAME[name], larger))), encoding="utf-8")
+        out.write_text(json.dumps(asdict(memory(case, larger))), encoding="utf-8")
     stop_parallel()
 
 
@@ -289,8 +284,11 @@ def measure(rounds: int, folder: Path) -> list[Row]:
     memories = []
     for case in CASES:
         out = folder / "memory.json"
-        command = [sys.executable, "-W", "ignore", __file__, "--memory", case.name, str(larger), str(out)]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        alone = multiprocessing.get_context("fork").Process(target=one_memory, args=(case, larger, out))
+        alone.start()
+        alone.join()
+        if alone.exitcode:
+            raise SystemExit(f"{case.name}: its process failed")
         memories.append(Memory(**json.loads(out.read_text(encoding="utf-8"))))
     start_parallel(Layout(), seed=0)
     with megatron_runtime():
@@ -357,14 +355,14 @@ def page(rows: Sequence[Row], command: str, note: str) -> str:
         f"|{'---|' * len(COLUMNS)}",
         *(f"| {' | '.join(cells(row))} |" for row in rows),
         "",
-        "- A teacher is held while the plan can still need it, and run only in steps in which a token has weight on it: once",
-        "  that is over a step is [one of GRPO](step.md).",
-        "- It reads each response up to its last token that is taught, behind its own prompt. Its hidden rows there are all",
-        "  that is kept of the pass; on a GPU they wait in host memory, and come back for the loss of their micro-batch.",
-        "- `teacher.offload: true` in the run file keeps its weights in host memory. The pass brings them, one teacher at a",
-        "  time; its output weight stays until the step's micro-batches are through. Results do not change by a bit.",
-        "- In bfloat16 a moving average has a float32 copy beside it, which a step would else be lost in: 4 bytes a parameter",
-        "  more, in host memory too where it is offloaded.",
+        "- A teacher is held while the plan can still need it, and run only in steps in which a token has weight on it:",
+        "  once that is over a step is [one of GRPO](step.md).",
+        "- It reads each response up to its last token that is taught, behind its own prompt. Its hidden rows there are",
+        "  all that is kept of the pass; on a GPU they wait in host memory, and come back for their micro-batch's loss.",
+        "- `teacher.offload: true` in the run file keeps its weights in host memory. The pass brings them, one teacher at",
+        "  a time; its output weight stays until the step's micro-batches are through. Results do not change by a bit.",
+        "- In bfloat16 a moving average has a float32 copy beside it, as what a step moves it by would be lost: 4 bytes",
+        "  a parameter more, in host memory too where it is offloaded.",
         "",
     ]
     return "\n".join(lines)
@@ -376,13 +374,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians are shown")
     parser.add_argument("--json", type=Path, help="write the rows there, and no page")
     parser.add_argument("--note", default="", help="a sentence about the machine, for the page")
-    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.memory:
-        name, larger, out = args.memory
-        one_memory(name, Path(larger), Path(out))
-        return 0
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking for CUDA does not start it here: processes are forked
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(args.rounds, Path(folder))
     show(rows)

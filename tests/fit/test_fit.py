@@ -108,7 +108,8 @@ def test_offloaded_teachers_are_on_a_gpu_only_while_they_read(tmp_path: Path) ->
     """One at a time; the weights of the output layers until the step is through, and a moving average never."""
     spec = tmp_path / "two.trace"
     spec.write_text(
-        "teacher a = self(ema=0.1, sees=diagnosis)\nteacher b = self(frozen, sees=diagnosis)\nrest: rkl(teacher=a) + fkl(teacher=b)\n"
+        "teacher a = self(ema=0.1, sees=diagnosis)\nteacher b = self(frozen, sees=diagnosis)\n"
+        "rest: rkl(teacher=a) + fkl(teacher=b)\n"
     )
     settings = (LARGE, f"spec={spec.resolve()}")
     plain, offloaded = values(*settings), values(*settings, "teacher.offload=true")
