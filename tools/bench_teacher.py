@@ -317,6 +317,16 @@ def measure(rounds: int, folder: Path) -> list[Row]:
     ]
 
 
+NOTES = """\
+- A teacher is held while the plan can still need it, and run only in steps in which a token has weight on it: once that
+  is over a step is [one of GRPO](step.md).
+- It reads each response up to its last token that is taught, behind its own prompt. Its hidden rows there are all that
+  is kept of the pass; on a GPU they wait in host memory, and come back for the loss of their micro-batch.
+- `teacher.offload: true` in the run file keeps its weights in host memory. The pass brings them, one teacher at a time;
+  its output weight stays until the step's micro-batches are through. Results do not change by a bit.
+- In bfloat16 a moving average has a float32 copy beside it, as what a step moves it by would be lost: 4 bytes a
+  parameter more, in host memory too where it is offloaded.
+"""
 COLUMNS = ("", "MiB held", "MiB in the pass", "MiB at most", "memory / GRPO", "pass", "update", "step", "step, s")
 
 
@@ -355,14 +365,7 @@ def page(rows: Sequence[Row], command: str, note: str) -> str:
         f"|{'---|' * len(COLUMNS)}",
         *(f"| {' | '.join(cells(row))} |" for row in rows),
         "",
-        "- A teacher is held while the plan can still need it, and run only in steps in which a token has weight on it:",
-        "  once that is over a step is [one of GRPO](step.md).",
-        "- It reads each response up to its last token that is taught, behind its own prompt. Its hidden rows there are",
-        "  all that is kept of the pass; on a GPU they wait in host memory, and come back for their micro-batch's loss.",
-        "- `teacher.offload: true` in the run file keeps its weights in host memory. The pass brings them, one teacher at",
-        "  a time; its output weight stays until the step's micro-batches are through. Results do not change by a bit.",
-        "- In bfloat16 a moving average has a float32 copy beside it, as what a step moves it by would be lost: 4 bytes",
-        "  a parameter more, in host memory too where it is offloaded.",
+        *NOTES.splitlines(),
         "",
     ]
     return "\n".join(lines)
