@@ -1,6 +1,6 @@
 """What each kind of teacher costs beside a step of GRPO: memory and seconds of its pass, its update and the whole step.
 
-    python tools/bench_teacher.py                   # writes docs/benchmarks/teacher.md; about two minutes
+    python tools/bench_teacher.py                   # writes docs/benchmarks/teacher.md
     python tools/bench_teacher.py --rounds 3 --json teacher.json
 
 A Qwen3 with random weights, large enough that its weights count, one rank, real optimizer steps on random sequences: a
