@@ -40,7 +40,7 @@ for _setting, _names in NAMES.items():
 # What the spec says, not the run file.
 _OF_THE_SPEC = frozenset(
     {"beta", "kl_coef", "kl_loss_coef", "loss", "loss_type", "loss_agg_mode", "scale_rewards", "adv_estimator"}
-    | {"clip_ratio", "clip_range", "cliprange", "entropy_coeff", "teacher", "algorithm", "advantage"}
+    | {"clip_ratio", "clip_range", "cliprange", "entropy_coeff", "algorithm", "advantage"}
 )
 
 

@@ -21,7 +21,13 @@ from megatron_bridge.model.shape import ModelShape, Precision, TransformerImpl, 
 from megatron_bridge.other_names import meant_by, settings_named
 from megatron_bridge.prerequisites import missing_to_train
 from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
-from megatron_bridge.run_settings import CheckpointSettings, EvaluationSettings, LayoutSettings, OptimizerSettings
+from megatron_bridge.run_settings import (
+    CheckpointSettings,
+    EvaluationSettings,
+    LayoutSettings,
+    OptimizerSettings,
+    TeacherSettings,
+)
 from megatron_bridge.settings_text import override, read_settings
 from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
 from megatron_bridge.tasks import Task, open_task
@@ -59,6 +65,7 @@ class RunFile(Strict):
     rollout: RolloutSettings = RolloutSettings()
     layout: LayoutSettings = LayoutSettings()
     optim: OptimizerSettings = OptimizerSettings()
+    teacher: TeacherSettings = TeacherSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     logging: LoggingSettings = LoggingSettings()

@@ -54,6 +54,12 @@ class OptimizerSettings(Strict):
     distributed: bool = False
 
 
+class TeacherSettings(Strict):
+    """offload: teachers' weights stand in host memory and are on the device only while they read."""
+
+    offload: bool = False
+
+
 class EvaluationSettings(Strict):
     """problems: held-out problems sampled before and after training (and every `every` steps; 0: not in between), of
     `split`, whose accuracy tells which checkpoint is best, and as many of each split in `also`.

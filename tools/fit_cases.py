@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from megatron_bridge.fit.estimate import TeacherLoad, batch_of
+from megatron_bridge.fit.estimate import batch_of
+from megatron_bridge.fit.teachers import TeacherLoad
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.settings import RolloutSettings
 from megatron_bridge.run_file import LayoutSettings, OptimizerSettings, RunFile

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megatron_bridge.fit.estimate import Batch, TeacherLoad
+from megatron_bridge.fit.estimate import Batch
 from megatron_bridge.fit.parameters import Widths, parameters_of
+from megatron_bridge.fit.teachers import TeacherLoad
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.run_file import RunFile
 

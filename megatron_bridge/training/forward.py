@@ -6,7 +6,7 @@ Legend: s places of a sequence on this rank, b sequences, t response tokens pred
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from megatron.core import parallel_state
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from megatron_bridge.model.gpt import bare
 from megatron_bridge.training.microbatch import Sequences
+
+Kept = TypeVar("Kept")
 
 
 def hidden_states(network: torch.nn.Module, sequences: Sequences) -> Tensor:
@@ -65,20 +67,28 @@ def run_schedule(
     return results
 
 
-@torch.no_grad()
-def hidden_rows(model: torch.nn.Module, batches: Sequence[Sequences]) -> list[Tensor]:
-    """[t, H] for each of `batches`, without a gradient; on stages before the last an empty list."""
+def _as_they_are(_number: int, hidden_tH: Tensor) -> Tensor:
+    return hidden_tH
 
-    def step(waiting: Iterator[Sequences], network: torch.nn.Module) -> tuple[Tensor, Callable[..., Tensor]]:
-        sequences = next(waiting)
+
+@torch.no_grad()
+def hidden_rows(
+    model: torch.nn.Module, batches: Sequence[Sequences], kept: Callable[[int, Tensor], Kept] = _as_they_are
+) -> list[Kept]:
+    """What `kept` makes of the number and the [t, H] of each of `batches`, without a gradient; on stages before the
+    last an empty list. The rows of one batch are let go of before the next one is run.
+    """
+
+    def step(waiting: Iterator[tuple[int, Sequences]], network: torch.nn.Module) -> tuple[Tensor, Callable[..., Kept]]:
+        number, sequences = next(waiting)
         hidden_sbH = hidden_states(network, sequences)
 
-        def rows(hidden_sbH: Tensor, **_kwargs: Any) -> Tensor:
-            return predictors(network, hidden_sbH, sequences)
+        def rows(hidden_sbH: Tensor, **_kwargs: Any) -> Kept:
+            return kept(number, predictors(network, hidden_sbH, sequences))
 
         return hidden_sbH, rows
 
-    return run_schedule(step, model, batches, forward_only=True)
+    return run_schedule(step, model, list(enumerate(batches)), forward_only=True)
 
 
 def is_last_stage() -> bool:

@@ -21,6 +21,7 @@ from megatron_bridge.checkpoint_files import ACCURACY
 from megatron_bridge.chunk_rows import largest_chunk
 from megatron_bridge.device import training_device
 from megatron_bridge.model.hf import save_hf
+from megatron_bridge.model.rope import forget_rotary
 from megatron_bridge.model.shape import padded_vocab
 from megatron_bridge.rank_log import Phase, RankLog
 from megatron_bridge.run_directory import RunDirectory, meta_of
@@ -295,11 +296,14 @@ class Loop:
     def _keep_needed_teachers(self) -> None:
         """Make the teachers that this step or a later one may need, and let go of the others."""
         held = {t.teacher.name: t for t in self._teachers}
+        needed = needed_teachers(self._plan, self._step)
         # in the plan's order: every rank runs the teachers' collectives in the order of this list
         self._teachers = [
             held.get(teacher.name) or make_teacher(teacher, self._loaded, self._task, self._tokenizer)
-            for teacher in needed_teachers(self._plan, self._step)
+            for teacher in needed
         ]
+        if held.keys() - {teacher.name for teacher in needed}:
+            forget_rotary()
 
     def _state(self) -> dict[str, Any]:
         return {"policy": self._trainer.model, **state_of(self._teachers, self._plan, self._step)}

@@ -42,6 +42,11 @@ class Sequences:
     def positions_bs(self) -> Tensor:
         return self.places_s.expand_as(self.ids_bs)
 
+    def only(self, token_R: Tensor) -> Sequences:
+        """The same with only those of the predicted tokens that are among `token_R`."""
+        kept_t = torch.isin(self.here_t, token_R)
+        return replace(self, here_t=self.here_t[kept_t], at_t=self.at_t[kept_t], row_t=self.row_t[kept_t])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MicroBatch:

@@ -184,7 +184,6 @@ def accumulate_gradients(
 
         def loss_function(hidden_sbH: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             here = item.batch.take(sequences.here_t)
-            there = {name: found.at(sequences.here_t) for name, found in item.teachers.items()}
             result = routed_linear_loss(
                 predictors(network, hidden_sbH, sequences),
                 bare(network).output_weight(),
@@ -192,7 +191,7 @@ def accumulate_gradients(
                 old_logp_T=here.old_logp_T,
                 proximal_logp_T=here.proximal_logp_T,
                 routing=here.routing,
-                teacher_hidden={name: found for name, found in there.items() if found is not None},
+                teacher_hidden={name: found.for_loss() for name, found in item.teachers.items()},
                 temperature=temperature,
                 vocab_size=vocab_size,
                 chunk_rows=chunk_rows,

@@ -59,10 +59,9 @@ def measure(
             continue
         wanted = [_with_context(teacher, batch) for batch in micro_batches]
         for batch, found in zip(micro_batches, teacher.hidden_rows(micro_batches, wanted, part), strict=True):
-            token_t = batch.sequences.here_t
-            there = None if found is None else found.at(token_t)
-            if there is not None:
-                here = batch.take(token_t[there.rows_T])
+            if found is not None:
+                there = found.for_loss()
+                here = batch.take(batch.sequences.here_t[there.rows_T])
                 note(teacher.teacher.name, here, there.hidden_RH, there.output_weight_vH)
     return _gathered(mine, tokens)
 
