@@ -34,6 +34,7 @@ from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_bridge.atomic import replace_directory, write_text
+from megatron_bridge.bucket_padding import places_without_padding
 from megatron_bridge.checkpoint_files import (
     LATEST,
     META,
@@ -68,7 +69,7 @@ def save_checkpoint(
     directory: str | Path,
     *,
     step: int,
-    models: Mapping[str, torch.nn.Module],
+    models: Mapping[str, torch.nn.ModuleList],
     optimizer: Any,
     scheduler: Any,
     extra: Mapping[str, Any],
@@ -79,9 +80,9 @@ def save_checkpoint(
     """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints, and with
     `keep_best` the one with the best accuracy.
 
-    `models` by name, the trained one among them (wrapped or not); `extra` holds JSON-able values and tensors,
-    the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks write;
-    no process is started. Collectives: megatron-core's for the sharding plan, and three agreements over all
+    `models` by name, the chunks of each (wrapped or not), the trained one among them; `extra` holds JSON-able values
+    and tensors, the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks
+    write; no process is started. Collectives: megatron-core's for the sharding plan, and three agreements over all
     ranks.
 
     Raises ValueError for a step below 1 or `keep_last` below 1. Raises CheckpointError on every rank where
@@ -131,7 +132,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: str | Path, *, models: Mapping[str, torch.nn.Module], optimizer: Any, scheduler: Any
+    path: str | Path, *, models: Mapping[str, torch.nn.ModuleList], optimizer: Any, scheduler: Any
 ) -> Restored:
     """Put the state of checkpoint `path` into `models`, `optimizer` and `scheduler`, under any layout.
 
@@ -167,10 +168,11 @@ def load_checkpoint(
             f"cannot load {path}: {_short(failure)}; remove it to go on from the checkpoint before it"
         ) from failure
     for name, model in models.items():
-        mine = {
-            key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")
-        }
-        unwrap_model(model).load_state_dict(mine)
+        for number, chunk in enumerate(model):
+            prefix = f"{number}.{name}."
+            unwrap_model(chunk).load_state_dict(
+                {key.removeprefix(prefix): v for key, v in loaded["models"].items() if key.startswith(prefix)}
+            )
     if saved != kind:
         part = getattr(optimizer, "chained_optimizers", [optimizer])[0]
         loaded["optimizer"] = converted(loaded[_OTHER_KIND], loaded["optimizer"], saved, part)
@@ -186,21 +188,28 @@ def load_checkpoint(
 
 
 def _state(
-    models: Mapping[str, torch.nn.Module],
+    models: Mapping[str, torch.nn.ModuleList],
     optimizer: Any,
     scheduler: Any,
     extra: Mapping[str, Any],
     *,
     is_loading: bool,
 ) -> dict[str, Any]:
-    """The sharded state dict of everything; parameters are keyed by model and name."""
+    """The sharded state dict of everything.
+
+    A checkpoint keys parameters by model, name and place among all layers. Chunks stand apart in the dict alone, where
+    each numbers its layers from 0.
+    """
     parameters: dict[str, Any] = {}
     for name, model in sorted(models.items()):
-        parameters |= unwrap_model(model).sharded_state_dict(prefix=f"{name}.")
+        for number, chunk in enumerate(model):
+            sharded = unwrap_model(chunk).sharded_state_dict(prefix=f"{name}.")
+            parameters |= {f"{number}.{key}": value for key, value in sharded.items()}
+    with places_without_padding(optimizer):  # it finds its own parameters among all by identity
+        moments = optimizer.sharded_state_dict(parameters, is_loading=is_loading, metadata=dict(_OPTIMIZER_FORMAT))
     return {
         "models": parameters,
-        # it finds its own parameters among them by identity
-        "optimizer": optimizer.sharded_state_dict(parameters, is_loading=is_loading, metadata=dict(_OPTIMIZER_FORMAT)),
+        "optimizer": moments,
         "scheduler": scheduler.state_dict(),
         "extra": dict(extra),
         "torch_rng": ShardedObject("torch_rng", torch.get_rng_state(), (dist.get_world_size(),), (dist.get_rank(),)),
@@ -220,6 +229,7 @@ def _meta(step: int, meta: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
         "layout": {
             "tp": parallel_state.get_tensor_model_parallel_world_size(),
             "pp": parallel_state.get_pipeline_model_parallel_world_size(),
+            "vpp": parallel_state.get_virtual_pipeline_model_parallel_world_size() or 1,
             "cp": parallel_state.get_context_parallel_world_size(),
             "dp": parallel_state.get_data_parallel_world_size(),
             "world": dist.get_world_size(),

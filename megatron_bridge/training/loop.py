@@ -95,6 +95,7 @@ class Loop:
             cp=parallel_state.get_context_parallel_world_size(),
             multiple=self._run.layout.layout.sequence_multiple,
             pack_tokens=self._run.pack_tokens,
+            fewest=self._run.layout.layout.fewest_micro_batches,
         )
         self._trainer: Trainer = make_trainer(make_policy(self._loaded), self._run.optim, self._run.steps)
         self._compute = Compute.here(loaded)
