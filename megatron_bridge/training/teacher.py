@@ -101,7 +101,7 @@ class TeacherModel:
         *,
         average: torch.nn.ModuleList | None = None,
     ) -> None:
-        assert (average is not None) == needs_average(teacher, bare(model[-1]).config.params_dtype)
+        assert (average is not None) == needs_average(teacher, model[-1].config.params_dtype)
         self.teacher = teacher
         self.model = model.eval().requires_grad_(False)
         self._average = None if average is None else average.eval().requires_grad_(False)

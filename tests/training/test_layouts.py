@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import megatron_bridge.losses.routed_linear as routed_linear
 import megatron_bridge.model.hf as hf
+from megatron_bridge.fit.memory import passes_in_flight
 from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
 from megatron_bridge.model.hf_mapping import Stage
@@ -108,7 +111,6 @@ def _broken(policy: str, rollouts: list[Rollout], folder: str) -> None:
         module = importlib.import_module("megatron.core.distributed.finalize_model_grads")  # hidden by a function
         patch.setattr(module, "_allreduce_word_embedding_grads", lambda *_args, **_kwargs: None)
         _one(policy, rollouts, CASES["pp4"], f"{folder}/broken-pp")
-        _one(policy, rollouts, CASES["pp2-vpp2-dp2"], f"{folder}/broken-vpp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hf, "chunk_stage", _in_a_row)
         _one(policy, rollouts, CASES["pp2-vpp2-dp2"], f"{folder}/broken-chunks")
@@ -155,7 +157,10 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
         routing = lower(plan, to_batch(rollouts), STEP).routing
         for chunk in trainer.model:
             chunk.zero_grad_buffer()
-        sums = accumulate_gradients(trainer.model, batches(routing), [teacher], part, **kwargs).sums
+        micro_batches = batches(routing)
+        with _passes_in_flight() as most:
+            sums = accumulate_gradients(trainer.model, micro_batches, [teacher], part, **kwargs).sums
+        stage = parallel_state.get_pipeline_model_parallel_rank()
         if case.distributed:
             _gather_shards(trainer)
         with torch.no_grad():
@@ -166,7 +171,30 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             "loss": float(sums["loss_C"].sum()),
             "losses": losses_of(sums),
             "signals": {signal.name: value for signal, value in signals},
+            "in flight": (max(most), passes_in_flight(layout, stage, len(micro_batches))),
         }
+
+
+@contextlib.contextmanager
+def _passes_in_flight() -> Iterator[list[int]]:
+    """Counts of forward passes whose backward pass has not begun, one after each forward pass."""
+    now, seen, forward = 0, [], optimize.hidden_states
+
+    def counted(*args) -> torch.Tensor:
+        nonlocal now
+        hidden = forward(*args)
+        now += 1
+        seen.append(now)
+        hidden.register_hook(begun)
+        return hidden
+
+    def begun(_gradient: torch.Tensor) -> None:
+        nonlocal now
+        now -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimize, "hidden_states", counted)
+        yield seen
 
 
 def _all(policy: str, rollouts: list[Rollout], folder: str) -> dict[str, dict]:
@@ -243,7 +271,14 @@ def test_gradients_equal_the_float64_reference(found, reference, folder, name) -
             assert got.clipped == expected.clipped
 
 
-@pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp", "broken-vpp", "broken-chunks"])
+@pytest.mark.parametrize("name", CASES)
+def test_as_many_passes_wait_for_their_backward_pass_as_the_estimate_says(found, name) -> None:
+    for rank in found:
+        counted, estimated = rank[name]["in flight"]
+        assert counted == estimated
+
+
+@pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp", "broken-chunks"])
 def test_a_missing_reduction_or_a_wrong_order_is_seen(found, reference, folder, name) -> None:
     assert _worst(folder / name, reference[1])[0] > 1e-2
 
