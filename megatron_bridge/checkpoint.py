@@ -7,11 +7,12 @@ under another layout. It is written as `step_000040.partial` and renamed when ev
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +25,7 @@ from megatron.core.dist_checkpointing import ShardedObject
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException, save_config
 from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
 from megatron.core.dist_checkpointing.strategies.common import TorchCommonSaveStrategy
-from megatron.core.dist_checkpointing.strategies.torch import (
-    MCoreSavePlanner,
-    _replace_state_dict_keys_with_sharded_keys,
-    mcore_to_pyt_state_dict,
-)
 from megatron.core.utils import unwrap_model
-from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_bridge.atomic import replace_directory, write_text
@@ -44,6 +39,8 @@ from megatron_bridge.checkpoint_files import (
     latest_checkpoint,
     read_meta,
 )
+from megatron_bridge.checkpoint_writer import ShardWriter
+from megatron_bridge.device import training_device
 from megatron_bridge.other_optimizer import ask_for, can_convert, converted
 from megatron_bridge.torch_adam import allocate_state, loading_state
 from megatron_bridge.verdict import CheckpointError, Verdict
@@ -65,70 +62,98 @@ class Restored:
     meta: dict[str, Any]
 
 
-def save_checkpoint(
-    directory: str | Path,
-    *,
-    step: int,
-    models: Mapping[str, torch.nn.ModuleList],
-    optimizer: Any,
-    scheduler: Any,
-    extra: Mapping[str, Any],
-    meta: Mapping[str, Any],
-    keep_last: int,
-    keep_best: bool = False,
-) -> Path:
-    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints, and with
-    `keep_best` the one with the best accuracy.
+class PendingCheckpoint:
+    """The state after an optimizer step on its way to a checkpoint; it is one once `finish` has returned."""
 
-    `models` by name, the chunks of each (wrapped or not), the trained one among them; `extra` holds JSON-able values
-    and tensors, the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks
-    write; no process is started. Collectives: megatron-core's for the sharding plan, and three agreements over all
-    ranks.
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        step: int,
+        models: Mapping[str, torch.nn.ModuleList],
+        optimizer: Any,
+        scheduler: Any,
+        extra: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        keep_last: int,
+        keep_best: bool = False,
+        background: bool = False,
+    ) -> None:
+        """Save to `directory`, where the `keep_last` newest checkpoints are kept, and with `keep_best` the one with the
+        best accuracy.
 
-    Raises ValueError for a step below 1 or `keep_last` below 1. Raises CheckpointError on every rank where
-    writing failed on any: the partial directory is removed and the previous checkpoint stays the latest.
-    """
-    if step < 1 or keep_last < 1:
-        raise ValueError(f"step {step}, keep_last {keep_last}: both are at least 1 (step 0 is the source model)")
-    directory = Path(directory)
-    target = directory / checkpoint_name(step)
-    partial = directory / f"{target.name}.partial"
-    good = latest_checkpoint(directory)
-    verdict = Verdict(
-        lambda reason: (
-            f"cannot save {target}: {reason}; "
-            + (f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint")
+        `models` by name, the chunks of each (wrapped or not), the trained one among them; `extra` holds JSON-able
+        values and tensors, the same on every rank; `meta` goes to `meta.json`. With `background` each rank copies its
+        tensors to host memory, and a thread writes them while training goes on; without it `finish` writes. Call it
+        inside `megatron_runtime()`. No process is started. Collectives: megatron-core's for the sharding plan, and two
+        agreements over all ranks.
+
+        Raises ValueError for a step below 1 or `keep_last` below 1, and CheckpointError as `finish`.
+        """
+        if step < 1 or keep_last < 1:
+            raise ValueError(f"step {step}, keep_last {keep_last}: both are at least 1 (step 0 is the source model)")
+        self._directory = Path(directory)
+        self._target = self._directory / checkpoint_name(step)
+        self._partial = self._directory / f"{self._target.name}.partial"
+        self._keep_last, self._keep_best = keep_last, keep_best
+        good = latest_checkpoint(self._directory)
+        self._verdict = Verdict(
+            lambda reason: (
+                f"cannot save {self._target}: {reason}; "
+                + (f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint")
+            )
         )
-    )
-    first = dist.get_rank() == 0
+        sharded, common = save_preprocess(_state(models, optimizer, scheduler, extra, is_loading=False))
+        if dist.get_rank() == 0:
+            with self._verdict.guard():
+                shutil.rmtree(self._partial, ignore_errors=True)
+                self._partial.mkdir(parents=True)
+                text = json.dumps({**_meta(step, meta, optimizer), "models": sorted(models)}, indent=2) + "\n"
+                (self._partial / META).write_text(text, encoding="utf-8")
+                TorchCommonSaveStrategy("torch", 1).save_common(common, self._partial)
+                save_config(CheckpointingConfig("torch_dist", 1), str(self._partial))
+        self._verdict.agree(self._cleanup)
+        with self._noted():
+            self._shards = ShardWriter(sharded, self._partial, background=background)
+        self._verdict.agree(self._cleanup)
 
-    def cleanup() -> None:
-        shutil.rmtree(partial, ignore_errors=True)
+    def written(self) -> bool:
+        """Whether every rank has written its part, or failed to. Collective: one all-reduce over all ranks."""
+        flag = torch.tensor(float(self._shards.done), device=training_device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+        return bool(flag)
 
-    sharded, common = save_preprocess(_state(models, optimizer, scheduler, extra, is_loading=False))
-    if first:
-        with verdict.guard():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            text = json.dumps({**_meta(step, meta, optimizer), "models": sorted(models)}, indent=2) + "\n"
-            (partial / META).write_text(text, encoding="utf-8")
-            TorchCommonSaveStrategy("torch", 1).save_common(common, partial)
-            save_config(CheckpointingConfig("torch_dist", 1), str(partial))
-    verdict.agree(cleanup)
-    try:
-        _write_sharded(sharded, partial)
-    except CheckpointException as failure:  # raised on every rank, with the errors of all
-        if dist.get_rank() in failure.failures:
-            verdict.note(failure.failures[dist.get_rank()][0])
-    verdict.agree(cleanup)
-    if first:
-        with verdict.guard():
-            replace_directory(partial, target)
-            write_text(directory / LATEST, target.name + "\n")
-    verdict.agree(cleanup)
-    if first:
-        _prune(directory, target, keep_last, {best_checkpoint(directory)} if keep_best else set())
-    return target
+    def finish(self) -> Path:
+        """Wait until it is written, and let it be the latest. Collectives: one of torch's, two agreements.
+
+        Raises CheckpointError on every rank where writing failed on any: the partial directory is removed and the
+        previous checkpoint stays the latest.
+        """
+        with self._noted():
+            self._shards.finish()
+        self._verdict.agree(self._cleanup)
+        first = dist.get_rank() == 0
+        if first:
+            with self._verdict.guard():
+                replace_directory(self._partial, self._target)
+                write_text(self._directory / LATEST, self._target.name + "\n")
+        self._verdict.agree(self._cleanup)
+        if first:
+            kept = {best_checkpoint(self._directory)} if self._keep_best else set()
+            _prune(self._directory, self._target, self._keep_last, kept)
+        return self._target
+
+    def _cleanup(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note what failed here: torch raises on every rank, with the errors of all."""
+        try:
+            yield
+        except CheckpointException as failure:
+            if dist.get_rank() in failure.failures:
+                self._verdict.note(failure.failures[dist.get_rank()][0])
 
 
 def load_checkpoint(
@@ -236,20 +261,6 @@ def _meta(step: int, meta: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in _PACKAGES},
     }
-
-
-def _write_sharded(sharded: dict[str, Any], directory: Path) -> None:
-    """Write this rank's shards, in this process, one file a rank.
-
-    megatron-core's own strategy writes the same format through forked writers and a manager process, which
-    costs about as much as importing the main module again.
-    """
-    by_key, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded, keep_only_main_replica=True)
-    torch_checkpoint.save(
-        mcore_to_pyt_state_dict(by_key, is_loading=False),
-        storage_writer=torch_checkpoint.FileSystemWriter(directory, thread_count=1, sync_files=True),
-        planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
-    )
 
 
 def _cause(failure: CheckpointException) -> BaseException:

@@ -73,9 +73,11 @@ class EvaluationSettings(Strict):
 
 class CheckpointSettings(Strict):
     """every: optimizer steps between checkpoints (0: only at the end); keep: how many are kept; best: also the one with
-    the best evaluation, of which one is saved whenever it is better than before.
+    the best evaluation, of which one is saved whenever it is better than before; asynchronous: threads write a copy in
+    host memory while training goes on.
     """
 
     every: Count = 50
     keep: Positive = 2
     best: bool = False
+    asynchronous: bool = False

@@ -54,7 +54,8 @@ STAGES = (
     ),
     ("megatron_bridge.model", "megatron_bridge.parallel"),
     ("megatron_bridge.rollout", "megatron_bridge.checkpoint_files", "megatron_bridge.prompts"),
-    ("megatron_bridge.run_settings", "megatron_bridge.log_settings", "megatron_bridge.other_optimizer"),
+    ("megatron_bridge.run_settings", "megatron_bridge.log_settings"),
+    ("megatron_bridge.other_optimizer", "megatron_bridge.checkpoint_writer"),
     (
         "megatron_bridge.checkpoint",
         "megatron_bridge.task_facts",

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from safetensors.torch import load_file
 
 import megatron_bridge.checkpoint as checkpoint
-from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+import megatron_bridge.checkpoint_writer as checkpoint_writer
+from megatron_bridge.checkpoint import PendingCheckpoint, load_checkpoint
 from megatron_bridge.checkpoint_files import (
     checkpoint_name,
     checkpoints,
@@ -111,8 +113,8 @@ class _Run:
         self.optimizer.step()
         self.scheduler.step(increment=1)
 
-    def save(self, directory: str, step: int, *, keep_last: int = 2) -> Path:
-        return save_checkpoint(
+    def begin(self, directory: str, step: int, *, background: bool = False) -> PendingCheckpoint:
+        return PendingCheckpoint(
             directory,
             step=step,
             models={"policy": self.model, "teacher": self.teacher},
@@ -120,8 +122,12 @@ class _Run:
             scheduler=self.scheduler,
             extra=EXTRA,
             meta=META,
-            keep_last=keep_last,
+            keep_last=2,
+            background=background,
         )
+
+    def save(self, directory: str, step: int) -> Path:
+        return self.begin(directory, step).finish()
 
     def load(self, path: str | Path) -> checkpoint.Restored:
         return load_checkpoint(
@@ -211,6 +217,7 @@ def _everything(source: str, root: str, small: str | None) -> dict:
         for step in (3, 1, 10, 7):  # 3 and 1: a run that was taken up again from an earlier step
             run.save(f"{root}/kept", step)
         found |= _failures(run, f"{root}/failing")
+        found["background"] = _in_background(run, source, f"{root}/background")
         if small is not None:
             found["small"] = _fill(run, small)
         with pytest.raises(ValueError, match=r"step 0, keep_last 2: both are at least 1"):
@@ -260,8 +267,8 @@ def _failures(run: _Run, directory: str) -> dict:
     run.save(directory, 2)
     for name, (owner, attribute, rank) in {
         "common": (checkpoint.TorchCommonSaveStrategy, "save_common", 0),
-        "shards": (checkpoint.torch_checkpoint.FileSystemWriter, "write_data", 1),
-        "metadata": (checkpoint.torch_checkpoint.FileSystemWriter, "finish", 0),
+        "shards": (checkpoint_writer.torch_checkpoint.FileSystemWriter, "write_data", 1),
+        "metadata": (checkpoint_writer.torch_checkpoint.FileSystemWriter, "finish", 0),
         "rename": (checkpoint, "replace_directory", 0),
         "pointer": (checkpoint, "write_text", 0),
     }.items():
@@ -277,6 +284,32 @@ def _failing(run: _Run, directory: str, owner, attribute: str, rank: int, step: 
         if dist.get_rank() == rank:
             patch.setattr(owner, attribute, _full)
         return _message(run.save, directory, step)
+
+
+def _in_background(run: _Run, source: str, directory: str) -> dict:
+    """A checkpoint that is written while a step is taken, and one that rank 1 cannot write."""
+    run.save(directory, 1)
+    writer, go_on = checkpoint_writer.torch_checkpoint.FileSystemWriter, threading.Event()
+    write, at_begin = writer.write_data, run.state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "write_data", lambda *args: go_on.wait() and write(*args))
+        pending = run.begin(directory, 2, background=True)
+        run.step(5)
+        found = {"moved": _differences(at_begin, run.state()), "written": pending.written()}
+        found["before"] = (latest_checkpoint(directory).name, sorted(p.name for p in Path(directory).iterdir()))
+        dist.barrier()
+        go_on.set()
+        path = pending.finish()
+    again = _Run(source, TP2)
+    again.load(path)
+    found["loaded"] = _differences(at_begin, again.state())
+    with pytest.MonkeyPatch.context() as patch:
+        if dist.get_rank() == 1:
+            patch.setattr(writer, "write_data", _full)
+        failing = run.begin(directory, 3, background=True)
+        found["message"] = _message(failing.finish)
+    found["left"] = (latest_checkpoint(directory).name, sorted(p.name for p in Path(directory).iterdir()))
+    return found
 
 
 def _fill(run: _Run, directory: str) -> dict:
@@ -401,6 +434,25 @@ def test_a_failed_save_is_the_same_error_on_every_rank(found, root, point):
 @pytest.mark.parametrize("point", _POINTS)
 def test_a_failed_save_leaves_the_last_good_one(found, point):
     assert found[0][f"left by {point}"] == ("step_000002", [])
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(found):
+    """It is the state at its beginning, and nothing before it is whole."""
+    for rank in found:
+        result = rank["background"]
+        assert result["moved"]
+        assert result["loaded"] == []
+        assert not result["written"]
+        assert result["before"] == ("step_000001", ["latest", "step_000001", "step_000002.partial"])
+
+
+def test_a_failure_in_the_background_is_the_same_error_on_every_rank(found, root):
+    for rank in found:
+        assert rank["background"]["message"] == (
+            f"cannot save {root}/background/step_000003: OSError: [Errno 28] No space left on device (rank 1); "
+            f"the last good checkpoint is {root}/background/step_000002"
+        )
+        assert rank["background"]["left"] == ("step_000002", ["latest", "step_000001", "step_000002"])
 
 
 def test_the_first_save_fails_without_an_earlier_one(found):
