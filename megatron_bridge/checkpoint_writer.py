@@ -37,7 +37,9 @@ class ShardWriter:
             for part in (part for parts in by_key.values() for part in parts if isinstance(part, ShardedTensor)):
                 part.data = part.data.detach().to("cpu", copy=True)
         state = mcore_to_pyt_state_dict(by_key, is_loading=False)
-        self._files = torch_checkpoint.FileSystemWriter(directory, thread_count=1, sync_files=True)
+        # a thread has nothing to fetch from a GPU, and would begin with the first one
+        ahead = {"per_thread_copy_ahead": 0} if background else {}
+        self._files = torch_checkpoint.FileSystemWriter(directory, thread_count=1, sync_files=True, **ahead)
         self._planner = MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False)
         self._ranks = _DistWrapper(None, True, 0)
         self._metadata: Metadata | None = None  # on rank 0

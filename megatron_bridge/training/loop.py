@@ -203,8 +203,9 @@ class Loop:
                 proximal_logp_T=proximal_logp_T,
                 found=result,
             )
+            error = stop(self._directory.path, stopped, channel_names(self._plan, lowered))
             self._saving.finish()
-            raise stop(self._directory.path, stopped, channel_names(self._plan, lowered))
+            raise error
         for teacher in self._teachers:
             teacher.after_step(self._trainer.model)
         self._latches = lowered.latches
