@@ -18,6 +18,7 @@ from trace_dsl.cli.lint import lint
 from trace_dsl.cli.lsp import lsp
 from trace_dsl.cli.plan import plan
 from trace_dsl.cli.prove import prove
+from trace_dsl.cli.study import study
 from trace_dsl.cli.summary import summary
 from trace_dsl.cli.test import expect
 from trace_dsl.cli.train import train
@@ -40,6 +41,7 @@ app.command("lsp")(lsp)
 app.command("fit")(fit)
 app.command("train")(train)
 app.command("summary")(summary)
+app.command("study")(study)
 
 
 def _version(asked: bool) -> None:
