@@ -147,9 +147,8 @@ def _chunk(shape: ModelShape, layout: Layout, config: TransformerConfig, number:
         rotary_base=shape.rope_base,
         vp_stage=number,
     )
-    chunk.to(
-        device=training_device(), dtype=config.params_dtype
-    )  # as Float16Module: torch's norms know no params_dtype
+    # the dtype as Float16Module does: torch's norms know no params_dtype
+    chunk.to(device=training_device(), dtype=config.params_dtype)
     if shape.rope_scaling is not None:
         chunk.rotary_pos_emb.inv_freq = stretched(chunk.rotary_pos_emb.inv_freq, shape.rope_scaling)
     return chunk

@@ -27,6 +27,7 @@ from megatron_bridge.prepare import prepare_run
 from megatron_bridge.tasks import get_task
 from megatron_bridge.training import optimize
 from megatron_bridge.training.collect import Rollout, to_batch
+from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import Trainer, accumulate_gradients, make_trainer
 from megatron_bridge.training.signals import measure
@@ -154,6 +155,8 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
         tokens = sum(len(r.token_ids) for r in rollouts)
         empty = batches(FusedRouting.empty(tokens))
         signals = measure(SIGNALS, trainer.model, [teacher], empty, part, tokens=tokens, **kwargs)
+        rows = hidden_rows(trainer.model, [batch.sequences for batch in empty])
+        alone = hidden_rows(trainer.model, [empty[0].sequences])
         routing = lower(plan, to_batch(rollouts), STEP).routing
         for chunk in trainer.model:
             chunk.zero_grad_buffer()
@@ -171,6 +174,7 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             "loss": float(sums["loss_C"].sum()),
             "losses": losses_of(sums),
             "signals": {signal.name: value for signal, value in signals},
+            "alone": len(alone) == len(rows[:1]) and all(map(torch.equal, alone, rows)),
             "in flight": (max(most), passes_in_flight(layout, stage, len(micro_batches))),
         }
 
@@ -281,6 +285,11 @@ def test_as_many_passes_wait_for_their_backward_pass_as_the_estimate_says(found,
 @pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp", "broken-chunks"])
 def test_a_missing_reduction_or_a_wrong_order_is_seen(found, reference, folder, name) -> None:
     assert _worst(folder / name, reference[1])[0] > 1e-2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_batch_alone_goes_through_every_pipeline(found, name) -> None:
+    assert all(rank[name]["alone"] for rank in found)
 
 
 @pytest.mark.parametrize("name", CASES)
