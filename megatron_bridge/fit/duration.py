@@ -62,7 +62,7 @@ def step_time(
     hidden = (6.0 + 2.0 * earlier_passes) * w.hidden + sum(2.0 * t.share * t.shape.hidden_size for t in teachers)
     return StepTime(
         operations=batch.micro_batches * (passes * forward + of_teachers + rows * hidden * w.vocabulary),
-        bubble=(batch.micro_batches + layout.pp - 1) / batch.micro_batches,
+        bubble=1 + (layout.pp - 1) / (layout.vpp * batch.micro_batches),
         peak=peak,
         utilisation=utilisation,
     )

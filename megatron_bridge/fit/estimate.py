@@ -15,6 +15,7 @@ from megatron_bridge.fit.memory import (
     layer_bytes,
     loss_bytes,
     optimizer_step_bytes,
+    passes_in_flight,
     sampling_bytes,
     states,
 )
@@ -100,13 +101,14 @@ def batch_of(file: RunFile, shape: ModelShape, prompt_tokens: int) -> Batch:
     multiple = file.layout.layout.sequence_multiple
     length = -(-min(prompt_tokens + response, shape.max_position) // multiple) * multiple
     rows = file.rollout.prompts * file.rollout.group_size // (file.minibatches * file.layout.dp)
+    fewest = file.layout.layout.fewest_micro_batches
     if file.pack_tokens is None:
         tokens = min(file.micro_batch, rows) * length
     else:  # shorter ones fill a pack to its end
-        tokens = min(max(file.pack_tokens // multiple * multiple, length), rows * length)
+        tokens = min(max(file.pack_tokens // multiple * multiple, length), -(-rows // fewest) * length)
     return Batch(
         tokens=tokens,
-        micro_batches=-(-rows * length // tokens),
+        micro_batches=max(-(-rows * length // tokens), fewest),
         length=length,
         response=min(response, length),
         packed=file.pack_tokens is not None,
@@ -142,8 +144,13 @@ def _stage(
     shown = _teachers(of_teachers, offload=file.teacher.offload and device == "cuda", device=device)
     responses = file.rollout.prompts * file.rollout.group_size
     layer = layer_bytes(widths, places, build, qk_norm=shape.family.qk_norm)
-    activations = activation_bytes(parameters.layers, layer, widths, places, build, last=last)
-    in_flight = min(layout.pp - stage, batch.micro_batches)
+    in_flight = passes_in_flight(layout.layout, stage, batch.micro_batches)
+    # of the model's end there is never more than one: its backward pass follows at once
+    others, newest = (
+        activation_bytes(parameters.layers // layout.vpp, layer, widths, places, build, last=end)
+        for end in (False, last)
+    )
+    of_what = "micro-batches" if layout.vpp == 1 else f"passes of {parameters.layers // layout.vpp} layers"
     backward = backward_bytes(layer, widths, places, build)
     beside = [Part(name="backward pass", bytes=backward)]
     if last:
@@ -180,8 +187,8 @@ def _stage(
         training=(
             *shown.training,
             Part(
-                name="activations" + (f" of {in_flight} micro-batches" if in_flight > 1 else ""),
-                bytes=in_flight * activations,
+                name="activations" + (f" of {in_flight} {of_what}" if in_flight > 1 else ""),
+                bytes=(in_flight - 1) * others + newest,
             ),
             *beside,
         ),

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.device import training_device
 from megatron_bridge.model.config import DTYPES
-from megatron_bridge.model.gpt import RoutedGPTModel, build_model
+from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.run_file import LoadedRun
@@ -20,7 +20,7 @@ from trace_dsl.errors import OffloadError
 from trace_dsl.model import ModelTeacher, Teacher
 
 
-def make_policy(loaded: LoadedRun, dtype: torch.dtype | None = None) -> RoutedGPTModel:
+def make_policy(loaded: LoadedRun, dtype: torch.dtype | None = None) -> torch.nn.ModuleList:
     """The policy as it stands in its directory, in the run's precision or in `dtype`. Collective, as `load_hf`."""
     return _model(loaded, loaded.shape, loaded.policy_path, dtype)
 
@@ -43,7 +43,9 @@ def make_teacher(teacher: Teacher, loaded: LoadedRun, task: Task, tokenizer: Pre
     return TeacherModel(teacher, make_policy(loaded), task, tokenizer, average=average, offload=offload)
 
 
-def _model(loaded: LoadedRun, shape: ModelShape, directory: Path, dtype: torch.dtype | None = None) -> RoutedGPTModel:
+def _model(
+    loaded: LoadedRun, shape: ModelShape, directory: Path, dtype: torch.dtype | None = None
+) -> torch.nn.ModuleList:
     run = loaded.file
     model = build_model(
         shape,

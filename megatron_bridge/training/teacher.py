@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from megatron_bridge.device import training_device
 from megatron_bridge.losses import TeacherHidden
-from megatron_bridge.model.gpt import RoutedGPTModel, bare
+from megatron_bridge.model.gpt import bare
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.training.collect import Rollout
@@ -104,14 +104,14 @@ class TeacherModel:
     def __init__(
         self,
         teacher: Teacher,
-        model: RoutedGPTModel,
+        model: torch.nn.ModuleList,
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        average: RoutedGPTModel | None = None,
+        average: torch.nn.ModuleList | None = None,
         offload: bool = False,
     ) -> None:
-        assert (average is not None) == needs_average(teacher, model.config.params_dtype)
+        assert (average is not None) == needs_average(teacher, model[-1].config.params_dtype)
         self.teacher = teacher
         self.model = model.eval().requires_grad_(False)
         self._average = None if average is None else average.eval().requires_grad_(False)
@@ -120,36 +120,36 @@ class TeacherModel:
         held = [self.model] if self._average is None else [self.model, self._average]
         self._offloaded = [OffloadedWeights(weights) for weights in held] if offload else []
 
-    def begin(self, student: torch.nn.Module) -> None:
+    def begin(self, student: torch.nn.ModuleList) -> None:
         """Start in the middle of a run: from the student of now, or, frozen, as the policy that the run began with."""
         match self.teacher.source:
             case SelfTeacher(update=Sync() | Ema()):
-                _copy(bare(student), self.kept)
+                _copy(student, self.kept)
                 self.after_restore()
             case _:
                 pass
 
-    def before_step(self, student: torch.nn.Module, step: int) -> None:
+    def before_step(self, student: torch.nn.ModuleList, step: int) -> None:
         """Copy the student where `sync` or the start of the run asks for it."""
         match self.teacher.source:
             case ModelTeacher():
                 pass
             case SelfTeacher(update=Sync(every)):
                 if step % every == 0:
-                    _copy(bare(student), self.kept)
+                    _copy(student, self.kept)
             case SelfTeacher(update=Ema() | Frozen()):
                 if step == 0:
-                    _copy(bare(student), self.kept)
+                    _copy(student, self.kept)
                     self.after_restore()
             case _:
                 raise AssertionError(f"a teacher has a source {self.teacher.source} that nobody runs")
 
-    def after_step(self, student: torch.nn.Module) -> None:
+    def after_step(self, student: torch.nn.ModuleList) -> None:
         """Follow the student where the teacher is a moving average."""
         match self.teacher.source:
             case SelfTeacher(update=Ema(rate)):
                 with torch.no_grad():
-                    for mine, new in zip(self.kept.parameters(), bare(student).parameters(), strict=True):
+                    for mine, new in zip(self.kept.parameters(), student.parameters(), strict=True):
                         here = mine.to(new.device)  # itself, unless it waits in host memory
                         mine.copy_(here.lerp_(new.to(mine.dtype), rate))
                 self.after_restore()
@@ -162,7 +162,7 @@ class TeacherModel:
         return bool(self._offloaded)
 
     @property
-    def kept(self) -> RoutedGPTModel:
+    def kept(self) -> torch.nn.ModuleList:
         """The weights that a checkpoint carries, those of another model aside."""
         return self.model if self._average is None else self._average
 
@@ -190,7 +190,9 @@ class TeacherModel:
             for number, read, hidden_rH in zip(asked, reads, rows, strict=False):
                 if len(hidden_rH):
                     found[number] = TeacherRows(
-                        row_r=read.row_r, hidden_rH=hidden_rH, output_weight_vH=self.model.output_weight().detach()
+                        row_r=read.row_r,
+                        hidden_rH=hidden_rH,
+                        output_weight_vH=bare(self.model[-1]).output_weight().detach(),
                     )
         return found
 
@@ -230,7 +232,7 @@ class TeacherModel:
 
 
 @torch.no_grad()
-def _copy(source: RoutedGPTModel, target: RoutedGPTModel) -> None:
+def _copy(source: torch.nn.ModuleList, target: torch.nn.ModuleList) -> None:
     """Put the weights of `source`, rounded to the target's precision, into `target`."""
     for mine, new in zip(target.parameters(), source.parameters(), strict=True):
         mine.copy_(new)
@@ -256,7 +258,7 @@ def sequences_read(plan: Plan, step: int, teacher: str, rollouts: Sequence[Rollo
     return len(rows)
 
 
-def state_of(teachers: Sequence[TeacherModel], plan: Plan, step: int) -> dict[str, RoutedGPTModel]:
+def state_of(teachers: Sequence[TeacherModel], plan: Plan, step: int) -> dict[str, torch.nn.ModuleList]:
     """What a checkpoint carries of teachers: those that `step` or a later one may run and that come from the policy."""
     needed = {teacher.name for teacher in needed_teachers(plan, step)}
     return {

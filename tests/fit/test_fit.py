@@ -136,6 +136,24 @@ def test_layouts_move_memory_the_right_way() -> None:
     assert kept[0] > kept[1] > kept[2] > kept[3]  # 4, 3, 2 and 1 micro-batches in flight
 
 
+def test_an_interleaved_pipeline_waits_less_and_keeps_more() -> None:
+    pack = ("pack_tokens=null", "micro_batch=1", "layout.sp=false", "layout.pp=4")
+    plain, twice = values(LARGE, *pack), values(LARGE, *pack, "layout.vpp=3")
+    assert plain["stages"][0]["parameters"] == twice["stages"][0]["parameters"]
+    waits = [one["time"]["bubble"] - 1 for one in (plain, twice)]
+    assert waits[1] == pytest.approx(waits[0] / 3)
+
+    def kept(one: dict[str, Any]) -> list[dict[str, Any]]:
+        return [next(part for part in stage["training"] if "activations" in part["name"]) for stage in one["stages"]]
+
+    assert [part["name"] for part in kept(twice)] == [
+        f"activations of {count} passes of 3 layers" for count in (15, 13, 11, 9)
+    ]
+    for one, other in zip(kept(plain), kept(twice), strict=True):
+        assert other["bytes"] > one["bytes"]
+    assert kept(twice)[0]["bytes"] == pytest.approx(15 / 3 / 4 * kept(plain)[0]["bytes"], rel=0.03)
+
+
 def test_sglang_takes_its_share_where_it_is_started() -> None:
     outside = parts(values(LARGE), "outside")
     assert outside["SGLang (--mem-fraction-static 0.25)"] == 20 * 2**30
