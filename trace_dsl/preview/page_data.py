@@ -14,7 +14,7 @@ from typing import Any
 
 from trace_dsl.certainty import follows_from_step
 from trace_dsl.expressions import text_of
-from trace_dsl.model import PerKind
+from trace_dsl.model import PLAIN_ROWS, PerKind, Route
 from trace_dsl.plan.plan import advantage_of
 from trace_dsl.plan.wording import estimator_text, per_text, route_name, teacher_text
 from trace_dsl.preview.batch import Column
@@ -32,6 +32,11 @@ def route_letter(index: int) -> str:
     """What stands for a route where colours do not: A to Z, then A2 and so on."""
     again, place = divmod(index, len(LETTERS))
     return LETTERS[place] + (str(again + 1) if again else "")
+
+
+def takes_what_is_left(route: Route) -> bool:
+    """Whether a route is the plain `rest`, which is the ground that the others stand out from."""
+    return route.is_rest and route.when is None and route.rows == PLAIN_ROWS
 
 
 def page_data(found: Preview, *, run: str, notes: Sequence[str], start: int) -> dict[str, Any]:
@@ -60,6 +65,7 @@ def page_data(found: Preview, *, run: str, notes: Sequence[str], start: int) -> 
                 "text": planned.route.text,
                 "labels": list(planned.route.labels),
                 "rest": planned.route.is_rest,
+                "quiet": takes_what_is_left(planned.route),
                 "when": planned.predicate_text,
                 "rows": planned.route.rows,
             }
@@ -103,7 +109,7 @@ def rollout_data(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> dic
             None if loss.advantage is None else _values(loss.advantage, row, first, last) for loss in found.losses
         ],
         "signals": {text_of(signal): _numbers(column[first:last]) for signal, column in batch.signals.items()},
-        "contexts": {name: texts[row] for name, texts in batch.contexts.items()},
+        "contexts": dict(one.contexts),
         "teachers": _teachers(found, row, teacher_prompt),
         "note": one.note,
     }

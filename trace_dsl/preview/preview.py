@@ -114,13 +114,18 @@ def plain_weight_at(found: Preview, loss: LossPreview, stop: int, token: int) ->
     """The weight before its denominator."""
     routing = found.routings[found.routing_of_stop[stop]]
     choice = routing.choices[routing.choice_T[token]]
-    takes = True if loss.context_R is None else loss.context_R[found.batch.row_T[token]]
-    if loss.route not in choice or not loss.active[stop] or takes is False:
+    if loss.route not in choice:
         return 0.0
-    weight = value_of(loss.weight, found.batch, stop, token)
-    if weight == 0.0:
+    weight = weight_if_taken(found, loss, stop, token)
+    certain = loss.context_R is None or loss.context_R[found.batch.row_T[token]] is not None
+    return weight if weight == 0.0 or (len(choice) == 1 and certain) else None
+
+
+def weight_if_taken(found: Preview, loss: LossPreview, stop: int, token: int) -> Known:
+    """The weight before its denominator if the route takes the token and the rollout has what the teacher sees."""
+    if not loss.active[stop] or (loss.context_R is not None and loss.context_R[found.batch.row_T[token]] is False):
         return 0.0
-    return weight if len(choice) == 1 and takes else None
+    return value_of(loss.weight, found.batch, stop, token)
 
 
 def advantage_at(found: Preview, loss: LossPreview, stop: int, token: int) -> Known:

@@ -95,7 +95,7 @@ _Pairs = list[tuple[StrictInt, StrictInt]]
 class _RolloutLine(_Line):
     prompt: StrictStr
     response: StrictStr
-    reward: StrictFloat | StrictInt
+    reward: StrictFloat
     spans: list[_SpanLine] = []
     correct: StrictBool | None = None
     group: StrictInt | StrictStr | None = None
@@ -108,10 +108,10 @@ class _RolloutLine(_Line):
     solution: StrictStr | None = None
     sibling: StrictStr | None = None
     feedback: StrictStr | None = None
-    signals: dict[str, list[StrictFloat | StrictInt | None]] = {}
+    signals: dict[str, list[StrictFloat | None]] = {}
     verifier_failure: StrictStr | None = None
     route: list[StrictInt] | None = None
-    advantage: StrictFloat | StrictInt | None = None
+    advantage: StrictFloat | None = None
     reason: StrictStr = ""
     annotation_note: StrictStr = ""
 
@@ -192,19 +192,25 @@ def _checked(value: dict[str, Any], where: str) -> _RolloutLine:
         line = _RolloutLine.model_validate_json(json.dumps(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][:3]).lstrip(".")
-        given: Any = value
-        for part in first["loc"]:
-            try:
-                given = given[part]
-            except (KeyError, IndexError, TypeError):
-                break
+        at, given = _place(value, first["loc"])
         if first["type"] == "missing":
+            at = f"{at}.{first['loc'][-1]}".lstrip(".")
             raise RolloutsError(
                 f"{where}: {at} is missing: a rollout has prompt (text), response (text) and reward (a number)"
             ) from error
         raise RolloutsError(f"{where}: {at}: {_short(json.dumps(given))} is not allowed: {_wanted(first)}") from error
     return line
+
+
+def _place(value: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
+    """Where in a line a mistake is, and what stands there; behind that, the path names kinds of values."""
+    at = ""
+    for part in loc:
+        if not (isinstance(value, dict) and part in value) and not (isinstance(value, list) and isinstance(part, int)):
+            break
+        value = value[part]
+        at += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return at.lstrip("."), value
 
 
 def _wanted(error: Mapping[str, Any]) -> str:

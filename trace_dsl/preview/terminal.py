@@ -9,8 +9,8 @@ from rich.text import Text
 
 from trace_dsl.plan.wording import route_name
 from trace_dsl.preview.digits import digits
-from trace_dsl.preview.page_data import route_letter
-from trace_dsl.preview.preview import Preview, denominator_at, plain_weight_at, weight_at
+from trace_dsl.preview.page_data import route_letter, takes_what_is_left
+from trace_dsl.preview.preview import Preview, denominator_at, weight_at, weight_if_taken
 from trace_dsl.preview.routing import NO_ROUTE
 
 # Dark enough for light letters on every terminal; letters tell routes apart where there are no colours.
@@ -64,18 +64,18 @@ def rollout_text(found: Preview, row: int, stop: int, *, plain: bool) -> Iterato
     yield body
     for routes, token in taken.items():
         for loss in (loss for loss in found.losses if loss.route in routes):
-            weight = weight_at(found, loss, stop, token)
-            divisor = denominator_at(found, loss, stop, row)
-            said = UNKNOWN if weight is None else digits(weight)
-            by = UNKNOWN if divisor is None else digits(divisor)
-            plain_weight = plain_weight_at(found, loss, stop, token)
-            w = UNKNOWN if plain_weight is None else digits(plain_weight)
-            yield Text.assemble("  ", _letter((loss.route,)), f" {loss.name}: w {w} / {by} = {said} at its first token")
+            w, by = weight_if_taken(found, loss, stop, token), denominator_at(found, loss, stop, row)
+            said = f"w {_told(w)} / {_told(by)} = {_told(weight_at(found, loss, stop, token))}"
+            yield Text.assemble("  ", _letter((loss.route,)), f" {loss.name}: {said} at its first token")
+
+
+def _told(value: float | None) -> str:
+    return UNKNOWN if value is None else digits(value)
 
 
 def _append(body: Text, words: str, routes: tuple[int, ...], found: Preview, *, plain: bool) -> None:
     trains = routes != (NO_ROUTE,) and any(loss.route in routes for loss in found.losses)
-    rest = len(routes) == 1 and trains and found.plan.routes[routes[0]].route.is_rest
+    rest = len(routes) == 1 and trains and takes_what_is_left(found.plan.routes[routes[0]].route)
     if plain:
         letters = "/".join("-" if r == NO_ROUTE else route_letter(r) for r in routes)
         body.append(words if rest or not words else f"[{letters}{'?' if len(routes) > 1 else ''}:{words}]")
@@ -102,7 +102,7 @@ def _weights(found: Preview, route: int, loss: int, stop: int) -> str:
     one = next(x for x in found.losses if (x.route, x.loss) == (route, loss))
     routing = found.routings[found.routing_of_stop[stop]]
     tokens = [t for t, choice in enumerate(routing.choice_T) if route in routing.choices[choice]]
-    values = {plain_weight_at(found, one, stop, t) for t in tokens}
+    values = {weight_if_taken(found, one, stop, t) for t in tokens}
     if None in values:
         return UNKNOWN
     known = sorted({digits(value): value for value in values if value is not None}.items(), key=lambda item: item[1])

@@ -84,15 +84,20 @@ function choiceAt(row, stop, token) {
 
 /** The weight of a loss at a token before its denominator; null where only the run can tell. */
 function plainWeight(loss, row, stop, token) {
-  const choice = choiceAt(row, stop, token), contexts = DATA.rows[row].contexts[loss.index];
-  const takes = contextOf(loss, row, contexts);
-  if (!choice.includes(loss.route) || !loss.active[stop] || takes === false) return 0;
-  const value = valueOf(loss.quantity, rollout(row).weights[loss.index], stop, token);
-  if (value === 0) return 0;
-  return choice.length === 1 && takes ? value : null;
+  const choice = choiceAt(row, stop, token);
+  if (!choice.includes(loss.route)) return 0;
+  const value = weightIfTaken(loss, row, stop, token);
+  return value === 0 || (choice.length === 1 && hasContext(loss, row) !== null) ? value : null;
 }
 
-const contextOf = (loss, row, context) => (loss.context === null ? true : context);
+/** The same if the route takes the token and the rollout has what the teacher sees. */
+function weightIfTaken(loss, row, stop, token) {
+  if (!loss.active[stop] || hasContext(loss, row) === false) return 0;
+  return valueOf(loss.quantity, rollout(row).weights[loss.index], stop, token);
+}
+
+/** Whether a rollout has what the teacher of a loss sees; null where the file does not say. */
+const hasContext = (loss, row) => (loss.context === null ? true : DATA.rows[row].contexts[loss.index]);
 
 /** What divides the weight of a loss: a number, or null where it hangs on what only the run can tell. */
 function denominator(loss, row, stop) {

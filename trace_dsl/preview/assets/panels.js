@@ -24,7 +24,7 @@ function chip(route) {
 function routeStyles() {
   const rules = DATA.routes.map((route) => {
     const { index } = route, pattern = PATTERNS[index % PATTERNS.length];
-    const hue = route.rest ? 7 : DATA.routes.slice(0, index).filter((one) => !one.rest).length % 7;
+    const hue = route.quiet ? 7 : DATA.routes.slice(0, index).filter((one) => !one.quiet).length % 7;
     return `.r${index}{--hue:var(--hue-${hue});--pattern:${pattern};--chip:rgb(var(--hue))}`
       + `.seg.r${index}{background:rgb(var(--hue)/var(--a${index},0));border-bottom:2px ${pattern} rgb(var(--hue))}`
       + `.seg.r${index}.own{background:rgb(var(--hue)/var(--own,0))}`
@@ -233,7 +233,7 @@ function whyNot(route, data, row, token) {
 }
 
 function oneLoss(loss, row, token, stop) {
-  const plain = plainWeight(loss, row, stop, token), whole = weight(loss, row, stop, token), divisor = denominator(loss, row, stop);
+  const plain = weightIfTaken(loss, row, stop, token), whole = weight(loss, row, stop, token), divisor = denominator(loss, row, stop);
   const entries = [["weight w", plain === null ? UNKNOWN : digits(plain)],
     ["divided by", `${divisor === null ? UNKNOWN : digits(divisor)} (${divisorText(loss, row)})`],
     ["in training", whole === null ? UNKNOWN : digits(whole)]];
@@ -242,7 +242,7 @@ function oneLoss(loss, row, token, stop) {
     entries.push([loss.advantage === "A" ? "advantage A" : "advantage", A === null ? UNKNOWN : digits(A)]);
     if (A === 0) entries.push(["", "an advantage of 0 contributes nothing"]);
   }
-  const context = contextOf(loss, row, DATA.rows[row].contexts[loss.index]);
+  const context = hasContext(loss, row);
   if (context === false) entries.push(["left out", `the rollout has no ${loss.context}`]);
   if (context === null) entries.push(["hangs on", `whether there is a ${loss.context}: the file does not say`]);
   return make("div", { class: `one-loss r${loss.route}` },

@@ -99,7 +99,7 @@ function segmentClass(choice, shade) {
 function markOf(choice, labels) {
   if (choice.length > 1) return [choice.map((r) => (r < 0 ? "–" : DATA.routes[r].letter)).join("/") + "?", labels].join(" ").trim();
   const route = choice[0] === NO_ROUTE ? null : DATA.routes[choice[0]];
-  const letter = route === null ? "–" : route.rest ? "" : route.letter;
+  const letter = route === null ? "–" : route.quiet ? "" : route.letter;
   return [letter === "–" && !labels ? "" : letter, labels].join(" ").trim();
 }
 
