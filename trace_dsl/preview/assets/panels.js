@@ -26,8 +26,9 @@ function routeStyles() {
     const { index } = route, pattern = PATTERNS[index % PATTERNS.length];
     const hue = route.quiet ? 7 : DATA.routes.slice(0, index).filter((one) => !one.quiet).length % 7;
     return `.r${index}{--hue:var(--hue-${hue});--pattern:${pattern};--chip:rgb(var(--hue))}`
-      + `.seg.r${index}{background:rgb(var(--hue)/var(--a${index},0));border-bottom:2px ${pattern} rgb(var(--hue))}`
-      + `.seg.r${index}.own{background:rgb(var(--hue)/var(--own,0))}`
+      + `.seg.r${index}{--faint:${route.quiet ? 0.5 : 1};background:rgb(var(--hue)/calc(var(--faint)*var(--a${index},0)));`
+      + `border-bottom:${route.quiet ? 1 : 2}px ${pattern} rgb(var(--hue))}`
+      + `.seg.r${index}.own{background:rgb(var(--hue)/calc(var(--faint)*var(--own,0)))}`
       + `.unknown-${index} .seg.r${index},.seg.r${index}.maybe{background:repeating-linear-gradient(135deg,`
       + `rgb(var(--hue)/.2) 0 4px,transparent 4px 8px)}`;
   });
