@@ -127,7 +127,7 @@ def test_specs_that_are_told_in_full(name: str, tmp_path: Path) -> None:
 def test_random_specs(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     known = 0
-    for _ in range(25):
+    for _ in range(12):
         text = random_spec(rng)
         known += check(text, rng, tmp_path, tuple(rng.sample(PHASES, 3)))
-    assert known > 5000
+    assert known > 2000

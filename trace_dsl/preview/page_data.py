@@ -19,6 +19,7 @@ from trace_dsl.plan.plan import advantage_of
 from trace_dsl.plan.wording import estimator_text, per_text, route_name, teacher_text
 from trace_dsl.preview.batch import Column
 from trace_dsl.preview.elementwise import Known
+from trace_dsl.preview.evaluate import measured
 from trace_dsl.preview.preview import LossPreview, Preview, denominator_at, disagreements, written_tokens
 from trace_dsl.preview.quantities import Quantity, Variants
 from trace_dsl.terms import Rank
@@ -108,7 +109,7 @@ def rollout_data(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> dic
         "advantages": [
             None if loss.advantage is None else _values(loss.advantage, row, first, last) for loss in found.losses
         ],
-        "signals": {text_of(signal): _numbers(column[first:last]) for signal, column in batch.signals.items()},
+        "signals": {text_of(signal): _numbers(column[first:last]) for signal, column in measured(batch).items()},
         "contexts": dict(one.contexts),
         "teachers": _teachers(found, row, teacher_prompt),
         "note": one.note,
