@@ -145,6 +145,7 @@ def _loss(found: Preview, loss: LossPreview) -> dict[str, Any]:
         "quantity": _curves(loss.weight),
         "advantage_quantity": None if loss.advantage is None else _curves(loss.advantage),
         "peak": _peak(loss.weight),
+        "extent": _extent(found, loss),
     }
 
 
@@ -176,6 +177,22 @@ def _peak(quantity: Quantity) -> float:
     steps = zip(*(term.by_step for term in quantity), strict=True)
     sizes = (sum(abs(f or 0.0) * x for f, x in zip(step, largest, strict=True)) for step in steps)
     return max((size for size in sizes if math.isfinite(size)), default=0.0)
+
+
+def _extent(found: Preview, loss: LossPreview) -> list[float] | None:
+    """The smallest and the largest of what the curve of a weight is multiplied with, over the tokens its route may
+    take; None for weights of other forms, and where only the run can tell.
+    """
+    if isinstance(loss.weight, Variants) or len(loss.weight) != 1 or loss.weight[0].values is None:
+        return None
+    batch, rank, column = found.batch, loss.weight[0].rank, loss.weight[0].values
+    values: set[Known] = set()
+    for routing in found.routings:
+        may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
+        tokens = (t for t, choice in enumerate(routing.choice_T) if choice in may)
+        values |= {column[t if rank is Rank.TOKEN else batch.row_T[t]] for t in tokens}
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return [min(known), max(known)] if known and len(known) == len(values) else None
 
 
 def _largest(column: Sequence[Known]) -> float:

@@ -207,10 +207,10 @@ def _place(value: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
     """Where in a line a mistake is, and what stands there; behind that, the path names kinds of values."""
     at = ""
     for part in loc:
-        if (isinstance(value, list) and isinstance(part, int)) or (isinstance(value, dict) and part in value):
-            value = value[part]
-        else:
+        if not (isinstance(value, list) or (isinstance(value, dict) and part in value)):
             break
+        below: Any = value[part]  # type: ignore[index]  # a list's part is its number
+        value = below
         at += f"[{part}]" if isinstance(part, int) else f".{part}"
     return at.lstrip("."), value
 
