@@ -36,6 +36,10 @@ FIXED = {
         "rest when entropy > kl: nll(w=exp(-kl*entropy), per=const(9))\n"
         "rest when pos < step/8: entropy(w=where(step > 10, 2, len))\nrest: grpo(w=max(kl, reward))\n"
     ),
+    "empty responses": (
+        "rest: nll(w=mean(max(pos, over=row), over=batch)) + entropy(w=quantile(max(pos, over=row), 30%, over=group)) "
+        "+ grpo(w=softmax(mean(entropy, over=row), over=batch), per=token)\n"
+    ),
     "latches": (
         "let late = latch(step == 11, step > 39)\n"
         "rest when late and correct: nll(per=selected)\nrest: grpo(w=where(late, 2, 0.5))\n"
