@@ -2,6 +2,7 @@
 # make demo    lint, plan, train the shipped policy on two processes, show what changed
 # make test    all tests
 # make sglang  SGLang in a virtual environment of its own, .venv-sglang (make test does it by itself)
+# make browser Chromium, which the tests of pages drive (make test does it by itself)
 # make lint    ruff and mypy
 # make docs    the documentation as a site: open site/index.html
 # make vscode  the VS Code extension as tools/vscode/trace-dsl.vsix (needs Node 20)
@@ -16,7 +17,7 @@ SGLANG_STAMP := $(SGLANG)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup sglang demo test lint docs vscode clean
+.PHONY: setup sglang browser demo test lint docs vscode clean
 
 setup: $(STAMP)
 
@@ -34,6 +35,13 @@ $(SGLANG_STAMP): constraints-sglang.txt
 	$(SGLANG)/bin/pip install --quiet --no-deps --requirement constraints-sglang.txt
 	touch $(SGLANG_STAMP)
 
+# Where there is none and it cannot be installed, the tests of pages are skipped and say so.
+browser:
+	@if command -v chromium > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then apt-get install -y -qq chromium > /dev/null || \
+	  echo "apt-get could not install chromium: the tests of pages are skipped" >&2; \
+	else echo "there is no chromium on the PATH, as apt-get install chromium gives it: the tests of pages are skipped" >&2; fi
+
 demo: setup
 	$(BIN)/trace-dsl lint specs/demo/trace.trace --run specs/demo/run.yaml
 	$(BIN)/trace-dsl plan specs/demo/trace.trace --run specs/demo/run.yaml
@@ -42,7 +50,7 @@ demo: setup
 
 # Tests that start processes of their own come second, two files at a time; both halves run, whatever the first says.
 SECOND := distributed or sglang
-test: setup sglang
+test: setup sglang browser
 	status=0; \
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup -m "not ($(SECOND))" || status=$$?; \
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(SECOND)" || status=$$?; \

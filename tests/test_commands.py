@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 RUN = "specs/demo/run.yaml"
 SPEC = "specs/demo/trace.trace"
+ROLLOUTS = "tests/preview/recorded/step_000010.jsonl"
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 # Commands with something on every part of their output, run from the repository.
@@ -30,6 +31,7 @@ SHOWN = {
     "fmt": ["fmt", "--diff", "tests/language/golden/ten_mistakes.trace", "tests/language/golden/clean.trace"],
     "plan": ["plan", SPEC, "--run", RUN],
     "plan of a refused spec": ["plan", "specs/published/aopd.trace", "--run", RUN, "--at", "0,end"],
+    "preview": ["preview", SPEC, "--rollouts", ROLLOUTS, "--run", RUN, "--terminal"],
     "diff": ["diff", SPEC, "specs/demo/trace_fkl.trace", "--run", RUN],
     "explain": ["explain", "fkl", "gap", "hard-pclip", "teacher"],
     "explain --all": ["explain", "--all"],
@@ -112,7 +114,7 @@ def test_no_color_is_plain_on_a_terminal(shown: str) -> None:
     assert "\x1b" not in written
 
 
-@pytest.mark.parametrize("shown", ["plan", "explain", "prove", "help", "diff"])
+@pytest.mark.parametrize("shown", ["plan", "preview", "explain", "prove", "help", "diff"])
 def test_a_terminal_has_colours(shown: str) -> None:
     assert "\x1b[" in on_terminal(SHOWN[shown], COLUMNS="80")
 
@@ -148,6 +150,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "partly.expect.yaml").write_text(wrong, encoding="utf-8")
     (tmp_path / "latin.trace").write_bytes(LATIN)
     (tmp_path / "latin.expect.yaml").write_bytes(LATIN)
+    (tmp_path / "own.jsonl").write_text('{"prompt": "p", "response": "r", "reward": 1}\n', encoding="utf-8")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text("{}", encoding="utf-8")
     return tmp_path
@@ -177,6 +180,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["plan", SPEC, "--run", "gone.yaml"], 2),
         (["plan", SPEC, "--run", RUN, "--at", "60"], 2),
         (["plan", SPEC, "--run", RUN, "--format", "yaml"], 2),
+        (["preview", SPEC, "--rollouts", "own.jsonl"], 0),
+        (["preview", SPEC, "--rollouts", "own.jsonl", "--terminal"], 0),
+        (["preview", "broken.trace", "--rollouts", "own.jsonl"], 1),
+        (["preview", SPEC, "--rollouts", "gone.jsonl"], 2),
+        (["preview", SPEC, "--rollouts", "own.jsonl", "--step", "100"], 2),
         (["diff", SPEC, SPEC], 0),
         (["diff", SPEC, "partly.trace"], 1),
         (["diff", SPEC, "broken.trace"], 2),

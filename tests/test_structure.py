@@ -71,9 +71,12 @@ STAGES = (
     ("megatron_bridge.study",),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
+    ("trace_dsl.preview", "trace_dsl.page"),
     ("trace_dsl.lsp",),
     ("trace_dsl.cli", "trace_dsl.__main__"),
 )
+# What pages are made of.
+PAGE_FILES = ("page/theme.css", "preview/assets/page.html", "preview/assets/page.css", "preview/assets/page.js")
 # Facts about shapes and tasks are standard-library Python that earlier stages may read.
 LIGHT = ("megatron_bridge.model.shape",)
 
@@ -129,6 +132,7 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         ["lint", "specs/demo/trace.trace"],
         ["lint", "specs", "--run", "specs/demo/run.yaml"],
         ["plan", "specs/demo/trace.trace", "--run", "specs/demo/run.yaml"],
+        ["preview", "specs/demo/trace.trace", "--rollouts", "tests/preview/recorded/step_000010.jsonl", "--terminal"],
         ["diff", "specs/demo/trace.trace", "specs/demo/grpo.trace", "--run", "specs/demo/run.yaml"],
         ["prove", "specs/demo/trace.trace", "--implies", "specs/demo/grpo.trace"],
         ["explain", "--all"],
@@ -162,6 +166,7 @@ def test_wheel_holds_the_grammar_and_every_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"trace_dsl/py.typed", "trace_dsl/grammar/trace.lark", "trace_dsl/pages/rules.md"} <= names
+    assert {f"trace_dsl/{name}" for name in PAGE_FILES} <= names
     assert {str(path.relative_to(ROOT)) for _, path in modules()} <= names
     # unpacked elsewhere, the language needs no repository
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")

@@ -17,6 +17,7 @@ from trace_dsl.cli.fmt import fmt
 from trace_dsl.cli.lint import lint
 from trace_dsl.cli.lsp import lsp
 from trace_dsl.cli.plan import plan
+from trace_dsl.cli.preview import preview
 from trace_dsl.cli.prove import prove
 from trace_dsl.cli.study import study
 from trace_dsl.cli.summary import summary
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("lint")(for_typer(lint))
 app.command("fmt")(fmt)
 app.command("plan")(plan)
+app.command("preview")(preview)
 app.command("diff")(diff)
 app.command("explain")(explain)
 app.command("prove")(prove)
