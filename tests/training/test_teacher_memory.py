@@ -120,7 +120,7 @@ def watched() -> dict[str, Any]:
         wanted = [batch.routing.teacher_tokens("teacher") for batch in batches]
         waiting = [parameter.data_ptr() for parameter in teacher.model.parameters()]
         inside: list[StorageWeakRef] = []
-        hook = teacher.model.register_forward_pre_hook(lambda model, _: inside.extend(references(model)))
+        hook = teacher.model[0].register_forward_pre_hook(lambda model, _: inside.extend(references(model)))
         rows = teacher.hidden_rows(batches, wanted, Share())
         hook.remove()
         found: dict[str, Any] = {
