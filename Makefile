@@ -38,7 +38,7 @@ $(SGLANG_STAMP): constraints-sglang.txt
 # Where there is none and it cannot be installed, the tests of pages are skipped and say so.
 browser:
 	@if command -v chromium > /dev/null; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then apt-get install -y -qq chromium > /dev/null || \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then { apt-get update -qq && apt-get install -y -qq chromium; } > /dev/null || \
 	  echo "apt-get could not install chromium: the tests of pages are skipped" >&2; \
 	else echo "there is no chromium on the PATH, as apt-get install chromium gives it: the tests of pages are skipped" >&2; fi
 
