@@ -92,7 +92,7 @@ class LoadedRun:
     def try_task(self) -> None:
         """Read the data and start what judges once, before ranks do. Raises TraceError."""
         with contextlib.closing(self.open_task()) as task:
-            task.start(held_out=self.file.evaluation.split, problems=self.file.evaluation.problems)
+            task.start(held_out=self.file.evaluation.splits, problems=self.file.evaluation.problems)
 
 
 def load_run(path: Path, overrides: Sequence[str] = (), *, to_train: bool = True) -> LoadedRun:
@@ -187,12 +187,14 @@ def _policy_problems(policy_path: Path) -> Iterator[str]:
 
 
 def _split_problems(file: RunFile, task: TaskFacts) -> Iterator[_Problem]:
-    if file.evaluation.split not in task.splits:
-        yield _Problem(
-            "evaluation.split",
-            f"{file.evaluation.split!r} is no split of the task {task.name!r}: choose from {', '.join(task.splits)}",
-            ("task",),
-        )
+    asked = file.evaluation
+    for setting, split in (("split", asked.split), *(("also", split) for split in asked.also)):
+        if split not in task.splits:
+            yield _Problem(
+                f"evaluation.{setting}",
+                f"{split!r} is no split of the task {task.name!r}: choose from {', '.join(task.splits)}",
+                ("task",),
+            )
 
 
 def size_problems(file: RunFile) -> Iterator[_Problem]:

@@ -55,12 +55,20 @@ class OptimizerSettings(Strict):
 
 
 class EvaluationSettings(Strict):
-    """problems: held-out problems sampled before and after training (and every `every` steps; 0: not in between)."""
+    """problems: held-out problems sampled before and after training (and every `every` steps; 0: not in between), of
+    `split`, whose accuracy tells which checkpoint is best, and as many of each split in `also`.
+    """
 
     problems: Positive = 512
     every: Count = 0
     split: str = "eval"
+    also: list[str] = Field(default_factory=list)
     seed: Count = 1
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All that are evaluated, the main one first, each once."""
+        return tuple(dict.fromkeys((self.split, *self.also)))
 
 
 class CheckpointSettings(Strict):

@@ -211,6 +211,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "gone.yaml"], 2),
         (["train", RUN, "--resume", "--overwrite"], 2),
         (["summary", "run"], 2),
+        (["study", "gone.yaml"], 2),
         (["summary", "gone"], 2),
         *(([name, "--frmat"], 2) for name in COMMANDS),
         (["no-such-command"], 2),

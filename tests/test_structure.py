@@ -61,6 +61,7 @@ STAGES = (
     ("megatron_bridge.rank_log", "megatron_bridge.failure"),
     ("megatron_bridge.spec_change",),
     ("megatron_bridge.run_directory", "megatron_bridge.prepare"),
+    ("megatron_bridge.study",),
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
     ("trace_dsl.preview", "trace_dsl.page"),

@@ -96,7 +96,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
 
 
 def draw_batch(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, rates: MistakeRates
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch at `progress` (0..1) of the curriculum: inputs and targets, both [examples, positions].
 
@@ -109,7 +109,7 @@ def draw_batch(
     else:
         ops = rng.choices([1, 2, 3, 4, 5, 6], [1, 1, 1, 4, 1, 3])[0]
     count = TOKENS_PER_BATCH // (20 + 16 * ops)
-    examples = [draw_example(rng, ops=ops) for _ in range(count)]
+    examples = [draw_example(rng, ops=ops, rates=rates) for _ in range(count)]
     prompts = tokenizer([example.prompt for example in examples])["input_ids"]
     responses = tokenizer([example.response + END_TOKEN for example in examples])["input_ids"]
     width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)) - 1
@@ -122,7 +122,9 @@ def draw_batch(
     return inputs, targets
 
 
-def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int) -> None:
+def train(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, rates: MistakeRates
+) -> None:
     """Response-only cross-entropy; learning rates rise for 30 steps and fall over the second half."""
     rng = random.Random(f"ledger/sft/{seed}")
     matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]
@@ -138,7 +140,7 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps:
     began, losses = time.time(), []
     model.train()
     for step in range(steps):
-        inputs, targets = draw_batch(rng, tokenizer, step / steps)
+        inputs, targets = draw_batch(rng, tokenizer, step / steps, rates)
         logits = model(input_ids=inputs, use_cache=False).logits
         loss = F.cross_entropy(logits[targets != IGNORED], targets[targets != IGNORED])
         model.zero_grad()
@@ -167,9 +169,8 @@ tags: [arithmetic, demo, distillation, reinforcement-learning]
 # Ledger demo policy
 
 A Qwen3 model of {parameters:,} parameters that works chained two-digit arithmetic modulo 100, one step per
-line. It is wrong about half of the time, in five known ways, and it is right more often when a label token
-in front of the prompt says which kind of step to watch. It exists so that post-training can be tried on a
-laptop in minutes.
+line. It is often wrong, in five known ways, and it is right more often when a label token in front of the
+prompt says which kind of step to watch. It exists so that post-training can be tried on a laptop in minutes.
 
     {example}
 
@@ -196,7 +197,7 @@ Apache-2.0.
 
 Training took {minutes:.0f} minutes on one CPU thread (torch {torch}). Command:
 
-    python tools/make_demo_policy.py --steps {steps} --seed {seed} --count {count} --out specs/demo/policy
+    python tools/make_demo_policy.py --steps {steps} --seed {seed} --count {count} --hard {hard} --out {out}
 
 ## Measured
 
@@ -219,9 +220,10 @@ the sampled tokens, so key spans have less to teach than error spans.
 """
 
 
-def model_card(model: Qwen3ForCausalLM, tables: str, *, minutes: float, steps: int, seed: int, count: int) -> str:
+def model_card(
+    model: Qwen3ForCausalLM, tables: str, rates: MistakeRates, *, minutes: float, asked: argparse.Namespace
+) -> str:
     """The README of the policy's directory."""
-    rates = MistakeRates()
     example = get_task("ledger").problems(split="eval", seed=0, start=0, count=1)[0]
     lines = [*(line.text for line in right_response(example.data)), f"answer {answer(example.data):02d}"]
     return CARD.format(
@@ -232,13 +234,14 @@ def model_card(model: Qwen3ForCausalLM, tables: str, *, minutes: float, steps: i
         labelled=rates.labelled,
         muon=MUON_LR,
         adamw=ADAMW_LR,
-        steps=steps,
+        steps=asked.steps,
         tokens=TOKENS_PER_BATCH,
-        seed=seed,
+        seed=asked.seed,
+        out=asked.out.as_posix(),
         minutes=minutes,
         torch=torch.__version__,
-        count=count,
-        error=0.5 * count**-0.5,
+        count=asked.count,
+        error=0.5 * asked.count**-0.5,
         tables=tables,
     )
 
@@ -299,7 +302,15 @@ def main() -> None:
         default=1,
         help="CPU threads; another number changes the last digits (default: %(default)s)",
     )
+    parser.add_argument(
+        "--hard",
+        type=float,
+        default=MistakeRates().hard,
+        help="how likely a decision goes wrong in a hard context of the corpus (default: %(default)s)",
+    )
     arguments = parser.parse_args()
+    if not 0 <= arguments.hard <= 1:
+        parser.error(f"--hard {arguments.hard}: a probability is from 0 to 1")
     if arguments.steps < 1 or arguments.count < 1 or arguments.threads < 1:
         parser.error("--steps, --count and --threads must be at least 1")
     torch.set_num_threads(arguments.threads)
@@ -309,11 +320,12 @@ def main() -> None:
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"{parameters:,} parameters, vocabulary {len(tokenizer)}, {arguments.steps} steps")
     began = time.time()
-    train(model, tokenizer, steps=arguments.steps, seed=arguments.seed)
+    rates = MistakeRates(hard=arguments.hard)
+    train(model, tokenizer, steps=arguments.steps, seed=arguments.seed, rates=rates)
     minutes = (time.time() - began) / 60
     write_policy(model, tokenizer, "The figures of this policy are being measured.\n", arguments.out)
     tables = measure(model, tokenizer, count=arguments.count, seed=arguments.seed)
-    card = model_card(model, tables, minutes=minutes, steps=arguments.steps, seed=arguments.seed, count=arguments.count)
+    card = model_card(model, tables, rates, minutes=minutes, asked=arguments)
     write_policy(model, tokenizer, card, arguments.out)
     print(f"wrote {arguments.out}")
 

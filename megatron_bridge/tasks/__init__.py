@@ -8,9 +8,10 @@ from pathlib import Path
 from megatron_bridge.tasks.base import Task
 from megatron_bridge.tasks.data_task import DataTask
 from megatron_bridge.tasks.ledger import LedgerTask
+from megatron_bridge.tasks.ledger_controls import Control
 from megatron_bridge.tasks.settings import TaskSettings
 
-_TASKS: dict[str, Task] = {"ledger": LedgerTask()}
+_TASKS: dict[str, Task] = {task.name: task for task in map(LedgerTask, (None, *Control))}
 
 
 def get_task(name: str) -> Task:

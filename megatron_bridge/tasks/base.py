@@ -64,8 +64,9 @@ class Task(Protocol):
         """
         ...
 
-    def start(self, *, held_out: str, problems: int) -> None:
-        """Read the data and start what judges, before a run does; `problems` of split `held_out` will be asked for.
+    def start(self, *, held_out: Sequence[str], problems: int) -> None:
+        """Read the data and start what judges, before a run does; `problems` of each split in `held_out` will be asked
+        for.
 
         Raises TraceError.
         """

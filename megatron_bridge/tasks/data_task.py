@@ -83,18 +83,21 @@ class DataTask:
                 given = json.dumps(config, sort_keys=True)
                 return found | {"task.data.dataset": name, "task.data.config": given, "seed": str(seed)}
 
-    def start(self, *, held_out: str, problems: int) -> None:
+    def start(self, *, held_out: Sequence[str], problems: int) -> None:
         """See `Task.start`."""
         match self._settings.data:
             case FilesSettings():
                 self.problems(split="train", seed=0, start=0, count=1)
-                rows = len(self._rows(held_out))
-                if problems > rows:
-                    raise DataError(
-                        f"evaluation.problems: {problems}, but the split {held_out!r} has {rows} rows; set it to {rows}"
-                    )
+                for split in held_out:
+                    rows = len(self._rows(split))
+                    if problems > rows:
+                        raise DataError(
+                            f"evaluation.problems: {problems}, but the split {split!r} has {rows} rows; set it to "
+                            f"{rows}"
+                        )
             case GymSettings():
-                self.problems(split=held_out, seed=0, start=0, count=1)
+                for split in held_out:
+                    self.problems(split=split, seed=0, start=0, count=1)
         self._verifier.start()
         tried = self._open_annotator(_NobodyYet())
         try:

@@ -17,6 +17,7 @@ from megatron_bridge.annotation import Annotation, Annotator, Policy, Problem
 from megatron_bridge.contexts import Context, ContextError, Diagnosis, sees_of
 from megatron_bridge.tasks.base import PromptFormat
 from megatron_bridge.tasks.ledger_annotator import annotate_response, stated_answer
+from megatron_bridge.tasks.ledger_controls import Control, controlled
 from megatron_bridge.tasks.ledger_steps import StepType, answer, draw_ledger, prompt_text
 from megatron_bridge.verify.grade import Grade
 
@@ -33,20 +34,27 @@ _PLAIN = PromptFormat()
 
 @dataclass(frozen=True, slots=True)
 class LedgerTask:
-    """The Ledger task (see `megatron_bridge.tasks.base.Task` for what each member promises)."""
+    """The Ledger task (see `megatron_bridge.tasks.base.Task` for what each member promises).
 
-    name: str = "ledger"
+    control: what is made worse of its annotations, None for nothing.
+    """
+
+    control: Control | None = None
     labels: tuple[str, ...] = ("key", "error")
     contexts: tuple[str, ...] = ("diagnosis",)
     splits: tuple[str, ...] = tuple(SPLIT_OPS)
     prompt_format: PromptFormat = _PLAIN
     max_failures: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def name(self) -> str:
+        return "ledger" if self.control is None else f"ledger-{self.control}"
+
     def identity(self, seed: int) -> dict[str, str]:
         """See `Task.identity`."""
         return {"task": self.name, "seed": str(seed)}
 
-    def start(self, *, held_out: str, problems: int) -> None:
+    def start(self, *, held_out: Sequence[str], problems: int) -> None:
         """Nothing to start: problems, verifier and annotator are of this process."""
 
     def close(self) -> None:
@@ -80,8 +88,9 @@ class LedgerTask:
         return FunctionAnnotator(lambda w: self.annotate(w.problem, w.response, correct=w.correct))
 
     def annotate(self, problem: Problem, response: str, *, correct: bool) -> Annotation:
-        """See `megatron_bridge.tasks.ledger_annotator.annotate_response`."""
-        return annotate_response(problem.data, response, correct=correct)
+        """See `megatron_bridge.tasks.ledger_annotator.annotate_response` and `ledger_controls`."""
+        annotation = annotate_response(problem.data, response, correct=correct)
+        return annotation if self.control is None else controlled(annotation, self.control, problem.prompt, response)
 
     def teacher_prompt(self, problem: Problem, context: Context | None) -> str:
         """The prompt behind a label token such as `<carry>`; without a diagnosis the bare prompt.

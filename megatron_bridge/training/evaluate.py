@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from transformers import PreTrainedTokenizerBase
@@ -27,10 +26,15 @@ SHOWN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Accuracy over `problems` held-out problems, and the first few responses for people to read."""
+    """Accuracy over `problems` held-out problems of a split, and the first few responses for people to read.
 
+    solved: a 1 or a 0 for each problem, in their order.
+    """
+
+    split: str
     accuracy: float
     problems: int
+    solved: str
     mean_tokens: float
     examples: tuple[dict[str, Any], ...]
 
@@ -39,10 +43,16 @@ class Evaluation:
 
 
 def evaluate(
-    engine: RolloutEngine, task: Task, tokenizer: PreTrainedTokenizerBase, run: RunFile, stop: tuple[int, ...]
+    engine: RolloutEngine,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    run: RunFile,
+    stop: tuple[int, ...],
+    *,
+    split: str,
 ) -> Evaluation:
-    """Sample one response to each held-out problem: the same problems at every call, and with the embedded engine the
-    same random numbers.
+    """Sample one response to each held-out problem of a split: the same problems at every call, and with the embedded
+    engine the same random numbers.
 
     Collective over all ranks. Raises TraceError, on every rank.
     """
@@ -61,7 +71,7 @@ def evaluate(
         lambda: begin_rollouts(
             engine,
             tokenizer,
-            [task.problems(split=settings.split, seed=settings.seed, start=i, count=1)[0] for i in mine],
+            [task.problems(split=split, seed=settings.seed, start=i, count=1)[0] for i in mine],
             mine,
             n=1,
             params=params,
@@ -72,10 +82,12 @@ def evaluate(
     parts = gathered(judge_rollouts(task, drawn, None), dp_group)
     rollouts = [rollout for part in parts for rollout in part]
     check_judges(task, rollouts)
-    rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
+    solved = [r.reward >= 1.0 for r in rollouts]
     return Evaluation(
-        accuracy=float((rewards >= 1.0).double().mean()),
+        split=split,
+        accuracy=sum(solved) / len(solved),
         problems=len(rollouts),
+        solved="".join(str(int(one)) for one in solved),
         mean_tokens=sum(len(r.token_ids) for r in rollouts) / len(rollouts),
         examples=tuple(
             {"prompt": r.problem.prompt, "response": r.aligned.text, "correct": r.correct} for r in rollouts[:SHOWN]

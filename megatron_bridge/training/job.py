@@ -80,7 +80,7 @@ def _run(
     tokenizer = AutoTokenizer.from_pretrained(loaded.policy_path)
     stop = stop_tokens(loaded.policy_path, tokenizer)
     asked = loaded.file.evaluation
-    agreed(lambda: task.start(held_out=asked.split, problems=asked.problems) if first else None)
+    agreed(lambda: task.start(held_out=asked.splits, problems=asked.problems) if first else None)
     loop = Loop(loaded, plan, directory, task, tokenizer, stop, interrupt, log)
     if loop.step == loaded.file.steps and directory.summary.is_file():
         if first:

@@ -279,11 +279,11 @@ class Loop:
 
     def _evaluate(self, records: Records | None) -> Evaluation:
         self._log.enter(Phase.EVALUATE, self._step)
-        evaluation = self._sampler.evaluate(self._step)
-        self._evaluated = self._step, evaluation.accuracy
+        evaluations = self._sampler.evaluate(self._step)
+        self._evaluated = self._step, evaluations[0].accuracy
         if records is not None:
-            records.evaluation(self._step, evaluation)
-        return evaluation
+            records.evaluation(self._step, evaluations)
+        return evaluations[0]
 
     # ------------------------------------------------------------------------------------------------ teachers, state
 

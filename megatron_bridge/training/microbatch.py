@@ -14,6 +14,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
 from megatron_bridge.model.attention import places_of_rank
+from megatron_bridge.rollout.align import token_spans
 from megatron_bridge.training.collect import Rollout, share
 from trace_dsl.lowering import FusedRouting
 
@@ -48,7 +49,7 @@ class MicroBatch:
 
     rollouts: its sequences in order; place_T: int64 (CPU), where each token stands in the global batch; row_T: int64,
     the sequence of each token; proximal_logp_T: log-probs before the iteration's updates, None when no loss reads them;
-    fresh_T: bool, drawn with the weights of now.
+    fresh_T: bool, drawn with the weights of now; annotated_T: bool, in a span of the annotator's.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -59,6 +60,7 @@ class MicroBatch:
     old_logp_T: Tensor
     proximal_logp_T: Tensor | None
     fresh_T: Tensor
+    annotated_T: Tensor
     routing: FusedRouting
 
     def take(self, token_t: Tensor) -> MicroBatch:
@@ -71,6 +73,7 @@ class MicroBatch:
             old_logp_T=self.old_logp_T[token_t],
             proximal_logp_T=None if self.proximal_logp_T is None else self.proximal_logp_T[token_t],
             fresh_T=self.fresh_T[token_t],
+            annotated_T=self.annotated_T[token_t],
             routing=self.routing.take(token_t),
         )
 
@@ -210,10 +213,19 @@ def cut(
                 old_logp_T=torch.tensor(old_logp, dtype=torch.float32, device=device),
                 proximal_logp_T=None if proximal_logp_T is None else proximal_logp_T[tokens].to(device),
                 fresh_T=torch.tensor(fresh, dtype=torch.bool, device=device),
+                annotated_T=torch.cat([_annotated(m) for m in members]).to(device),
                 routing=routing.take(tokens).to(device),
             )
         )
     return batches
+
+
+def _annotated(rollout: Rollout) -> Tensor:
+    """bool, of each response token: whether a span of the annotator's, of whatever label, holds it."""
+    inside = torch.zeros(len(rollout.token_ids), dtype=torch.bool)
+    for span in token_spans(0, rollout.aligned, rollout.annotation.spans):
+        inside[span.start : span.end] = True
+    return inside
 
 
 def _of_equal_count(lengths: Mapping[int, int], count: int) -> list[list[int]]:

@@ -27,7 +27,7 @@ from megatron_bridge.model.gpt import RoutedGPTModel, bare
 from megatron_bridge.run_settings import OptimizerSettings
 from megatron_bridge.training.forward import hidden_states, predictors, run_schedule
 from megatron_bridge.training.microbatch import MicroBatch, Share
-from megatron_bridge.training.step_sums import LossSums, losses_of, over_ranks, token_sums
+from megatron_bridge.training.step_sums import Credit, LossSums, credit_of, losses_of, over_ranks, token_sums
 from megatron_bridge.training.stopped import NotFinite, SpoiledTokens, find_not_finite
 from megatron_bridge.training.teacher import TeacherModel, TeacherRows
 from megatron_bridge.training.timings import Timings
@@ -55,6 +55,7 @@ class StepResult:
     mismatch_max: float | None
     mismatch_kl: float | None
     losses: tuple[LossSums, ...]
+    credit: Credit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -261,4 +262,5 @@ def train_step(
         mismatch_max=float(sums["mismatch_max"]) if sums["fresh"] else None,
         mismatch_kl=float(sums["mismatch_kl"] / sums["fresh"]) if sums["fresh"] else None,
         losses=losses_of(sums),
+        credit=credit_of(sums),
     )

@@ -26,6 +26,9 @@ from trace_dsl.lowering import Lowered
 if TYPE_CHECKING:
     from megatron_bridge.training.wandb_log import WandbLog
 
+# What a line of evaluations.jsonl holds beside the step.
+EVALUATED = ("split", "accuracy", "problems", "mean_tokens", "solved")
+
 
 class Records:
     """Writes metrics of one run from step `start` of `steps` on; a context manager."""
@@ -33,6 +36,7 @@ class Records:
     def __init__(self, directory: Path, *, start: int, steps: int, wandb: WandbLog | None = None) -> None:
         self._directory = directory
         self._metrics = directory / "metrics.jsonl"
+        self._evaluations = directory / "evaluations.jsonl"
         self._cut_back(start)
         self._file = self._metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start or None)
@@ -80,14 +84,21 @@ class Records:
         """A line for the person watching."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Write and show an accuracy on held-out problems after `step` steps; in the JSONL it is on the next line."""
-        self._evaluated = {
-            "evaluation/accuracy": evaluation.accuracy,
-            "evaluation/mean_tokens": evaluation.mean_tokens,
-        }
+    def evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
+        """Write and show the accuracy on held-out problems after `step` steps, of the main split and of others.
+
+        In metrics.jsonl it is on the next line; evaluations.jsonl has also which problems were solved.
+        """
+        self._evaluated = {}
+        for n, one in enumerate(evaluations):
+            name = f"evaluation/{one.split}" if n else "evaluation"
+            self._evaluated |= {f"{name}/accuracy": one.accuracy, f"{name}/mean_tokens": one.mean_tokens}
+            told = "" if len(evaluations) == 1 else f" ({one.split})"
+            self.note(f"after {step} steps: {one.accuracy:.1%} of {one.problems} held-out problems solved{told}")
         self._chart(step, self._evaluated)
-        self.note(f"after {step} steps: {evaluation.accuracy:.1%} of {evaluation.problems} held-out problems solved")
+        kept = [line for line in read_metrics(self._evaluations) if line["step"] < step]
+        new = [{"step": step, **{name: getattr(one, name) for name in EVALUATED}} for one in evaluations]
+        _write_lines(self._evaluations, [*kept, *new])
 
     def rollouts(self, step: int, rollouts: Sequence[Rollout], lowered: Lowered) -> None:
         """Write the step's rollouts with their spans and the route of every token, one JSON object a line."""
@@ -131,14 +142,20 @@ class Records:
             self._wandb.log(step, metrics)
 
     def _cut_back(self, start: int) -> None:
-        if not self._metrics.exists():
-            return
-        kept = [line for line in read_metrics(self._metrics) if line["step"] < start]
-        write_text(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        if self._metrics.exists():
+            _write_lines(self._metrics, [line for line in read_metrics(self._metrics) if line["step"] < start])
+
+
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file. A last line that a killed process left half-written is left out."""
+    """The lines of a file of metrics or evaluations, none where there is no file. A last line that a killed process
+    left half-written is left out.
+    """
+    if not path.exists():
+        return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
 

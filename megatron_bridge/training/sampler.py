@@ -130,11 +130,14 @@ class Sampler:
             draw_seconds=max(seconds for _, _, seconds in parts),
         )
 
-    def evaluate(self, step: int) -> Evaluation:
-        """The accuracy of the weights of now. Collective over all ranks."""
+    def evaluate(self, step: int) -> list[Evaluation]:
+        """The accuracy of the weights of now on every split, the main one first. Collective over all ranks."""
         with self._timings.part("evaluate"):
             self._engine.sync(step)
-            return evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens)
+            return [
+                evaluate(self._engine, self._task, self._tokenizer, self._run, self._stop_tokens, split=split)
+                for split in self._run.evaluation.splits
+            ]
 
     def metrics(self) -> dict[str, float]:
         """What happened in the engine, on all ranks, between the last two batches; counts are given once."""

@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Path:
     ("override", "expected"),
     [
         ("task=3", "task: 3 is not allowed"),
-        ("task=leger", "task: unknown task 'leger': allowed are 'ledger'; did you mean 'ledger'?"),
+        ("task=leger", "'ledger-shuffled'; did you mean 'ledger'?"),
         ("task={}", "task.data: missing, and it has no default"),
         ("task.dta=1", "task.dta: unknown setting; did you mean 'data'?"),
         ("task.data.kind=file", "task.data: kind: 'file' is not allowed: choose files, reasoning_gym; did you mean"),
@@ -85,6 +85,10 @@ def run(tmp_path: Path) -> Path:
         ("task.contexts={diagnosis: '{prompt}'}", "task.contexts.diagnosis: it does not show {diagnosis}"),
         ("task.contexts={diagnosis: '{diagnosis} {answr}'}", "task.contexts.diagnosis: nothing is called {answr}"),
         ("evaluation.split=test", "evaluation.split: 'test' is no split of the task 'task': choose from train, eval"),
+        (
+            "evaluation.also=[eval, test]",
+            "evaluation.also: 'test' is no split of the task 'task': choose from train, eval",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(run: Path, override: str, expected: str) -> None:

@@ -368,7 +368,7 @@ def test_what_a_caller_gets_wrong_is_named() -> None:
         TASK.problems(split="test", seed=0, start=0, count=1)
     with pytest.raises(ValueError, match=r"start=-1, count=2: both must be at least 0"):
         TASK.problems(split="eval", seed=0, start=-1, count=2)
-    with pytest.raises(ValueError, match=r"unknown task 'leger': allowed are 'ledger'; did you mean 'ledger'\?"):
+    with pytest.raises(ValueError, match=r"unknown task 'leger': allowed are 'ledger', .*did you mean 'ledger'\?"):
         get_task("leger")
-    with pytest.raises(ValueError, match=r"unknown task 'math500': allowed are 'ledger' \(a mapping"):
+    with pytest.raises(ValueError, match=r"unknown task 'math500': allowed are 'ledger', .*\(a mapping"):
         get_task("math500")

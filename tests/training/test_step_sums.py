@@ -7,7 +7,7 @@ import torch
 
 from megatron_bridge.losses import RoutedLoss, TokenStatistics
 from megatron_bridge.training.microbatch import MicroBatch, Sequences
-from megatron_bridge.training.step_sums import token_sums
+from megatron_bridge.training.step_sums import Credit, credit_of, token_sums
 from trace_dsl.lowering.fused import (
     CispoKernel,
     DivergenceKernel,
@@ -35,6 +35,7 @@ def batch_of(routing: FusedRouting) -> MicroBatch:
         old_logp_T=torch.zeros(tokens),
         proximal_logp_T=None,
         fresh_T=torch.ones(tokens, dtype=torch.bool),
+        annotated_T=torch.arange(tokens) < 2,
         routing=routing,
     )
 
@@ -93,3 +94,36 @@ def test_losses_that_share_a_kernel_are_told_apart() -> None:
     assert sums["loss_L"].tolist() == [3.0, 2.0, 2.0]
     assert sums["gradient_L"].tolist() == [3.0, 3.0, 2.0]
     assert sums["clipped_L"].tolist() == [1.0, 0.0, 2.0]
+
+
+def test_credit_is_the_mean_gradient_inside_spans_and_outside() -> None:
+    """Two channels; a channel without weight at a token has no part in it. The first two tokens are in a span."""
+    batch = batch_of(
+        FusedRouting(
+            kernels=(FKL, PolicyGradientKernel(0.2, 0.2)),
+            weight_CT=torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.5, 0.0]]),
+            advantage_CT=torch.ones(2, 5),
+            row_of_T=torch.zeros(5, dtype=torch.int64),
+        )
+    )
+    result = RoutedLoss(
+        loss=torch.tensor(0.0),
+        loss_C=torch.zeros(2, dtype=torch.float64),
+        stats=TokenStatistics(
+            logp_T=torch.zeros(5),
+            entropy_T=torch.ones(5),
+            value_CT=torch.zeros(2, 5),
+            clipped_CT=torch.zeros(2, 5, dtype=torch.bool),
+            gradient_norm_CT=torch.tensor([[8.0, 4.0, 100.0, 100.0, 100.0], [100.0, 2.0, 1.0, 2.0, 100.0]]),
+        ),
+    )
+    credit = credit_of(token_sums(result, batch))
+    assert (credit.inside, credit.outside, credit.concentration) == (7.0, 1.0, 7.0)
+
+
+def test_credit_without_spans_has_no_inside() -> None:
+    zero, one = torch.tensor(0.0), torch.tensor(1.0)
+    sums = {"inside": zero, "outside": one, "gradient_inside": zero, "gradient_outside": one}
+    assert credit_of(sums) == Credit(inside=None, outside=1.0)
+    assert credit_of(sums).concentration is None
+    assert Credit(inside=1.0, outside=0.0).concentration is None

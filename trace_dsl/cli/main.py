@@ -19,6 +19,7 @@ from trace_dsl.cli.lsp import lsp
 from trace_dsl.cli.plan import plan
 from trace_dsl.cli.preview import preview
 from trace_dsl.cli.prove import prove
+from trace_dsl.cli.study import study
 from trace_dsl.cli.summary import summary
 from trace_dsl.cli.test import expect
 from trace_dsl.cli.train import train
@@ -42,6 +43,7 @@ app.command("lsp")(lsp)
 app.command("fit")(fit)
 app.command("train")(train)
 app.command("summary")(summary)
+app.command("study")(study)
 
 
 def _version(asked: bool) -> None:

@@ -1,0 +1,194 @@
+"""What a study found, as plain data: every method on every policy with intervals, and against the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from megatron_bridge.study.cells import pairs, report_cells
+from megatron_bridge.study.choose import chosen_point, learning, searched, settings_text
+from megatron_bridge.study.records import Record, read_record, record_path, records_of
+from megatron_bridge.study.settings import Study
+from megatron_bridge.study.statistics import (
+    Comparison,
+    Interval,
+    Solved,
+    accuracy_interval,
+    compare,
+    seed_interval,
+)
+from trace_dsl.errors import RunFileError
+
+BASE = "base"  # the policy before training, in tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodResult:
+    """A method on a policy, over its seeds, in their order. accuracy: by split, after the last step; curve: by split,
+    (step, interval) of each evaluation; versus: by split, against the baseline after the last step, None for the
+    baseline itself; learning: the mean accuracy on the main split over all evaluations after the first.
+    """
+
+    policy: str
+    method: str
+    settings: str
+    records: tuple[Record, ...]
+    accuracy: Mapping[str, Interval]
+    curve: Mapping[str, tuple[tuple[int, Interval], ...]]
+    learning: Interval
+    versus: Mapping[str, Comparison] | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(record.seed for record in self.records)
+
+    def accuracy_by_seed(self, split: str) -> tuple[float, ...]:
+        return tuple(record.at(split, max(record.steps(split))).accuracy for record in self.records)
+
+    def last(self, name: str) -> float | None:
+        """The mean over seeds of a series after the last step."""
+        return _mean([record.series[name][-1] for record in self.records])
+
+    def concentration(self) -> float | None:
+        """Mean gradient inside spans over the mean outside, over the steps in which some token was distilled (over all
+        steps, where none was), and over seeds.
+        """
+        return _mean([_concentration(record) for record in self.records])
+
+
+def method_results(study: Study) -> list[MethodResult]:
+    """Of all whose reported runs are all there. Raises RunFileError where there are none."""
+    found = []
+    for policy, method in pairs(study):
+        records = _reported(study, policy, method)
+        if records is None:
+            continue
+        baseline = None if method == study.file.baseline else _reported(study, policy, study.file.baseline)
+        splits = tuple(dict.fromkeys(one.split for one in records[0].evaluations))
+        found.append(
+            MethodResult(
+                policy=policy,
+                method=method,
+                settings=settings_text(chosen_point(study, policy, method)),
+                records=records,
+                accuracy={split: accuracy_interval(_solved(records, split)) for split in splits},
+                curve={
+                    split: tuple(
+                        (step, accuracy_interval(_solved(records, split, step))) for step in records[0].steps(split)
+                    )
+                    for split in splits
+                },
+                learning=seed_interval(np.array([learning(record) for record in records])),
+                versus=None
+                if baseline is None
+                else {split: compare(_solved(records, split), _solved(baseline, split)) for split in splits},
+            )
+        )
+    if not found:
+        raise RunFileError(f"{study.path}: no method has all its reported runs yet; go on with `trace-dsl study`")
+    return found
+
+
+def results_json(study: Study, results: Sequence[MethodResult], command: str) -> dict[str, Any]:
+    """results.json. Accuracies are shares; intervals are of 95%."""
+    records = records_of(study)
+    return {
+        "study": study.file.name,
+        "command": command,
+        "baseline": study.file.baseline,
+        "runs": len(records),
+        "seconds_of_steps": round(sum(record.seconds for record in records)),
+        "versions": records[0].versions,
+        "methods": [*_bases(results), *map(_method_json, results)],
+        "search": [
+            {
+                "policy": policy,
+                "method": method,
+                "seeds": study.file.search_seeds,
+                "tried": [
+                    {"settings": dict(point), "learning": value}
+                    for point, value in searched(study, policy, method).items()
+                ],
+            }
+            for policy, method in dict.fromkeys((r.policy, r.method) for r in results)
+        ],
+    }
+
+
+def _bases(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
+    """Each policy before training."""
+    first = {result.policy: result.records[0] for result in reversed(results)}
+    return [
+        {
+            "method": BASE,
+            "policy": policy,
+            "problems": record.evaluations[0].problems,
+            "accuracy": {
+                one.split: asdict(accuracy_interval(np.array([one.outcomes])))
+                for one in record.evaluations
+                if one.step == 0
+            },
+            "accuracy_by_seed": [record.evaluations[0].accuracy],
+        }
+        for policy, record in first.items()
+    ]
+
+
+def _method_json(result: MethodResult) -> dict[str, Any]:
+    main = next(iter(result.accuracy))
+    return {
+        "method": result.method,
+        "policy": result.policy,
+        "settings": result.records[0].point,
+        "seeds": list(result.seeds),
+        "accuracy_by_seed": list(result.accuracy_by_seed(main)),
+        "accuracy_by_seed_of": {split: list(result.accuracy_by_seed(split)) for split in result.accuracy},
+        "accuracy": {split: asdict(interval) for split, interval in result.accuracy.items()},
+        "learning": asdict(result.learning),
+        "curve": {
+            split: [{"step": step, **asdict(interval)} for step, interval in points]
+            for split, points in result.curve.items()
+        },
+        "entropy": result.last("entropy"),
+        "mean_tokens": result.last("mean_tokens"),
+        "exposure": result.last("exposure"),
+        "credit_concentration": result.concentration(),
+        "versus_baseline": None
+        if result.versus is None
+        else {
+            split: {**asdict(one.difference), "p": one.p, "least_p": one.least_p, "told_apart": one.told_apart}
+            for split, one in result.versus.items()
+        },
+    }
+
+
+def _reported(study: Study, policy: str, method: str) -> tuple[Record, ...] | None:
+    """The records of a method's reported runs; None where one of them, or of its search, is missing."""
+    try:
+        point = chosen_point(study, policy, method)
+    except RunFileError:
+        return None
+    paths = [record_path(study, cell) for cell in report_cells(study, policy, method, point)]
+    return tuple(map(read_record, paths)) if all(path.exists() for path in paths) else None
+
+
+def _solved(records: Sequence[Record], split: str, step: int | None = None) -> Solved:
+    return np.array(
+        [record.at(split, max(record.steps(split)) if step is None else step).outcomes for record in records]
+    )
+
+
+def _concentration(record: Record) -> float | None:
+    inside, outside = record.series["credit_inside"], record.series["credit_outside"]
+    taught = [n for n, share in enumerate(record.series["kl_fraction"]) if share] or list(range(len(inside)))
+    means = _mean([inside[n] for n in taught]), _mean([outside[n] for n in taught])
+    return means[0] / means[1] if means[0] is not None and means[1] else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -1,0 +1,86 @@
+"""Intervals and tests over seeds and problems. Legend: S seeds, P problems, of which each run solved some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+Solved = NDArray[np.bool_]  # [S, P]
+
+RESAMPLES = 4000
+COVERAGE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean and its bootstrap interval of 95%."""
+
+    mean: float
+    low: float
+    high: float
+
+    def overlaps(self, other: Interval) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A method against the baseline on the same seeds and problems. p: two-sided, of `sign_flip`; least_p: the smallest
+    p that so many seeds can give.
+    """
+
+    difference: Interval
+    p: float
+    least_p: float
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+def accuracy_interval(solved_SP: Solved, *, seed: int = 0) -> Interval:
+    """Of the mean accuracy, over seeds and problems both drawn with replacement (a two-way bootstrap)."""
+    return _interval(solved_SP.astype(np.float64), seed)
+
+
+def compare(solved_SP: Solved, baseline_SP: Solved, *, seed: int = 0) -> Comparison:
+    """Paired: row s of both is the same seed, column p the same problem. Raises ValueError for other shapes."""
+    if solved_SP.shape != baseline_SP.shape:
+        raise ValueError(
+            f"seeds x problems are {solved_SP.shape} and {baseline_SP.shape}: a paired test needs the same"
+        )
+    difference_SP = solved_SP.astype(np.float64) - baseline_SP.astype(np.float64)
+    by_seed = difference_SP.mean(1)
+    return Comparison(
+        difference=_interval(difference_SP, seed), p=sign_flip(by_seed), least_p=2.0 ** (1 - len(by_seed))
+    )
+
+
+def sign_flip(difference_S: NDArray[np.float64]) -> float:
+    """The exact two-sided permutation test of paired differences: the share of all 2^S sign choices whose mean is at
+    least as far from zero.
+    """
+    observed = abs(float(difference_S.sum()))
+    sums = [abs(float(np.dot(signs, difference_S))) for signs in product((-1.0, 1.0), repeat=len(difference_S))]
+    return sum(one >= observed - 1e-12 for one in sums) / len(sums)
+
+
+def seed_interval(values_S: NDArray[np.float64], *, seed: int = 0) -> Interval:
+    """Of a mean over seeds alone, each drawn with replacement."""
+    return _interval(values_S[:, None], seed)
+
+
+def _interval(values_SP: NDArray[np.float64], seed: int) -> Interval:
+    rng = np.random.default_rng(seed)
+    seeds, problems = values_SP.shape
+    # counts of each seed and problem in a resample; a mean over the resample is then two products
+    of_seed = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
+    of_problem = rng.multinomial(problems, [1 / problems] * problems, size=RESAMPLES) / problems
+    means = np.einsum("bs,sp,bp->b", of_seed, values_SP, of_problem, optimize=True)
+    tail = 100 * (1 - COVERAGE) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Interval(mean=float(values_SP.mean()), low=float(low), high=float(high))
