@@ -65,6 +65,7 @@ STAGES = (
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
     ("trace_dsl.preview", "trace_dsl.page"),
+    ("trace_dsl.run_report",),
     ("trace_dsl.lsp",),
     ("trace_dsl.cli", "trace_dsl.__main__"),
 )

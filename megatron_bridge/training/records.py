@@ -115,6 +115,7 @@ class Records:
                         "reward": rollout.reward,
                         "advantage": advantage,
                         "reason": rollout.reason,
+                        "verifier_failure": rollout.verifier_failure,
                         "diagnosis": rollout.annotation.diagnosis,
                         "annotation_missing": rollout.annotation.missing,
                         "annotation_note": rollout.annotation.note,
