@@ -30,7 +30,8 @@ class Curve:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """unit: of the values, "" for pure numbers; share: values are shown as percents; from_zero: 0 is always in view;
-    marks: steps at which the objective changed; level: a value to compare with, drawn across.
+    marks: steps at which the objective changed; level: a value to compare with, drawn across; whose: the run, in a page
+    that has such a chart of each.
     """
 
     identifier: str
@@ -42,10 +43,15 @@ class Chart:
     from_zero: bool = True
     marks: tuple[int, ...] = ()
     level: float | None = None
+    whose: str = ""
 
     def told(self, value: float) -> str:
         """A value with its unit's sign, to four digits."""
         return f"{digits(100 * value)}%" if self.share and math.isfinite(value) else digits(value)
+
+    @property
+    def full_title(self) -> str:
+        return f"{self.title}, {self.whose}" if self.whose else self.title
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -71,7 +77,7 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[Point, ..
 
 def in_words(chart: Chart) -> str:
     """The chart for those who do not see it: of each curve where it begins, ends, and its extremes."""
-    return f"{chart.title}{f', {chart.unit}' if chart.unit else ''}. " + " ".join(_curves_in_words(chart))
+    return f"{chart.full_title}{f', {chart.unit}' if chart.unit else ''}. " + " ".join(_curves_in_words(chart))
 
 
 def _curves_in_words(chart: Chart) -> Iterator[str]:

@@ -72,7 +72,8 @@ def html_of(shown: Sequence[Shown], made: str) -> str:
     what = "run report" if len(runs) == 1 else ", ".join(run.name for run in runs)
     body = (
         '<a class="skip" href="#content">Skip to the report</a>'
-        f'<header class="bar"><h1><span class="mono">{escape(name)}</span> <span class="soft">{escape(what)}</span></h1>'
+        f'<header class="bar"><h1><span class="mono">{escape(name)}</span> '
+        f'<span class="soft">{escape(what)}</span></h1>'
         f'<nav aria-label="Parts of the report">{links}</nav>'
         '<button id="theme" type="button" aria-label="Switch between light and dark"></button></header>'
         f'<main id="content" tabindex="-1">{"".join(section(p.identifier, p.title, p.html) for p in parts)}'
@@ -136,7 +137,7 @@ def _several(runs: Sequence[Run]) -> _Part:
 
 def _plans(runs: Sequence[Run]) -> list[_Part]:
     if len(runs) == 1:
-        settings = "<h3>Settings that were chosen</h3>" + of_run.settings_part(runs[0])
+        settings = of_run.settings_part(runs[0])
         return [
             _Part(identifier="spec", title="Spec", html=of_run.plan_part(runs[0])),
             _Part(identifier="settings", title="Settings", html=settings),
@@ -168,8 +169,8 @@ def _accuracy(runs: Sequence[Run]) -> _Part:
 
 
 def _no_evaluations(runs: Sequence[Run]) -> str:
-    whose = "the run has" if len(runs) == 1 else "none of the runs has"
-    return f"There is no curve to show: {whose} evaluations in evaluations.jsonl."
+    whose = "the run has no" if len(runs) == 1 else "none of the runs has an"
+    return f"There is no curve to show: {whose} evaluation in evaluations.jsonl."
 
 
 def _measured(identifier: str, title: str, measures: Sequence[Measure], runs: Sequence[Run]) -> _Part:
@@ -183,9 +184,10 @@ def _measured(identifier: str, title: str, measures: Sequence[Measure], runs: Se
 def _routes(runs: Sequence[Run]) -> _Part:
     html, every = "", []
     for run in runs:
-        found = route_charts(run, "routes" if len(runs) == 1 else f"routes-{slug(run.name)}")
+        several = len(runs) > 1
+        found = route_charts(run, f"routes-{slug(run.name)}" if several else "routes", run.name if several else "")
         every += found
-        head = f"<h3>{escape(run.name)}</h3>" if len(runs) > 1 else ""
+        head = f"<h3>{escape(run.name)}</h3>" if several else ""
         if losses_of(run):
             html += head + grid(found)
         else:

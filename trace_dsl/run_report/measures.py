@@ -170,7 +170,7 @@ def losses_of(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
-def route_charts(run: Run, section: str) -> list[Chart]:
+def route_charts(run: Run, section: str, whose: str) -> list[Chart]:
     """The charts of a run's losses."""
     losses = losses_of(run)
     charts = []
@@ -184,7 +184,7 @@ def route_charts(run: Run, section: str) -> list[Chart]:
             charts.append(
                 Chart(
                     identifier=f"{section}-{part.replace('_', '-')}", title=title, unit=unit, curves=curves,
-                    share=share, marks=run.changes,
+                    share=share, marks=run.changes, whose=whose,
                 )
             )  # fmt: skip
     return charts

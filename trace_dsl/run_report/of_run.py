@@ -94,7 +94,8 @@ def _loss(loss: Mapping[str, Any], steps: int) -> str:
 def settings_part(run: Run) -> str:
     """The settings that somebody chose."""
     rows = chosen_settings(run)
-    return table(("setting", "value", "default"), rows, label=f"Settings of {run.name}", numbers=False)
+    about = '<p class="soft small">What every run says for itself, and what is not as by default.</p>'
+    return about + table(("setting", "value", "default"), rows, label=f"Settings of {run.name}", numbers=False)
 
 
 # -------------------------------------------------------------------------------------------------------------- time
@@ -154,7 +155,7 @@ def rollouts_part(run: Run, steps: Sequence[KeptStep], links: Mapping[int, str],
         every = run.settings.get("save_rollouts_every")
         told = f"; it writes those of every {every}th step" if every else ""
         return note(f"The run has kept no rollouts{told}.")
-    return _steps_table(run, steps, links) + _commands(commands) + _worst(worst(steps))
+    return _steps_table(run, steps, links) + _commands(commands) + _worst(worst(steps), run.name)
 
 
 def _steps_table(run: Run, steps: Sequence[KeptStep], links: Mapping[int, str]) -> str:
@@ -185,17 +186,17 @@ def _commands(commands: Mapping[int, str]) -> str:
     return f"<details><summary>See them token by token</summary><pre>{lines}</pre></details>"
 
 
-def _worst(rollouts: Sequence[Kept]) -> str:
+def _worst(rollouts: Sequence[Kept], whose: str) -> str:
     if not rollouts:
         return note("None of the kept rollouts has a negative advantage, no reward, or a failure.")
-    told = "".join(_rollout(one) for one in rollouts)
+    told = "".join(_rollout(one, whose) for one in rollouts)
     return (
         "<h3>Lowest advantages</h3><p class='soft small'>One of each prompt; what the annotator marked is marked.</p>"
         f"<div class='rollouts'>{told}</div>"
     )
 
 
-def _rollout(one: Kept) -> str:
+def _rollout(one: Kept, whose: str) -> str:
     advantage = "" if one.advantage is None else f" · A {digits(one.advantage)}"
     finish = {"stop": "ended by itself", "length": "cut at the longest length", "": ""}.get(one.finish, one.finish)
     said = [finish, one.reason, f"annotation note: {one.note}" if one.note else ""]
@@ -204,10 +205,10 @@ def _rollout(one: Kept) -> str:
     name = f"Step {one.step}, line {one.line}"
     facts = " · ".join((f"reward {digits(one.reward)}{advantage}", *(x for x in said if x)))
     return (
-        f'<article class="rollout" aria-label="{name}"><h4>{name}</h4><div class="facts">{escape(facts)}</div>'
+        f'<article class="rollout" aria-label="{escape(whose)}, {name}"><h4>{name}</h4><div class="facts">{escape(facts)}</div>'
         + "".join(f"<div class='bad'>{escape(failure)}</div>" for failure in failures)
         + f'<pre class="prompt">{escape(one.prompt.strip())}</pre>'
-        f'<pre tabindex="0" role="region" aria-label="Response, {name}">{_marked(one)}</pre></article>'
+        f'<pre tabindex="0" role="region" aria-label="Response of {escape(whose)}, {name}">{_marked(one)}</pre></article>'
     )
 
 

@@ -54,7 +54,9 @@ def values(chart: Chart) -> str:
     ]
     heads = ("step", *(curve.name or chart.title for curve in chart.curves))
     note = f'<p class="soft small">Every {stride}th step; metrics.jsonl has all.</p>' if stride > 1 else ""
-    return f"<details><summary>Values</summary>{note}{table(heads, rows, label=f'Values of {chart.title}')}</details>"
+    return (
+        f"<details><summary>Values</summary>{note}{table(heads, rows, label=f'Values of {chart.full_title}')}</details>"
+    )
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, label: str, numbers: bool = True) -> str:

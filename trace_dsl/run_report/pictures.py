@@ -58,7 +58,7 @@ def _write(chart: Chart, path: Path, kind: str) -> Path:
         axis.axhline(chart.level, color=_COLOURS[6], linewidth=0.8, linestyle=":")
     if chart.from_zero and min((v for c in chart.curves for _, v in c.known), default=0.0) >= 0:
         axis.set_ylim(bottom=0)
-    axis.set(title=chart.title, xlabel="step", ylabel=f"{chart.unit}{', %' if chart.share else ''}")
+    axis.set(title=chart.full_title, xlabel="step", ylabel=f"{chart.unit}{', %' if chart.share else ''}")
     if len(chart.curves) > 1:
         axis.legend(frameon=False, fontsize=8)
     aside = path.with_name(path.name + ".partial")

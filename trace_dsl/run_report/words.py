@@ -19,7 +19,8 @@ from trace_dsl.run_report.read import Run
 
 # Of every run: they have no defaults, or say where things lie.
 _OWN = ("name", "spec", "policy", "task", "steps", "output")
-# Shown although they are not settings that change what is trained.
+# The page has them elsewhere, or they are where the run lies.
+_NOWHERE = ("name", "spec", "output")
 _NEEDED = {"name": "x", "spec": "x", "policy": "x", "task": "ledger", "steps": 1}
 
 Row = tuple[str, ...]
@@ -54,7 +55,7 @@ def defaults() -> dict[str, Any]:
 def chosen_settings(run: Run) -> list[Row]:
     """Setting, value, default: of all that are not what they would have been."""
     usual = defaults()
-    own = [(name, said(run.settings[name]), "") for name in _OWN if name in run.settings and name != "name"]
+    own = [(name, said(run.settings[name]), "") for name in _OWN if name in run.settings and name not in _NOWHERE]
     own += [(name, said(value), "") for name, value in run.settings.items() if name.startswith("task.")]
     groups = {name.rpartition(".")[0] for name in run.settings}
     others = [
@@ -68,7 +69,7 @@ def chosen_settings(run: Run) -> list[Row]:
 def differing_settings(runs: Sequence[Run]) -> list[Row]:
     """Setting and the value in each run, of all in which they differ; where they lie does not count."""
     usual = defaults()
-    names = dict.fromkeys(name for run in runs for name in run.settings if name not in ("name", "output", "spec"))
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in _NOWHERE)
     rows = []
     for name in names:
         values = [said(run.settings.get(name, usual.get(name))) for run in runs]
