@@ -159,8 +159,8 @@ def rollouts_part(run: Run, steps: Sequence[KeptStep], links: Mapping[int, str],
 
 
 def _steps_table(run: Run, steps: Sequence[KeptStep], links: Mapping[int, str]) -> str:
-    heads = ["step", "rollouts", "mean reward", "cut", "without verdict", "without annotation"]
-    head = "".join(f'<th scope="col">{one}</th>' for one in (*heads, *(("preview",) if links else ())))
+    heads = ("rollouts", "mean reward", "cut", "without verdict", "without annotation")
+    head = "".join(f'<th scope="col">{one}</th>' for one in ("step", *(("preview",) if links else ()), *heads))
     body = ""
     for one in steps:
         kept = one.rollouts
@@ -171,8 +171,12 @@ def _steps_table(run: Run, steps: Sequence[KeptStep], links: Mapping[int, str]) 
             str(sum(bool(r.failure) for r in kept)),
             str(sum(bool(r.missing) for r in kept)),
         ]
-        linked = f'<td><a href="{escape(links[one.step])}">step {one.step}, token by token</a></td>' if links else ""
-        body += f'<tr><th scope="row">{one.step}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}{linked}</tr>'
+        linked = (
+            f'<td><a href="{escape(links[one.step])}" aria-label="Step {one.step}, token by token">token by token</a></td>'
+            if links
+            else ""
+        )
+        body += f'<tr><th scope="row">{one.step}</th>{linked}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Rollouts that {escape(run.name)} kept">'
         f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -205,10 +209,12 @@ def _rollout(one: Kept, whose: str) -> str:
     name = f"Step {one.step}, line {one.line}"
     facts = " · ".join((f"reward {digits(one.reward)}{advantage}", *(x for x in said if x)))
     return (
-        f'<article class="rollout" aria-label="{escape(whose)}, {name}"><h4>{name}</h4><div class="facts">{escape(facts)}</div>'
+        f'<article class="rollout" aria-label="{escape(whose)}, {name}"><h4>{name}</h4>'
+        f'<div class="facts">{escape(facts)}</div>'
         + "".join(f"<div class='bad'>{escape(failure)}</div>" for failure in failures)
         + f'<pre class="prompt">{escape(one.prompt.strip())}</pre>'
-        f'<pre tabindex="0" role="region" aria-label="Response of {escape(whose)}, {name}">{_marked(one)}</pre></article>'
+        f'<pre tabindex="0" role="region" aria-label="Response of {escape(whose)}, {name}">{_marked(one)}</pre>'
+        "</article>"
     )
 
 

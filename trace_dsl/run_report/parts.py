@@ -87,7 +87,8 @@ def section(identifier: str, title: str, *content: str) -> str:
 
 def grid(charts: Sequence[Chart]) -> str:
     """Charts side by side, as many as fit."""
-    return f'<div class="charts">{"".join(figure(chart) for chart in charts)}</div>' if charts else ""
+    kind = "charts lead" if len(charts) == 1 else "charts"
+    return f'<div class="{kind}">{"".join(figure(chart) for chart in charts)}</div>' if charts else ""
 
 
 def hover_data(charts: Iterable[Chart]) -> dict[str, object]:

@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
 DASHES = ("none", "7 4", "2 3", "9 3 2 3", "4 2", "12 4", "1 4", "6 2 1 2")
 HUES = 8
-_DOTTED = 24  # a curve of so few points shows each of them
+_DOTTED = 24  # a chart of so few steps shows every point
 _THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -140,14 +140,14 @@ def _lines(chart: Chart, frame: Frame) -> Iterator[str]:
         if path:
             dashes = DASHES[curve.style % len(DASHES)]
             yield f'<path class="curve {hue}" d="{path}" stroke-dasharray="{dashes}"/>'
-        for step, value in _dots(points):
+        for step, value in _dots(points, every=len(chart.steps) <= _DOTTED):
             yield f'<circle class="dot {hue}" cx="{frame.x(step):.2f}" cy="{frame.y(value):.2f}" r="2.6"/>'
 
 
-def _dots(points: Sequence[Point]) -> Iterator[tuple[int, float]]:
-    """The points that are shown as such: all of few, and those that no line reaches."""
+def _dots(points: Sequence[Point], *, every: bool) -> Iterator[tuple[int, float]]:
+    """The points that are shown as such: every one, or those that no line reaches."""
     known = [value is not None and math.isfinite(value) for _, value in points]
     for n, (step, value) in enumerate(points):
         alone = not any(known[m] for m in (n - 1, n + 1) if 0 <= m < len(points))
-        if known[n] and value is not None and (len(points) <= _DOTTED or alone):
+        if known[n] and value is not None and (every or alone):
             yield step, value
