@@ -48,12 +48,12 @@ demo: setup
 	$(BIN)/trace-dsl train specs/demo/run.yaml --overwrite output=$(RUNS)
 	$(BIN)/trace-dsl summary $(RUNS)/demo
 
-# Tests that start processes of their own have the machine to themselves; both halves run, whatever the first says.
-ALONE := distributed or sglang
+# Tests that start processes of their own come second, two files at a time; both halves run, whatever the first says.
+SECOND := distributed or sglang
 test: setup sglang browser
 	status=0; \
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope -m "not ($(ALONE))" || status=$$?; \
-	$(BIN)/python -m pytest -m "$(ALONE)" || status=$$?; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup -m "not ($(SECOND))" || status=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(SECOND)" || status=$$?; \
 	exit $$status
 
 lint: setup

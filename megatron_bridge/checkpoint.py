@@ -7,11 +7,12 @@ under another layout. It is written as `step_000040.partial` and renamed when ev
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,16 +25,11 @@ from megatron.core.dist_checkpointing import ShardedObject
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException, save_config
 from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
 from megatron.core.dist_checkpointing.strategies.common import TorchCommonSaveStrategy
-from megatron.core.dist_checkpointing.strategies.torch import (
-    MCoreSavePlanner,
-    _replace_state_dict_keys_with_sharded_keys,
-    mcore_to_pyt_state_dict,
-)
 from megatron.core.utils import unwrap_model
-from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_bridge.atomic import replace_directory, write_text
+from megatron_bridge.bucket_padding import places_without_padding
 from megatron_bridge.checkpoint_files import (
     LATEST,
     META,
@@ -43,6 +39,8 @@ from megatron_bridge.checkpoint_files import (
     latest_checkpoint,
     read_meta,
 )
+from megatron_bridge.checkpoint_writer import ShardWriter
+from megatron_bridge.device import training_device
 from megatron_bridge.other_optimizer import ask_for, can_convert, converted
 from megatron_bridge.torch_adam import allocate_state, loading_state
 from megatron_bridge.verdict import CheckpointError, Verdict
@@ -64,74 +62,102 @@ class Restored:
     meta: dict[str, Any]
 
 
-def save_checkpoint(
-    directory: str | Path,
-    *,
-    step: int,
-    models: Mapping[str, torch.nn.Module],
-    optimizer: Any,
-    scheduler: Any,
-    extra: Mapping[str, Any],
-    meta: Mapping[str, Any],
-    keep_last: int,
-    keep_best: bool = False,
-) -> Path:
-    """Save the state after optimizer step `step` to `directory`, keeping the `keep_last` newest checkpoints, and with
-    `keep_best` the one with the best accuracy.
+class PendingCheckpoint:
+    """The state after an optimizer step on its way to a checkpoint; it is one once `finish` has returned."""
 
-    `models` by name, the trained one among them (wrapped or not); `extra` holds JSON-able values and tensors,
-    the same on every rank; `meta` goes to `meta.json`. Call it inside `megatron_runtime()`. All ranks write;
-    no process is started. Collectives: megatron-core's for the sharding plan, and three agreements over all
-    ranks.
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        step: int,
+        models: Mapping[str, torch.nn.ModuleList],
+        optimizer: Any,
+        scheduler: Any,
+        extra: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        keep_last: int,
+        keep_best: bool = False,
+        background: bool = False,
+    ) -> None:
+        """Save to `directory`, where the `keep_last` newest checkpoints are kept, and with `keep_best` the one with the
+        best accuracy.
 
-    Raises ValueError for a step below 1 or `keep_last` below 1. Raises CheckpointError on every rank where
-    writing failed on any: the partial directory is removed and the previous checkpoint stays the latest.
-    """
-    if step < 1 or keep_last < 1:
-        raise ValueError(f"step {step}, keep_last {keep_last}: both are at least 1 (step 0 is the source model)")
-    directory = Path(directory)
-    target = directory / checkpoint_name(step)
-    partial = directory / f"{target.name}.partial"
-    good = latest_checkpoint(directory)
-    verdict = Verdict(
-        lambda reason: (
-            f"cannot save {target}: {reason}; "
-            + (f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint")
+        `models` by name, the chunks of each (wrapped or not), the trained one among them; `extra` holds JSON-able
+        values and tensors, the same on every rank; `meta` goes to `meta.json`. With `background` each rank copies its
+        tensors to host memory, and a thread writes them while training goes on; without it `finish` writes. Call it
+        inside `megatron_runtime()`. No process is started. Collectives: megatron-core's for the sharding plan, and two
+        agreements over all ranks.
+
+        Raises ValueError for a step below 1 or `keep_last` below 1, and CheckpointError as `finish`.
+        """
+        if step < 1 or keep_last < 1:
+            raise ValueError(f"step {step}, keep_last {keep_last}: both are at least 1 (step 0 is the source model)")
+        self._directory = Path(directory)
+        self._target = self._directory / checkpoint_name(step)
+        self._partial = self._directory / f"{self._target.name}.partial"
+        self._keep_last, self._keep_best = keep_last, keep_best
+        good = latest_checkpoint(self._directory)
+        self._verdict = Verdict(
+            lambda reason: (
+                f"cannot save {self._target}: {reason}; "
+                + (f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint")
+            )
         )
-    )
-    first = dist.get_rank() == 0
+        sharded, common = save_preprocess(_state(models, optimizer, scheduler, extra, is_loading=False))
+        if dist.get_rank() == 0:
+            with self._verdict.guard():
+                shutil.rmtree(self._partial, ignore_errors=True)
+                self._partial.mkdir(parents=True)
+                text = json.dumps({**_meta(step, meta, optimizer), "models": sorted(models)}, indent=2) + "\n"
+                (self._partial / META).write_text(text, encoding="utf-8")
+                TorchCommonSaveStrategy("torch", 1).save_common(common, self._partial)
+                save_config(CheckpointingConfig("torch_dist", 1), str(self._partial))
+        self._verdict.agree(self._cleanup)
+        with self._noted():
+            self._shards = ShardWriter(sharded, self._partial, background=background)
+        self._verdict.agree(self._cleanup)
 
-    def cleanup() -> None:
-        shutil.rmtree(partial, ignore_errors=True)
+    def written(self) -> bool:
+        """Whether every rank has written its part, or failed to. Collective: one all-reduce over all ranks."""
+        flag = torch.tensor(float(self._shards.done), device=training_device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+        return bool(flag)
 
-    sharded, common = save_preprocess(_state(models, optimizer, scheduler, extra, is_loading=False))
-    if first:
-        with verdict.guard():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            text = json.dumps({**_meta(step, meta, optimizer), "models": sorted(models)}, indent=2) + "\n"
-            (partial / META).write_text(text, encoding="utf-8")
-            TorchCommonSaveStrategy("torch", 1).save_common(common, partial)
-            save_config(CheckpointingConfig("torch_dist", 1), str(partial))
-    verdict.agree(cleanup)
-    try:
-        _write_sharded(sharded, partial)
-    except CheckpointException as failure:  # raised on every rank, with the errors of all
-        if dist.get_rank() in failure.failures:
-            verdict.note(failure.failures[dist.get_rank()][0])
-    verdict.agree(cleanup)
-    if first:
-        with verdict.guard():
-            replace_directory(partial, target)
-            write_text(directory / LATEST, target.name + "\n")
-    verdict.agree(cleanup)
-    if first:
-        _prune(directory, target, keep_last, {best_checkpoint(directory)} if keep_best else set())
-    return target
+    def finish(self) -> Path:
+        """Wait until it is written, and let it be the latest. Collectives: one of torch's, two agreements.
+
+        Raises CheckpointError on every rank where writing failed on any: the partial directory is removed and the
+        previous checkpoint stays the latest.
+        """
+        with self._noted():
+            self._shards.finish()
+        self._verdict.agree(self._cleanup)
+        first = dist.get_rank() == 0
+        if first:
+            with self._verdict.guard():
+                replace_directory(self._partial, self._target)
+                write_text(self._directory / LATEST, self._target.name + "\n")
+        self._verdict.agree(self._cleanup)
+        if first:
+            kept = {best_checkpoint(self._directory)} if self._keep_best else set()
+            _prune(self._directory, self._target, self._keep_last, kept)
+        return self._target
+
+    def _cleanup(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note what failed here: torch raises on every rank, with the errors of all."""
+        try:
+            yield
+        except CheckpointException as failure:
+            if dist.get_rank() in failure.failures:
+                self._verdict.note(failure.failures[dist.get_rank()][0])
 
 
 def load_checkpoint(
-    path: str | Path, *, models: Mapping[str, torch.nn.Module], optimizer: Any, scheduler: Any
+    path: str | Path, *, models: Mapping[str, torch.nn.ModuleList], optimizer: Any, scheduler: Any
 ) -> Restored:
     """Put the state of checkpoint `path` into `models`, `optimizer` and `scheduler`, under any layout.
 
@@ -167,10 +193,11 @@ def load_checkpoint(
             f"cannot load {path}: {_short(failure)}; remove it to go on from the checkpoint before it"
         ) from failure
     for name, model in models.items():
-        mine = {
-            key.removeprefix(f"{name}."): value for key, value in loaded["models"].items() if key.startswith(f"{name}.")
-        }
-        unwrap_model(model).load_state_dict(mine)
+        for number, chunk in enumerate(model):
+            prefix = f"{number}.{name}."
+            unwrap_model(chunk).load_state_dict(
+                {key.removeprefix(prefix): v for key, v in loaded["models"].items() if key.startswith(prefix)}
+            )
     if saved != kind:
         part = getattr(optimizer, "chained_optimizers", [optimizer])[0]
         loaded["optimizer"] = converted(loaded[_OTHER_KIND], loaded["optimizer"], saved, part)
@@ -186,21 +213,28 @@ def load_checkpoint(
 
 
 def _state(
-    models: Mapping[str, torch.nn.Module],
+    models: Mapping[str, torch.nn.ModuleList],
     optimizer: Any,
     scheduler: Any,
     extra: Mapping[str, Any],
     *,
     is_loading: bool,
 ) -> dict[str, Any]:
-    """The sharded state dict of everything; parameters are keyed by model and name."""
+    """The sharded state dict of everything.
+
+    A checkpoint keys parameters by model, name and place among all layers. Chunks stand apart in the dict alone, where
+    each numbers its layers from 0.
+    """
     parameters: dict[str, Any] = {}
     for name, model in sorted(models.items()):
-        parameters |= unwrap_model(model).sharded_state_dict(prefix=f"{name}.")
+        for number, chunk in enumerate(model):
+            sharded = unwrap_model(chunk).sharded_state_dict(prefix=f"{name}.")
+            parameters |= {f"{number}.{key}": value for key, value in sharded.items()}
+    with places_without_padding(optimizer):  # it finds its own parameters among all by identity
+        moments = optimizer.sharded_state_dict(parameters, is_loading=is_loading, metadata=dict(_OPTIMIZER_FORMAT))
     return {
         "models": parameters,
-        # it finds its own parameters among them by identity
-        "optimizer": optimizer.sharded_state_dict(parameters, is_loading=is_loading, metadata=dict(_OPTIMIZER_FORMAT)),
+        "optimizer": moments,
         "scheduler": scheduler.state_dict(),
         "extra": dict(extra),
         "torch_rng": ShardedObject("torch_rng", torch.get_rng_state(), (dist.get_world_size(),), (dist.get_rank(),)),
@@ -220,26 +254,13 @@ def _meta(step: int, meta: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
         "layout": {
             "tp": parallel_state.get_tensor_model_parallel_world_size(),
             "pp": parallel_state.get_pipeline_model_parallel_world_size(),
+            "vpp": parallel_state.get_virtual_pipeline_model_parallel_world_size() or 1,
             "cp": parallel_state.get_context_parallel_world_size(),
             "dp": parallel_state.get_data_parallel_world_size(),
             "world": dist.get_world_size(),
         },
         "versions": {name: version(name) for name in _PACKAGES},
     }
-
-
-def _write_sharded(sharded: dict[str, Any], directory: Path) -> None:
-    """Write this rank's shards, in this process, one file a rank.
-
-    megatron-core's own strategy writes the same format through forked writers and a manager process, which
-    costs about as much as importing the main module again.
-    """
-    by_key, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded, keep_only_main_replica=True)
-    torch_checkpoint.save(
-        mcore_to_pyt_state_dict(by_key, is_loading=False),
-        storage_writer=torch_checkpoint.FileSystemWriter(directory, thread_count=1, sync_files=True),
-        planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
-    )
 
 
 def _cause(failure: CheckpointException) -> BaseException:

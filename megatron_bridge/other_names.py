@@ -19,6 +19,8 @@ NAMES = {
     "response_length generate_max_len",
     "layout.tp": "tensor_model_parallel_size tensor_parallel_size tensor_parallel tp_size tp",
     "layout.pp": "pipeline_model_parallel_size pipeline_parallel_size pipeline_parallel pp_size pp",
+    "layout.vpp": "virtual_pipeline_model_parallel_size virtual_pipeline_parallel_size vpp_size vpp "
+    "num_virtual_stages_per_pipeline_rank",
     "layout.dp": "data_parallel_size data_parallel dp_size dp nproc_per_node num_gpus",
     "optim.lr": "learning_rate lr actor_learning_rate",
     "optim.warmup": "warmup_steps lr_warmup_steps lr_warmup_iters warmup_ratio lr_warmup_steps_ratio",
@@ -40,7 +42,7 @@ for _setting, _names in NAMES.items():
 # What the spec says, not the run file.
 _OF_THE_SPEC = frozenset(
     {"beta", "kl_coef", "kl_loss_coef", "loss", "loss_type", "loss_agg_mode", "scale_rewards", "adv_estimator"}
-    | {"clip_ratio", "clip_range", "cliprange", "entropy_coeff", "teacher", "algorithm", "advantage"}
+    | {"clip_ratio", "clip_range", "cliprange", "entropy_coeff", "algorithm", "advantage"}
 )
 
 

@@ -50,6 +50,7 @@ def start_parallel(layout: Layout, seed: int, *, patience: timedelta = _PATIENCE
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tp,
             pipeline_model_parallel_size=layout.pp,
+            virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
             context_parallel_size=layout.cp,
             distributed_timeout_minutes=math.ceil(patience.total_seconds() / 60),
         )

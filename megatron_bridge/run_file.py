@@ -21,7 +21,13 @@ from megatron_bridge.model.shape import ModelShape, Precision, TransformerImpl, 
 from megatron_bridge.other_names import meant_by, settings_named
 from megatron_bridge.prerequisites import missing_to_train
 from megatron_bridge.rollout.settings import Count, Positive, RolloutSettings, rollout_problems
-from megatron_bridge.run_settings import CheckpointSettings, EvaluationSettings, LayoutSettings, OptimizerSettings
+from megatron_bridge.run_settings import (
+    CheckpointSettings,
+    EvaluationSettings,
+    LayoutSettings,
+    OptimizerSettings,
+    TeacherSettings,
+)
 from megatron_bridge.settings_text import override, read_settings
 from megatron_bridge.task_facts import TaskFacts, task_facts, task_mistakes
 from megatron_bridge.tasks import Task, open_task
@@ -59,6 +65,7 @@ class RunFile(Strict):
     rollout: RolloutSettings = RolloutSettings()
     layout: LayoutSettings = LayoutSettings()
     optim: OptimizerSettings = OptimizerSettings()
+    teacher: TeacherSettings = TeacherSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -225,6 +232,16 @@ def size_problems(file: RunFile) -> Iterator[_Problem]:
             f"dp {file.layout.dp}); pick a divisor of {share}",
             (*cut, "rollout.group_size"),
         )
+    elif (batches := _most_micro_batches(file)) < (fewest := file.layout.layout.fewest_micro_batches):
+        fix = "raise rollout.prompts or rollout.group_size, or set layout.vpp to 1"
+        if file.pack_tokens is None and batches * file.micro_batch >= fewest:
+            fix = f"set micro_batch to at most {batches * file.micro_batch // fewest}, or layout.vpp to 1"
+        yield _Problem(
+            "layout.vpp",
+            f"an interleaved pipeline of pp {file.layout.pp} stages needs {fewest} micro-batches or more, and a rank "
+            f"has at most {batches} in a step; {fix}",
+            (*cut, "rollout.group_size", "micro_batch", "pack_tokens", "layout.pp"),
+        )
     if file.steps % file.minibatches:
         yield _Problem(
             "steps",
@@ -241,10 +258,16 @@ def size_problems(file: RunFile) -> Iterator[_Problem]:
         )
 
 
+def _most_micro_batches(file: RunFile) -> int:
+    """Of a data-parallel rank in a step; packs hold a rollout each where more are not wanted."""
+    share = file.rollout.prompts * file.rollout.group_size // (file.minibatches * file.layout.dp)
+    return share if file.pack_tokens is not None else share // file.micro_batch
+
+
 def _shape_problems(file: RunFile, shape: ModelShape) -> Iterator[_Problem]:
     """What does not fit the policy."""
     for text in layout_problems(shape, file.layout.layout):
-        yield _Problem("layout", text, ("policy", "layout.tp", "layout.pp", "layout.dp"))
+        yield _Problem("layout", text, ("policy", "layout.tp", "layout.pp", "layout.vpp", "layout.dp"))
     if file.rollout.max_response_tokens >= shape.max_position:
         yield _Problem(
             "rollout.max_response_tokens",

@@ -14,14 +14,16 @@ from trace_dsl.strict_yaml import Strict
 class LayoutSettings(Strict):
     """How ranks are split; the job runs on tp x pp x cp x dp processes.
 
-    sp: the tp ranks share the places of sequences between matrix products. recompute: layers are computed again in the
-    backward pass, for less memory.
+    vpp: chunks of layers of each pipeline stage, which take turns (interleaved pipeline, for less waiting). sp: the tp
+    ranks share the places of sequences between matrix products. recompute: layers are computed again in the backward
+    pass, for less memory.
     """
 
     tp: Positive = 1
     pp: Positive = 1
     cp: Positive = 1
     dp: Positive = 1
+    vpp: Positive = 1
     sp: bool = False
     recompute: bool = False
 
@@ -31,9 +33,15 @@ class LayoutSettings(Strict):
             raise ValueError("sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or sp to false")
         return self
 
+    @model_validator(mode="after")
+    def _chunks_of_stages(self) -> LayoutSettings:
+        if self.vpp > 1 and self.pp == 1:
+            raise ValueError(f"vpp {self.vpp} interleaves pipeline stages: set pp to 2 or more, or vpp to 1")
+        return self
+
     @property
     def layout(self) -> Layout:
-        return Layout(tp=self.tp, pp=self.pp, cp=self.cp, dp=self.dp, sp=self.sp)
+        return Layout(tp=self.tp, pp=self.pp, cp=self.cp, dp=self.dp, sp=self.sp, vpp=self.vpp)
 
 
 class OptimizerSettings(Strict):
@@ -52,6 +60,12 @@ class OptimizerSettings(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_grad: Annotated[float, Field(gt=0)] = 1.0
     distributed: bool = False
+
+
+class TeacherSettings(Strict):
+    """offload: teachers' weights stand in host memory and are on the device only while they read."""
+
+    offload: bool = False
 
 
 class EvaluationSettings(Strict):
@@ -73,9 +87,11 @@ class EvaluationSettings(Strict):
 
 class CheckpointSettings(Strict):
     """every: optimizer steps between checkpoints (0: only at the end); keep: how many are kept; best: also the one with
-    the best evaluation, of which one is saved whenever it is better than before.
+    the best evaluation, of which one is saved whenever it is better than before; asynchronous: threads write a copy in
+    host memory while training goes on.
     """
 
     every: Count = 50
     keep: Positive = 2
     best: bool = False
+    asynchronous: bool = False

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.lowering.cases import facts_of
+from trace_dsl.lint import lint_file
+from trace_dsl.plan import compile_plan
+from trace_dsl.preview.preview import disagreements, preview
+from trace_dsl.preview.rollouts import read_rollouts
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -37,4 +43,20 @@ def test_make_demo_raises_accuracy_and_stops_its_teacher_when_planned(tmp_path: 
     assert used["steps"] == 40
     assert set(summary["routed_fraction"]) == {"error/rkl", "error/grpo", "key/grpo", "rest/grpo"}
     assert "last run at step 39" in done.stdout
+    assert_previews_agree(tmp_path / "demo", plan["total_steps"])
     assert "held-out problems:" in done.stdout
+
+
+def assert_previews_agree(run: Path, steps: int) -> None:
+    """What the run wrote of its rollouts is what a preview says of them: the route of every token, every advantage."""
+    spec = lint_file(ROOT / "specs/demo/trace.trace").spec
+    assert spec is not None
+    plan = compile_plan(spec, facts_of(steps, 8))
+    files = sorted((run / "rollouts").glob("step_*.jsonl"))
+    assert len(files) >= 2
+    for path in files:
+        found = preview(spec, plan, read_rollouts(path))
+        assert disagreements(found) == [], path.name
+        assert found.file.ignored == ()
+        for rollout, advantage in zip(found.file.rollouts, found.batch.advantage_R, strict=True):
+            assert rollout.advantage == pytest.approx(advantage, abs=1e-12)

@@ -112,6 +112,7 @@ def _steps(case: Case, steps: int = 2) -> None:
         cp=file.layout.cp,
         multiple=file.layout.layout.sequence_multiple,
         pack_tokens=file.pack_tokens,
+        fewest=file.layout.layout.fewest_micro_batches,
     )
     model = build_model(shape, file.layout.layout, dtype=DTYPES[file.precision], recompute=file.layout.recompute)
     trainer = make_trainer(model, file.optim, file.steps)

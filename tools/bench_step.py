@@ -35,6 +35,7 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 from megatron_bridge.device import megatron_runtime, training_device
+from megatron_bridge.model.rope import forget_rotary
 from megatron_bridge.model.shape import Layout
 from megatron_bridge.parallel import start_parallel, stop_parallel
 from megatron_bridge.prepare import prepare_run
@@ -147,6 +148,7 @@ def held_bytes() -> int:
 
 def memory(case: Case, options: Sequence[str], folder: Path, collected: Collected) -> tuple[int, int]:
     """(held before the step, the most while it goes on), of a run that is alone."""
+    forget_rotary()  # those of the runs before
     already = held_bytes()
     bench = Bench(case, options, folder)
     for step in (*case.before, case.step):  # the first one makes the optimizer's state
@@ -236,7 +238,7 @@ def page(rows: Sequence[Row], command: str, note: str) -> str:
         "",
         "While the KL is active, a second copy of the policy is held, the teacher. Its forward pass reads the private",
         "prompt and of each response that it teaches what stands before the last token that is taught. After the",
-        "anneal neither is there; what memory is left over GRPO's are the weights of three more losses at every token.",
+        "anneal neither is there, and a micro-batch carries the tensors that one of GRPO carries.",
         "",
     ]
     return "\n".join(lines)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from megatron_bridge.fit.estimate import TeacherLoad, batch_of
+from megatron_bridge.fit.estimate import batch_of
+from megatron_bridge.fit.teachers import TeacherLoad
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.settings import RolloutSettings
 from megatron_bridge.run_file import LayoutSettings, OptimizerSettings, RunFile
@@ -65,6 +66,7 @@ CASES = {
     "tp1": Case(file=_file(LayoutSettings())),
     "tp2": Case(file=_file(LayoutSettings(tp=2))),
     "pp2": Case(file=_file(LayoutSettings(pp=2), micro_batches=4)),
+    "pp2-vpp2": Case(file=_file(LayoutSettings(pp=2, vpp=2), micro_batches=4)),
     "dp2-distributed": Case(file=_file(LayoutSettings(dp=2), optim=OptimizerSettings(distributed=True))),
     "tp2-sp-untied": Case(file=_file(LayoutSettings(tp=2, sp=True)), shape=replace(SHAPE, tied=False)),
     "cp2-recompute": Case(file=_file(LayoutSettings(cp=2, recompute=True), micro_batch=4)),
@@ -77,9 +79,8 @@ CASES = {
 
 def settings_of(case: Case) -> str:
     file, layout = case.file, case.file.layout
-    named = [
-        f"{name} {size}" for name, size in layout.model_dump().items() if size > 1 and name in ("tp", "pp", "cp", "dp")
-    ]
+    sizes = ("tp", "pp", "vpp", "cp", "dp")
+    named = [f"{name} {size}" for name, size in layout.model_dump().items() if size > 1 and name in sizes]
     named += [name for name in ("sp", "recompute") if getattr(layout, name)]
     batch = batch_of(file, case.shape, PROMPT)
     return ", ".join(

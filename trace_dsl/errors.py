@@ -23,6 +23,10 @@ class LayersError(TraceError, ValueError):
     """The layers that a run file asks for cannot run on this machine."""
 
 
+class OffloadError(TraceError, ValueError):
+    """There is no device whose memory could be spared."""
+
+
 class LayoutError(TraceError, ValueError):
     """The processes that were started are not those that the layout needs."""
 

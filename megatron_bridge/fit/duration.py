@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megatron_bridge.fit.estimate import Batch, TeacherLoad
+from megatron_bridge.fit.estimate import Batch
 from megatron_bridge.fit.parameters import Widths, parameters_of
+from megatron_bridge.fit.teachers import TeacherLoad
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.run_file import RunFile
 
@@ -61,7 +62,7 @@ def step_time(
     hidden = (6.0 + 2.0 * earlier_passes) * w.hidden + sum(2.0 * t.share * t.shape.hidden_size for t in teachers)
     return StepTime(
         operations=batch.micro_batches * (passes * forward + of_teachers + rows * hidden * w.vocabulary),
-        bubble=(batch.micro_batches + layout.pp - 1) / batch.micro_batches,
+        bubble=1 + (layout.pp - 1) / (layout.vpp * batch.micro_batches),
         peak=peak,
         utilisation=utilisation,
     )

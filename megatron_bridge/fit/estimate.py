@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from megatron_bridge.chunk_rows import default_chunk_rows
 from megatron_bridge.fit.memory import (
-    FLOAT,
     Build,
     Places,
     activation_bytes,
@@ -16,31 +15,17 @@ from megatron_bridge.fit.memory import (
     layer_bytes,
     loss_bytes,
     optimizer_step_bytes,
+    passes_in_flight,
     sampling_bytes,
     states,
 )
 from megatron_bridge.fit.parameters import Widths, parameters_of
-from megatron_bridge.model.shape import Layout, ModelShape
+from megatron_bridge.fit.teachers import TeacherBytes, TeacherLoad, teacher_bytes
+from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.run_file import RunFile
-from trace_dsl.model import Ema, ModelTeacher, SelfTeacher
-from trace_dsl.plan import Plan
 
 Device = Literal["cuda", "cpu"]
 WIDTHS = {"fp32": 4, "bf16": 2}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherLoad:
-    """A teacher that ranks hold. `what`: how its weights come about; shape: the policy's, or that of another model;
-    average: in float32, beside its weights; share: the most of a response's tokens at which it is read, as the caps of
-    the spans say.
-    """
-
-    name: str
-    what: str
-    shape: ModelShape
-    average: bool
-    share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +58,23 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """The ranks of one pipeline stage. `held` is there all the time; `training`, `update` and `sampling` are what the
-    phases of a step need beside it, at most one at a time; `outside` is what other processes take."""
+    """The ranks of one pipeline stage. `held` is there all the time; `teaching`, `training`, `update` and `sampling`
+    are what the phases of a step need beside it, at most one at a time; `outside` is what other processes take, `host`
+    what of a rank is in host memory instead."""
 
     stage: int
     parameters: int
     held: tuple[Part, ...]
+    teaching: tuple[Part, ...]
     training: tuple[Part, ...]
     update: tuple[Part, ...]
     sampling: tuple[Part, ...]
+    host: tuple[Part, ...] = ()
     outside: tuple[Part, ...] = ()
 
     @property
     def phases(self) -> dict[str, tuple[Part, ...]]:
-        return {"training": self.training, "update": self.update, "sampling": self.sampling}
+        return {"teaching": self.teaching, "training": self.training, "update": self.update, "sampling": self.sampling}
 
     @property
     def peak_phase(self) -> str:
@@ -113,54 +101,18 @@ def batch_of(file: RunFile, shape: ModelShape, prompt_tokens: int) -> Batch:
     multiple = file.layout.layout.sequence_multiple
     length = -(-min(prompt_tokens + response, shape.max_position) // multiple) * multiple
     rows = file.rollout.prompts * file.rollout.group_size // (file.minibatches * file.layout.dp)
+    fewest = file.layout.layout.fewest_micro_batches
     if file.pack_tokens is None:
         tokens = min(file.micro_batch, rows) * length
     else:  # shorter ones fill a pack to its end
-        tokens = min(max(file.pack_tokens // multiple * multiple, length), rows * length)
+        tokens = min(max(file.pack_tokens // multiple * multiple, length), -(-rows // fewest) * length)
     return Batch(
         tokens=tokens,
-        micro_batches=-(-rows * length // tokens),
+        micro_batches=max(-(-rows * length // tokens), fewest),
         length=length,
         response=min(response, length),
         packed=file.pack_tokens is not None,
     )
-
-
-def teachers_of(
-    plan: Plan, file: RunFile, shape: ModelShape, models: Mapping[str, ModelShape]
-) -> tuple[TeacherLoad, ...]:
-    """The teachers that some step runs: copies of the policy, whose shape is `shape`, and other models, by name."""
-    found = []
-    for planned in plan.teachers:
-        source, name = planned.teacher.source, planned.teacher.name
-        if planned.last_step < 0:
-            continue
-        found.append(
-            TeacherLoad(
-                name=name,
-                what=type(source.update).__name__.lower() if isinstance(source, SelfTeacher) else "model",
-                shape=shape if isinstance(source, SelfTeacher) else models[name],
-                average=_is_average(source) and file.precision == "bf16",
-                share=_share(plan, name),
-            )
-        )
-    return tuple(found)
-
-
-def _is_average(source: SelfTeacher | ModelTeacher) -> bool:
-    return isinstance(source, SelfTeacher) and isinstance(source.update, Ema)
-
-
-def _share(plan: Plan, teacher: str) -> float:
-    """The largest share of a response's tokens at which a teacher is read."""
-    caps = {label.name: 1.0 if label.cap is None else label.cap for label in plan.labels}
-    labels: set[str] = set()
-    for gathered in plan.gathered:
-        if gathered.need.payload.teacher == teacher:
-            labels |= {label for r, _ in gathered.losses for label in plan.routes[r].route.labels}
-            if gathered.need.everywhere or not gathered.losses:
-                return 1.0
-    return min(1.0, sum(caps.get(label, 1.0) for label in labels))
 
 
 def stages(
@@ -168,12 +120,6 @@ def stages(
 ) -> tuple[StageMemory, ...]:
     """The memory of each pipeline stage's ranks, without what other processes take."""
     return tuple(_stage(file, shape, teachers, batch, device, stage) for stage in range(file.layout.pp))
-
-
-def _teacher_bytes(teacher: TeacherLoad, layout: Layout, stage: int, width: int) -> int:
-    """Its weights on a rank of a stage, and those of its average."""
-    held = parameters_of(teacher.shape, layout, stage).total
-    return held * (width + (FLOAT if teacher.average else 0))
 
 
 def _stage(
@@ -194,13 +140,17 @@ def _stage(
     )
     sharing = layout.dp * layout.cp if file.optim.distributed else 1
     weights, gradients, optimizer = states(parameters.total, width=width, ranks=sharing)
-    of_teachers = sum(_teacher_bytes(teacher, layout.layout, stage, width) for teacher in teachers)
+    of_teachers = teacher_bytes(teachers, layout.layout, stage, places, build, batch.micro_batches)
+    shown = _teachers(of_teachers, offload=file.teacher.offload and device == "cuda", device=device)
     responses = file.rollout.prompts * file.rollout.group_size
-    read = responses // (file.minibatches * layout.dp) * batch.response  # of a step, all before its first micro-batch
-    taught = int(read * sum(teacher.share * teacher.shape.hidden_size for teacher in teachers)) if last else 0
     layer = layer_bytes(widths, places, build, qk_norm=shape.family.qk_norm)
-    activations = activation_bytes(parameters.layers, layer, widths, places, build, last=last)
-    in_flight = min(layout.pp - stage, batch.micro_batches)
+    in_flight = passes_in_flight(layout.layout, stage, batch.micro_batches)
+    # of the model's end there is never more than one: its backward pass follows at once
+    others, newest = (
+        activation_bytes(parameters.layers // layout.vpp, layer, widths, places, build, last=end)
+        for end in (False, last)
+    )
+    of_what = "micro-batches" if layout.vpp == 1 else f"passes of {parameters.layers // layout.vpp} layers"
     backward = backward_bytes(layer, widths, places, build)
     beside = [Part(name="backward pass", bytes=backward)]
     if last:
@@ -231,13 +181,14 @@ def _stage(
             Part(name="weights", bytes=weights),
             Part(name="gradients", bytes=gradients),
             Part(name="optimizer", bytes=optimizer),
-            *([Part(name="teachers' weights", bytes=of_teachers)] if teachers else []),
+            *shown.held,
         ),
+        teaching=shown.teaching,
         training=(
-            *([Part(name="teachers' hidden rows", bytes=taught * width)] if taught else []),
+            *shown.training,
             Part(
-                name="activations" + (f" of {in_flight} micro-batches" if in_flight > 1 else ""),
-                bytes=in_flight * activations,
+                name="activations" + (f" of {in_flight} {of_what}" if in_flight > 1 else ""),
+                bytes=(in_flight - 1) * others + newest,
             ),
             *beside,
         ),
@@ -248,4 +199,34 @@ def _stage(
             ),
         ),
         sampling=sampling,
+        host=shown.host,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Teachers:
+    """What teachers add to the fields of `StageMemory`."""
+
+    held: tuple[Part, ...] = ()
+    teaching: tuple[Part, ...] = ()
+    training: tuple[Part, ...] = ()
+    host: tuple[Part, ...] = ()
+
+
+def _teachers(found: TeacherBytes, *, offload: bool, device: Device) -> _Teachers:
+    if not found.weights:
+        return _Teachers()
+    weights, forward = Part(name="teachers' weights", bytes=found.weights), Part(name="their pass", bytes=found.forward)
+    rows = Part(name="teachers' hidden rows", bytes=found.rows)
+    if device == "cpu":  # the device's memory is the host's
+        kept = (rows,) if rows.bytes else ()
+        return _Teachers(held=(weights,), teaching=(forward, *kept), training=kept)
+    brought = Part(name="teachers' weights, one at a time", bytes=found.brought)
+    at_once = Part(name="teachers' hidden rows of a micro-batch", bytes=found.rows_at_once)
+    outputs = Part(name="teachers' output weights", bytes=found.outputs)
+    return _Teachers(
+        held=() if offload else (weights,),
+        teaching=(brought, forward) if offload else (forward,),
+        training=tuple(part for part in ((outputs,) if offload else ()) + (at_once,) if part.bytes),
+        host=tuple(part for part in ((weights,) if offload else ()) + (rows,) if part.bytes),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from megatron_bridge.fit.parameters import Parameters, Widths
+from megatron_bridge.model.shape import Layout, micro_batch_group
 
 FLOAT = 4
 
@@ -82,14 +83,25 @@ def layer_bytes(w: Widths, at: Places, build: Build, *, qk_norm: bool) -> int:
 
 
 def activation_bytes(layers: int, layer: int, w: Widths, at: Places, build: Build, *, last: bool) -> int:
-    """What one micro-batch keeps on a stage: its layers, or with recompute their inputs and one layer; the result; on
-    the last stage the final norm."""
+    """What one micro-batch keeps on a stage, or in a chunk of one: its layers, or with recompute their inputs and one
+    layer; the result; at the end of the model the final norm."""
     rows = at.tokens // build.tp if build.sharded else at.tokens
     result = build.width * rows * w.hidden
     final = norm_bytes(rows * w.hidden, rows, build) if last else 0
     if build.recompute:
         return layers * build.width * rows * w.hidden + result + final
     return layers * layer + result + final
+
+
+def passes_in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
+    """How many forward passes of a chunk of a stage wait for their backward pass, at most, in megatron-core's schedule.
+
+    Without interleaving a chunk is all of the stage's layers.
+    """
+    if layout.vpp == 1:
+        return min(layout.pp - stage, micro_batches)
+    warmup = 2 * (layout.pp - stage - 1) + (layout.vpp - 1) * micro_batch_group(micro_batches, layout.pp)
+    return min(warmup + 1, layout.vpp * micro_batches)
 
 
 def backward_bytes(layer: int, w: Widths, at: Places, build: Build) -> int:

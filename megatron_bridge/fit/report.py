@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from megatron_bridge.fit.duration import H100_PEAK, UTILISATION, StepTime, step_time
-from megatron_bridge.fit.estimate import Batch, Device, Part, StageMemory, TeacherLoad, batch_of, stages, teachers_of
+from megatron_bridge.fit.estimate import Batch, Device, Part, StageMemory, batch_of, stages
+from megatron_bridge.fit.teachers import TeacherLoad, teachers_of
 from megatron_bridge.model.shape import ModelShape, layout_problems
 from megatron_bridge.rollout.settings import gpus_of_server, memory_share
 from megatron_bridge.run_file import RunFile, size_problems
@@ -117,6 +118,8 @@ def _notes(file: RunFile, assumptions: Assumptions) -> Iterator[str]:
     elif rollout.engine == "sglang" and assumptions.device == "cuda":
         gpus = rollout.started.servers * gpus_of_server(rollout.started.arguments)
         yield f"SGLang is started on {gpus} GPU{'s' if gpus > 1 else ''} of the first machine, which ranks share"
+    if assumptions.device == "cpu" and file.teacher.offload:
+        yield "teacher.offload: a run on CPUs refuses it, a teacher's weights are in host memory there already"
     if assumptions.device == "cuda" and file.transformer_impl is None:
         yield "transformer-engine is taken to be installed: with local layers Adam's update holds more"
 
@@ -182,6 +185,10 @@ def _sequence_parallel(file: RunFile) -> Changed:
     return (None, file) if file.layout.sp or file.layout.tp == 1 else _set(file, layout__sp=True)
 
 
+def _offloaded_teachers(file: RunFile) -> Changed:
+    return (None, file) if file.teacher.offload else _set(file, teacher__offload=True)
+
+
 def _fewer_sampled(file: RunFile) -> Changed:
     if file.rollout.engine != "embedded" or file.rollout.max_batch < 8:
         return None, file
@@ -215,6 +222,7 @@ _CANDIDATES: tuple[Callable[[RunFile], Changed], ...] = (
     _sharded_optimizer,
     _half_precision,
     _sequence_parallel,
+    _offloaded_teachers,
     _fewer_sampled,
     _one_sequence,
     _smaller_chunks,

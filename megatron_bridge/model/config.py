@@ -49,6 +49,10 @@ def transformer_config(
         attention_dropout=0.0,
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
+        virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
+        # one direction at a time: two stages cannot tell the two apart in one batch of sends
+        overlap_p2p_comm=layout.vpp > 1,
+        batch_p2p_comm=layout.vpp == 1,
         context_parallel_size=layout.cp,
         sequence_parallel=layout.sp,
         variable_seq_lengths=layout.pp > 1,  # micro-batches are padded to their own longest sequence

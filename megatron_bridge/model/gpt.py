@@ -88,7 +88,9 @@ def uses_transformer_engine(model: RoutedGPTModel) -> bool:
     return bool(model.config.transformer_impl == "transformer_engine")
 
 
-def layer_spec(shape: ModelShape, config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmodules:
+def layer_spec(
+    shape: ModelShape, config: TransformerConfig, chunk: int | None = None
+) -> ModuleSpec | TransformerBlockSubmodules:
     """megatron-core's layer specification, with the attention that can read a ragged key/value cache.
 
     The local specification takes torch's scaled dot-product attention, which on the CPU is several times faster than
@@ -106,7 +108,8 @@ def layer_spec(shape: ModelShape, config: TransformerConfig) -> ModuleSpec | Tra
     layer.input_layernorm = layer.pre_mlp_layernorm = ShardedRMSNorm
     if qk_norm:
         attention.submodules.q_layernorm = attention.submodules.k_layernorm = ShardedRMSNorm
-    return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config), layer_norm=ShardedRMSNorm)
+    layers = get_num_layers_to_build(config, vp_stage=chunk)
+    return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=ShardedRMSNorm)
 
 
 def build_model(
@@ -116,8 +119,9 @@ def build_model(
     dtype: torch.dtype = torch.float32,
     recompute: bool = False,
     transformer_impl: TransformerImpl | None = None,
-) -> RoutedGPTModel:
-    """This rank's part of a model of `shape`, freshly initialised, on the training device, all parameters of `dtype`.
+) -> torch.nn.ModuleList:
+    """This rank's part of a model of `shape`, freshly initialised, on the training device, all parameters of `dtype`:
+    its chunks in the order of the layers, `layout.vpp` of them, each a `RoutedGPTModel`.
 
     Call it inside `megatron_runtime()` after `start_parallel`. Collectives: for a tied model with pp > 1, one
     all-reduce between the first and the last stage. Raises ValueError for a layout that cannot hold the
@@ -125,26 +129,35 @@ def build_model(
     """
     impl = chosen_impl(transformer_impl)
     config = transformer_config(shape, layout, dtype=dtype, recompute=recompute, transformer_impl=impl)
-    model = RoutedGPTModel(
+    numbers = range(layout.vpp) if layout.vpp > 1 else [None]
+    return torch.nn.ModuleList([_chunk(shape, layout, config, number) for number in numbers])
+
+
+def _chunk(shape: ModelShape, layout: Layout, config: TransformerConfig, number: int | None) -> RoutedGPTModel:
+    """One chunk; without interleaving it has no number."""
+    chunk = RoutedGPTModel(
         config=config,
-        transformer_layer_spec=layer_spec(shape, config),
+        transformer_layer_spec=layer_spec(shape, config, number),
         vocab_size=padded_vocab(shape.vocab_size, layout.tp),
         max_sequence_length=shape.max_position,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=number),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=number),
         share_embeddings_and_output_weights=shape.tied,
         position_embedding_type="rope",
         rotary_base=shape.rope_base,
-    ).to(device=training_device(), dtype=dtype)  # as Float16Module does: torch's norms know no params_dtype
+        vp_stage=number,
+    )
+    # the dtype as Float16Module does: torch's norms know no params_dtype
+    chunk.to(device=training_device(), dtype=config.params_dtype)
     if shape.rope_scaling is not None:
-        model.rotary_pos_emb.inv_freq = stretched(model.rotary_pos_emb.inv_freq, shape.rope_scaling)
-    return model
+        chunk.rotary_pos_emb.inv_freq = stretched(chunk.rotary_pos_emb.inv_freq, shape.rope_scaling)
+    return chunk
 
 
-def bare(model: torch.nn.Module) -> RoutedGPTModel:
-    """The model inside Megatron's wrappers (DistributedDataParallel, Float16Module)."""
-    while not isinstance(model, RoutedGPTModel):
-        if not hasattr(model, "module"):
-            raise TypeError(f"a {type(model).__name__} holds no RoutedGPTModel; build models with build_model")
-        model = model.module
-    return model
+def bare(chunk: torch.nn.Module) -> RoutedGPTModel:
+    """The chunk of a model inside Megatron's wrappers (DistributedDataParallel, Float16Module)."""
+    while not isinstance(chunk, RoutedGPTModel):
+        if not hasattr(chunk, "module"):
+            raise TypeError(f"a {type(chunk).__name__} holds no RoutedGPTModel; build models with build_model")
+        chunk = chunk.module
+    return chunk

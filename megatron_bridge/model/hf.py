@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.utils import get_pg_rank, get_pg_size
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -30,37 +29,41 @@ from megatron_bridge.model.shape import ModelShape, padded_vocab, read_shape
 from megatron_bridge.verdict import CheckpointError, Verdict
 from trace_dsl.errors import PolicyError
 
-__all__ = ["CheckpointError", "collect_hf", "hf_to_megatron", "load_hf", "megatron_to_hf", "model_stage", "save_hf"]
+__all__ = ["CheckpointError", "chunk_stage", "collect_hf", "hf_to_megatron", "load_hf", "megatron_to_hf", "save_hf"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5, and before
 
 
-def model_stage(model: RoutedGPTModel) -> Stage:
-    """The pipeline stage that this rank's `model` is."""
-    pp = model.pg_collection.pp
-    layers = model.config.num_layers // get_pg_size(pp)
-    start = get_pg_rank(pp) * layers
-    return Stage(layers=range(start, start + layers), first=model.pre_process, last=model.post_process)
+def chunk_stage(chunk: RoutedGPTModel) -> Stage:
+    """The layers that a chunk has, and whether it is the first and the last one of the model."""
+    numbers = [layer.layer_number - 1 for layer in chunk.decoder.layers]
+    return Stage(layers=range(numbers[0], numbers[-1] + 1), first=chunk.pre_process, last=chunk.post_process)
 
 
-def load_hf(model: torch.nn.Module, directory: str | Path) -> None:
-    """Read this rank's weights from a Hugging Face directory into `model` (wrapped or not), in its own dtype.
+def load_hf(model: torch.nn.ModuleList, directory: str | Path) -> None:
+    """Read this rank's weights from a Hugging Face directory into the chunks of `model` (wrapped or not), in their own
+    dtype.
 
-    Each rank reads the tensors of its pipeline stage, one parameter at a time. No collectives. Raises
+    Each rank reads the tensors of its layers, one parameter at a time. No collectives. Raises
     FileNotFoundError where weights are missing, ValueError where the directory holds another shape or other
     tensors.
     """
     directory = Path(directory)
     shape = read_shape(directory)
-    model = bare(model)
-    _check_shape(model, shape, directory)
-    tp = model.pg_collection.tp
-    parameters = dict(model.named_parameters())
+    chunks = [bare(chunk) for chunk in model]
+    _check_shape(chunks[0], shape, directory)
     files = _weight_files(directory)
     _check_names(shape, files.keys(), directory)
-    for entry in entries(shape, model_stage(model), fused_norms=uses_transformer_engine(model)):
+    for chunk in chunks:
+        _load_chunk(chunk, shape, files)
+
+
+def _load_chunk(chunk: RoutedGPTModel, shape: ModelShape, files: Mapping[str, Path]) -> None:
+    tp = chunk.pg_collection.tp
+    parameters = dict(chunk.named_parameters())
+    for entry in entries(shape, chunk_stage(chunk), fused_norms=uses_transformer_engine(chunk)):
         tensors = []
         for name in entry.hf:
             with safe_open(files[name], framework="pt") as weights:
@@ -129,7 +132,7 @@ def _check_names(shape: ModelShape, present: Iterable[str], directory: Path) -> 
 
 
 def save_hf(
-    model: torch.nn.Module,
+    model: torch.nn.ModuleList,
     shape: ModelShape,
     source_directory: str | Path,
     target_directory: str | Path,
@@ -145,7 +148,6 @@ def save_hf(
     Collectives: all-gathers over tp, point to point over pp, one agreement over all. Raises CheckpointError on every
     rank where writing failed; the directory that was there is then untouched.
     """
-    model = bare(model)
     source, target = Path(source_directory), Path(target_directory)
     aside = target.with_name(target.name + ".partial")
     tensors = collect_hf(model, shape)
@@ -161,29 +163,32 @@ def save_hf(
     verdict.agree(cleanup=lambda: shutil.rmtree(aside, ignore_errors=True))
 
 
-def collect_hf(model: torch.nn.Module, shape: ModelShape, *, to_cpu: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
+def collect_hf(
+    model: torch.nn.ModuleList, shape: ModelShape, *, to_cpu: bool = True
+) -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors of the model by their Hugging Face names, one parameter at a time, on rank 0; none elsewhere.
 
     Every rank has to run through it to its end. Collectives: all-gathers over tp, point to point over pp.
     """
-    model = bare(model)
     if parallel_state.get_data_parallel_rank() != 0:
         return
-    tp, pp = model.pg_collection.tp, model.pg_collection.pp
-    stages = [model_stage(model)]
+    chunks = [bare(chunk) for chunk in model]
+    tp, pp = chunks[0].pg_collection.tp, chunks[0].pg_collection.pp
+    stages = [[chunk_stage(chunk) for chunk in chunks]]
     if pp.size() > 1:
-        stages = [stages[0]] * pp.size()
-        dist.all_gather_object(stages, model_stage(model), group=pp)
-    parameters = dict(model.named_parameters())
-    for number, stage in enumerate(stages):
-        for entry in entries(shape, stage, fused_norms=uses_transformer_engine(model)):
-            if entry.megatron == "output_layer.weight" and shape.tied:
-                continue  # the last stage's copy of the embedding
-            gathered = _gather(entry, parameters[entry.megatron], shape, tp) if number == pp.rank() else None
-            if number and tp.rank() == 0:
-                gathered = _send_to_first(gathered, number, pp)
-            if gathered is not None and dist.get_rank() == 0:
-                yield from zip(entry.hf, (t.cpu() if to_cpu else t for t in gathered), strict=True)
+        mine, stages = stages[0], stages * pp.size()
+        dist.all_gather_object(stages, mine, group=pp)
+    for turn, chunk in enumerate(chunks):
+        parameters = dict(chunk.named_parameters())
+        for number, there in enumerate(stages):
+            for entry in entries(shape, there[turn], fused_norms=uses_transformer_engine(chunk)):
+                if entry.megatron == "output_layer.weight" and shape.tied:
+                    continue  # the last stage's copy of the embedding
+                gathered = _gather(entry, parameters[entry.megatron], shape, tp) if number == pp.rank() else None
+                if number and tp.rank() == 0:
+                    gathered = _send_to_first(gathered, number, pp)
+                if gathered is not None and dist.get_rank() == 0:
+                    yield from zip(entry.hf, (t.cpu() if to_cpu else t for t in gathered), strict=True)
 
 
 def _gather(

@@ -55,7 +55,8 @@ MODEL_TYPES = tuple(_FAMILIES)
 class Layout:
     """How ranks are split: `tp` tensor parallel, `pp` pipeline parallel, `cp` context parallel, `dp` data parallel.
 
-    With `sp`, sequence parallelism, the tp ranks share the places of a sequence between their matrix products.
+    With `sp`, sequence parallelism, the tp ranks share the places of a sequence between their matrix products. With
+    `vpp` above 1 each pipeline stage holds so many chunks of layers, which take turns (interleaved pipeline).
     """
 
     tp: int = 1
@@ -63,15 +64,19 @@ class Layout:
     cp: int = 1
     dp: int = 1
     sp: bool = False
+    vpp: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("tp", self.tp), ("pp", self.pp), ("cp", self.cp), ("dp", self.dp)):
+        sizes = (("tp", self.tp), ("pp", self.pp), ("cp", self.cp), ("dp", self.dp), ("vpp", self.vpp))
+        for name, value in sizes:
             if value < 1:
                 raise ValueError(f"layout {name} = {value}: a parallel size is at least 1")
         if self.sp and self.tp == 1:
             raise ValueError(
                 "layout sp splits sequences over the tensor parallel ranks: set tp to 2 or more, or drop sp"
             )
+        if self.vpp > 1 and self.pp == 1:
+            raise ValueError(f"layout vpp {self.vpp} interleaves pipeline stages: set pp to 2 or more, or vpp to 1")
 
     @property
     def world(self) -> int:
@@ -85,6 +90,11 @@ class Layout:
         Context parallelism gives each rank two pieces of a sequence, sequence parallelism cuts a rank's part again.
         """
         return (2 * self.cp if self.cp > 1 else 1) * (self.tp if self.sp else 1)
+
+    @property
+    def fewest_micro_batches(self) -> int:
+        """The fewest micro-batches that its pipeline schedule runs: interleaved, one for each stage."""
+        return self.pp if self.vpp > 1 else 1
 
     @classmethod
     def fit(cls, *, world: int, tp: int = 1, pp: int = 1) -> Layout:
@@ -260,7 +270,24 @@ def layout_problems(shape: ModelShape, layout: Layout) -> list[str]:
             f"{shape.layers} layers (num_hidden_layers) cannot be split over pp {layout.pp}: "
             f"choose pp from {_divisors(shape.layers)}"
         )
+    elif shape.layers % (layout.pp * layout.vpp):
+        each = shape.layers // layout.pp
+        problems.append(
+            f"the {each} layers of a pipeline stage ({shape.layers} layers over pp {layout.pp}) cannot be split into "
+            f"vpp {layout.vpp} chunks: choose vpp from {_divisors(each)}"
+        )
     return problems
+
+
+def micro_batch_group(count: int, pp: int) -> int:
+    """Of `count` micro-batches in an interleaved pipeline, how many a chunk takes before the next chunk has its turn.
+
+    megatron-core wants at least `pp` of them, also in the last group: the smallest group that leaves so many or none,
+    since each one more is kept in memory for longer. Raises ValueError for a count below `pp`.
+    """
+    if count < pp:
+        raise ValueError(f"{count} micro-batches: an interleaved pipeline of pp {pp} stages needs {pp} or more")
+    return next(size for size in range(pp, count + 1) if not 0 < count % size < pp)
 
 
 def _divisors(size: int) -> str:

@@ -41,25 +41,25 @@ class _Request:
 class EmbeddedEngine:
     """A `RolloutEngine` over the model in training: its weights are always the trainer's."""
 
-    def __init__(self, model: torch.nn.Module, *, vocab_size: int, max_context: int, max_batch: int = 256) -> None:
+    def __init__(self, model: torch.nn.ModuleList, *, vocab_size: int, max_context: int, max_batch: int = 256) -> None:
         """`vocab_size` without padding, `max_context` in tokens (prompt and response), `max_batch` rows at
         once.
 
         Raises ValueError for a context longer than the model's.
         """
-        self.model = bare(model)
-        if not 2 <= max_context <= self.model.max_sequence_length:
-            raise ValueError(
-                f"max_context {max_context}: choose 2 to {self.model.max_sequence_length} tokens, the model's longest"
-            )
+        self.model = torch.nn.ModuleList(bare(chunk) for chunk in model)
+        self._last = bare(model[-1])
+        longest = self._last.max_sequence_length
+        if not 2 <= max_context <= longest:
+            raise ValueError(f"max_context {max_context}: choose 2 to {longest} tokens, the model's longest")
         if max_batch < 1:
             raise ValueError(f"max_batch {max_batch}: sample at least 1 row at once")
         self.vocab_size = vocab_size
         self.max_context = max_context
         self.max_batch = max_batch
         self.weight_version = 0
-        self._tp: dist.ProcessGroup = self.model.pg_collection.tp
-        self._pp: dist.ProcessGroup = self.model.pg_collection.pp
+        self._tp: dist.ProcessGroup = self._last.pg_collection.tp
+        self._pp: dist.ProcessGroup = self._last.pg_collection.pp
 
     def sync(self, step: int) -> None:
         """See `RolloutEngine`; samples say from here on that `step` drew them."""
@@ -167,27 +167,27 @@ class EmbeddedEngine:
 
     def _cache(self, capacity: int) -> RaggedCache:
         capacity += capacity % 2  # megatron-core halves it under context parallelism
-        cos_Sd, sin_Sd = self.model.rotary_pos_emb.get_cos_sin(capacity)
+        cos_Sd, sin_Sd = self._last.rotary_pos_emb.get_cos_sin(capacity)
         device = training_device()
         return RaggedCache(cos_Sd=cos_Sd.to(device), sin_Sd=sin_Sd.to(device))
 
     def _forward(self, tokens_BP: torch.Tensor, cache: RaggedCache) -> torch.Tensor:
         """Hidden states [P, B, h] of tokens that `cache` was told of; on the last stage those after the final norm."""
-        stage, last = self._pp.rank(), self._pp.size() - 1
-        if stage > 0:
-            rows, length = tokens_BP.shape
-            config = self.model.config
-            received_PBh = torch.empty(
-                length, rows, config.hidden_size, dtype=config.pipeline_dtype, device=tokens_BP.device
-            )
-            dist.recv(received_PBh, group=self._pp, group_src=stage - 1)
-            self.model.set_input_tensor(received_PBh)
-        # Positions enter through the cache: the model has no learned position embedding.
-        hidden_PBh = self.model(tokens_BP, None, None, inference_context=cache, return_hidden=True)
-        if stage > 0:
-            self.model.set_input_tensor(None)
-        if stage < last:
-            dist.send(hidden_PBh.contiguous(), group=self._pp, group_dst=stage + 1)
+        stage, stages = self._pp.rank(), self._pp.size()
+        for chunk in self.model:
+            if not chunk.pre_process:
+                rows, length = tokens_BP.shape
+                config = chunk.config
+                received_PBh = torch.empty(
+                    length, rows, config.hidden_size, dtype=config.pipeline_dtype, device=tokens_BP.device
+                )
+                dist.recv(received_PBh, group=self._pp, group_src=(stage - 1) % stages)
+                chunk.set_input_tensor(received_PBh)
+            # Positions enter through the cache: the model has no learned position embedding.
+            hidden_PBh = chunk(tokens_BP, None, None, inference_context=cache, return_hidden=True)
+            chunk.set_input_tensor(None)
+            if not chunk.post_process:
+                dist.send(hidden_PBh.contiguous(), group=self._pp, group_dst=(stage + 1) % stages)
         return hidden_PBh
 
     def _prefill(self, prompts: Sequence[Sequence[int]], cache: RaggedCache) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,7 +231,7 @@ class EmbeddedEngine:
     def _logits(self, hidden_Bh: torch.Tensor) -> torch.Tensor:
         """Logits [B, V] in float64 on the last stage, gathered over tp, without padding."""
         dtype = gemm.compute_dtype(hidden_Bh.dtype)  # as the loss: logits are float32, whatever they are made of
-        weight_vh = gemm.operand(self.model.output_weight(), dtype)
+        weight_vh = gemm.operand(self._last.output_weight(), dtype)
         logits_BV = gemm.product(gemm.operand(hidden_Bh, dtype), weight_vh.t(), dtype)
         if self._tp.size() > 1:
             shards = [torch.empty_like(logits_BV) for _ in range(self._tp.size())]
@@ -310,8 +310,8 @@ def _noise(requests: Sequence[tuple[int, int]], steps: int, seed: int) -> torch.
 
 
 @contextlib.contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    training = model.training
+def _eval_mode(model: torch.nn.ModuleList) -> Iterator[None]:
+    training = model[0].training
     model.eval()
     try:
         yield
@@ -320,13 +320,12 @@ def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _whole_sequences(model: torch.nn.Module) -> Iterator[None]:
+def _whole_sequences(model: torch.nn.ModuleList) -> Iterator[None]:
     """Turn sequence parallelism off in the block: a forward of one token a row cannot be cut."""
+    config = model[0].config  # of all chunks
     names = ("sequence_parallel", "scatter_to_sequence_parallel", "reduce_scatter_embeddings")
-    owners = [
-        (owner, name) for owner in (model.config, *model.modules()) for name in names if getattr(owner, name, False)
-    ]
-    if not model.config.sequence_parallel:
+    owners = [(owner, name) for owner in (config, *model.modules()) for name in names if getattr(owner, name, False)]
+    if not config.sequence_parallel:
         owners = []
     try:
         for owner, name in owners:

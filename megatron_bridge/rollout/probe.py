@@ -61,13 +61,13 @@ async def ask_probe(
 
 
 def trainer_logprobs(
-    model: torch.nn.Module, token_ids: Sequence[Sequence[int]], vocab_size: int, *, temperature: float = 1.0
+    model: torch.nn.ModuleList, token_ids: Sequence[Sequence[int]], vocab_size: int, *, temperature: float = 1.0
 ) -> list[list[float]]:
     """log p of every token but the first under the model of now, at `temperature`, under any layout.
 
     Collectives: those of `EmbeddedEngine.score`; the same on every rank.
     """
-    engine = EmbeddedEngine(model, vocab_size=vocab_size, max_context=bare(model).max_sequence_length)
+    engine = EmbeddedEngine(model, vocab_size=vocab_size, max_context=bare(model[-1]).max_sequence_length)
     return engine.score(token_ids, temperature=temperature)
 
 

@@ -24,12 +24,14 @@ LOGPROB_BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 class Proof:
     """Proves the servers of one update. Its making and `of` are collective over all ranks."""
 
-    def __init__(self, model: torch.nn.Module, settings: RolloutSettings, *, vocab_size: int, max_context: int) -> None:
+    def __init__(
+        self, model: torch.nn.ModuleList, settings: RolloutSettings, *, vocab_size: int, max_context: int
+    ) -> None:
         """`model` holds the weights that are sent."""
         self._model, self._settings = model, settings
         self._vocab_size, self._max_context = vocab_size, max_context
         self._probe = probe_tokens(vocab_size, max_context)
-        self._bound = settings.logprob_bound or LOGPROB_BOUNDS[bare(model).config.params_dtype]
+        self._bound = settings.logprob_bound or LOGPROB_BOUNDS[bare(model[-1]).config.params_dtype]
         self._expected = trainer_logprobs(model, self._probe, vocab_size)
 
     def of(

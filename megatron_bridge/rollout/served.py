@@ -44,7 +44,7 @@ class ServedEngine:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: torch.nn.ModuleList,
         *,
         shape: ModelShape,
         policy: Path,
@@ -53,7 +53,7 @@ class ServedEngine:
         seed: int = 0,
     ) -> None:
         """`policy` is the Hugging Face directory that `model` came from; logs go to `directory`/servers."""
-        self._model, self._shape, self._policy = bare(model), shape, policy
+        self._model, self._shape, self._policy = model, shape, policy
         self._settings, self._directory, self._seed = settings, directory, seed
         self._first = dist.get_rank() == 0
         self._group = parallel_state.get_model_parallel_group()
@@ -190,7 +190,7 @@ class ServedEngine:
             concurrency=self._settings.concurrency,
             seed=self._seed,
             cuda=torch.cuda.is_available(),
-            dtype=str(self._model.config.params_dtype).removeprefix("torch."),
+            dtype=str(bare(self._model[-1]).config.params_dtype).removeprefix("torch."),
             arguments=launch.arguments,
             key=key,
         )

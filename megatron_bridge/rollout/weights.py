@@ -81,7 +81,7 @@ class WeightSender:
         self._group: _Group | None = None
         self._groups = 0
 
-    def send(self, model: torch.nn.Module, unproved: str) -> list[Server]:
+    def send(self, model: torch.nn.ModuleList, unproved: str) -> list[Server]:
         """Send the weights while nothing is drawn; the servers that took them and emptied their caches (rank 0).
 
         Before the first of them a server is told `unproved`, a name of no step: whatever fails on the way, it is not

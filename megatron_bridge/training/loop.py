@@ -16,11 +16,12 @@ from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+from megatron_bridge.checkpoint import load_checkpoint
 from megatron_bridge.checkpoint_files import ACCURACY
 from megatron_bridge.chunk_rows import largest_chunk
 from megatron_bridge.device import training_device
 from megatron_bridge.model.hf import save_hf
+from megatron_bridge.model.rope import forget_rotary
 from megatron_bridge.model.shape import padded_vocab
 from megatron_bridge.rank_log import Phase, RankLog
 from megatron_bridge.run_directory import RunDirectory, meta_of
@@ -41,6 +42,7 @@ from megatron_bridge.training.profiling import StepProfiler
 from megatron_bridge.training.records import Records
 from megatron_bridge.training.route_metrics import with_exposure
 from megatron_bridge.training.sampler import Sampler
+from megatron_bridge.training.saving import Saving
 from megatron_bridge.training.signals import measure
 from megatron_bridge.training.stopped import NotFinite, StoppedBatch, stop
 from megatron_bridge.training.teacher import (
@@ -95,8 +97,10 @@ class Loop:
             cp=parallel_state.get_context_parallel_world_size(),
             multiple=self._run.layout.layout.sequence_multiple,
             pack_tokens=self._run.pack_tokens,
+            fewest=self._run.layout.layout.fewest_micro_batches,
         )
         self._trainer: Trainer = make_trainer(make_policy(self._loaded), self._run.optim, self._run.steps)
+        self._saving = Saving(directory.checkpoints, self._run.checkpoint, self._trainer, self._timings)
         self._compute = Compute.here(loaded)
         self._sampler = Sampler(
             loaded, plan, directory, self._trainer.model, task, tokenizer, stop_tokens, self._timings, log
@@ -131,6 +135,7 @@ class Loop:
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
+            self._saving.finish_written()
             self._profiler.at(self._step)
             collected = self._sampler.collect(ahead, self._step)
             if self._interrupt.agreed(self._device):
@@ -199,7 +204,9 @@ class Loop:
                 proximal_logp_T=proximal_logp_T,
                 found=result,
             )
-            raise stop(self._directory.path, stopped, channel_names(self._plan, lowered))
+            error = stop(self._directory.path, stopped, channel_names(self._plan, lowered))
+            self._saving.finish()
+            raise error
         for teacher in self._teachers:
             teacher.after_step(self._trainer.model)
         self._latches = lowered.latches
@@ -295,11 +302,14 @@ class Loop:
     def _keep_needed_teachers(self) -> None:
         """Make the teachers that this step or a later one may need, and let go of the others."""
         held = {t.teacher.name: t for t in self._teachers}
+        needed = needed_teachers(self._plan, self._step)
         # in the plan's order: every rank runs the teachers' collectives in the order of this list
         self._teachers = [
             held.get(teacher.name) or make_teacher(teacher, self._loaded, self._task, self._tokenizer)
-            for teacher in needed_teachers(self._plan, self._step)
+            for teacher in needed
         ]
+        if held.keys() - {teacher.name for teacher in needed}:
+            forget_rotary()
 
     def _state(self) -> dict[str, Any]:
         return {"policy": self._trainer.model, **state_of(self._teachers, self._plan, self._step)}
@@ -325,20 +335,10 @@ class Loop:
         meta = meta_of(self._loaded, self._plan)
         if self._evaluated[0] == self._step:
             meta[ACCURACY] = self._evaluated[1]
-        with self._timings.part("save"):
-            save_checkpoint(
-                self._directory.checkpoints,
-                step=self._step,
-                models=self._state(),
-                optimizer=self._trainer.optimizer,
-                scheduler=self._trainer.scheduler,
-                extra=extra,
-                meta=meta,
-                keep_last=self._run.checkpoint.keep,
-                keep_best=self._run.checkpoint.best,
-            )
+        self._saving.begin(self._step, self._state(), extra=extra, meta=meta)
 
     def _keep_evaluation(self) -> None:
+        self._saving.finish()
         keep_evaluation(self._directory.checkpoints, *self._evaluated, self._save, best=self._run.checkpoint.best)
 
     def _restore(self) -> None:
@@ -387,6 +387,7 @@ class Loop:
 
     def _outcome(self, after: Evaluation | None) -> Outcome:
         assert self._before is not None
+        self._saving.finish()
         return Outcome(
             finished=after is not None,
             step=self._step,

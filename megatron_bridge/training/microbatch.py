@@ -42,6 +42,11 @@ class Sequences:
     def positions_bs(self) -> Tensor:
         return self.places_s.expand_as(self.ids_bs)
 
+    def only(self, token_R: Tensor) -> Sequences:
+        """The same with only those of the predicted tokens that are among `token_R`."""
+        kept_t = torch.isin(self.here_t, token_R)
+        return replace(self, here_t=self.here_t[kept_t], at_t=self.at_t[kept_t], row_t=self.row_t[kept_t])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MicroBatch:
@@ -84,6 +89,7 @@ class Share:
 
     multiple: what the padded length of sequences is a multiple of.
     pack_tokens: micro-batches are packed, with at most so many tokens; None: they are padded.
+    fewest: how many packed micro-batches there are at least, given so many sequences.
     """
 
     dp_rank: int = 0
@@ -92,6 +98,7 @@ class Share:
     cp: int = 1
     multiple: int = 1
     pack_tokens: int | None = None
+    fewest: int = 1
 
     def padded(self, length: int) -> int:
         """The places that a sequence of `length` tokens is given."""
@@ -236,7 +243,8 @@ def _of_equal_count(lengths: Mapping[int, int], count: int) -> list[list[int]]:
 
 def _of_few_tokens(lengths: Mapping[int, int], part: Share) -> list[list[int]]:
     """The rows in packs of at most `part.pack_tokens` tokens: the longest first, each into the first pack with room for
-    it. A row that is longer than that is a pack by itself."""
+    it. A row that is longer than that is a pack by itself. Where there are fewer packs than `part.fewest`, those with
+    the most rows are halved."""
     assert part.pack_tokens is not None
     packs: list[list[int]] = []
     room: list[int] = []
@@ -249,4 +257,8 @@ def _of_few_tokens(lengths: Mapping[int, int], part: Share) -> list[list[int]]:
         else:
             packs[pack].append(row)
             room[pack] -= length
+    while len(packs) < part.fewest:
+        fullest = max(packs, key=len)
+        packs.remove(fullest)
+        packs += [fullest[::2], fullest[1::2]]
     return packs

@@ -23,7 +23,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch import Tensor
 
 from megatron_bridge.losses import routed_linear_loss
-from megatron_bridge.model.gpt import RoutedGPTModel, bare
+from megatron_bridge.model.gpt import bare
 from megatron_bridge.run_settings import OptimizerSettings
 from megatron_bridge.training.forward import hidden_states, predictors, run_schedule
 from megatron_bridge.training.microbatch import MicroBatch, Share
@@ -60,31 +60,29 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trainer:
-    """The policy under Megatron's DDP with its optimizer and learning-rate scheduler."""
+    """The policy, its chunks under Megatron's DDP, with its optimizer and learning-rate scheduler."""
 
-    model: DistributedDataParallel
+    model: torch.nn.ModuleList
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
 
 
-def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int) -> Trainer:
+def make_trainer(policy: torch.nn.ModuleList, settings: OptimizerSettings, steps: int) -> Trainer:
     """Wrap a policy for training. Call inside `megatron_runtime()`. Collective: parameters are broadcast (dp, cp).
 
     With `settings.distributed` each data-parallel rank holds a part of the optimizer's state; gradients are then
     reduced while the backward pass goes on.
     """
-    config = policy.config
+    config = bare(policy[0]).config  # of all chunks
     config.calculate_per_token_loss = True  # DDP then sums over data-parallel ranks instead of averaging
-    model = DistributedDataParallel(
-        config,
-        DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True,
-            use_distributed_optimizer=settings.distributed,
-            overlap_grad_reduce=settings.distributed,
-        ),
-        policy,
+    ddp = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=settings.distributed,
+        overlap_grad_reduce=settings.distributed,
     )
-    model.broadcast_params()
+    chunks = [DistributedDataParallel(config, ddp, chunk) for chunk in policy]
+    for chunk in chunks:
+        chunk.broadcast_params()
     optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
@@ -99,7 +97,7 @@ def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int
             params_dtype=config.params_dtype,
             use_distributed_optimizer=settings.distributed,
         ),
-        [model],
+        chunks,
     )
     scheduler = OptimizerParamScheduler(
         optimizer,
@@ -118,11 +116,13 @@ def make_trainer(policy: RoutedGPTModel, settings: OptimizerSettings, steps: int
         override_opt_param_scheduler=True,
     )
     config.grad_scale_func = optimizer.scale_loss
-    config.no_sync_func = model.no_sync
+    # megatron-core's schedules take these one by one where a pipeline is interleaved, and alone where it is not
+    no_sync, start_sync = [chunk.no_sync for chunk in chunks], [chunk.start_grad_sync for chunk in chunks]
+    config.no_sync_func = no_sync if len(chunks) > 1 else no_sync[0]
     if settings.distributed and config.pipeline_model_parallel_size > 1:
-        config.grad_sync_func = model.start_grad_sync
+        config.grad_sync_func = start_sync if len(chunks) > 1 else start_sync[0]
     config.finalize_model_grads_func = _finalize_without_token_count
-    return Trainer(model=model, optimizer=optimizer, scheduler=scheduler)
+    return Trainer(model=torch.nn.ModuleList(chunks), optimizer=optimizer, scheduler=scheduler)
 
 
 def _finalize_without_token_count(model: list[torch.nn.Module], _num_tokens: Tensor, **kwargs: Any) -> None:
@@ -148,7 +148,7 @@ class Accumulated:
 
 
 def accumulate_gradients(
-    model: torch.nn.Module,
+    model: torch.nn.ModuleList,
     micro_batches: Sequence[MicroBatch],
     teachers: Sequence[TeacherModel],
     part: Share,
@@ -184,7 +184,6 @@ def accumulate_gradients(
 
         def loss_function(hidden_sbH: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             here = item.batch.take(sequences.here_t)
-            there = {name: found.at(sequences.here_t) for name, found in item.teachers.items()}
             result = routed_linear_loss(
                 predictors(network, hidden_sbH, sequences),
                 bare(network).output_weight(),
@@ -192,7 +191,7 @@ def accumulate_gradients(
                 old_logp_T=here.old_logp_T,
                 proximal_logp_T=here.proximal_logp_T,
                 routing=here.routing,
-                teacher_hidden={name: found for name, found in there.items() if found is not None},
+                teacher_hidden={name: found.for_loss() for name, found in item.teachers.items()},
                 temperature=temperature,
                 vocab_size=vocab_size,
                 chunk_rows=chunk_rows,
@@ -227,7 +226,8 @@ def train_step(
 
     Collectives: those of `accumulate_gradients`, `find_not_finite` and the optimizer.
     """
-    trainer.model.zero_grad_buffer()
+    for chunk in trainer.model:
+        chunk.zero_grad_buffer()
     trainer.optimizer.zero_grad()
     accumulated = accumulate_gradients(
         trainer.model,

@@ -19,9 +19,11 @@ from rich.table import Column
 from torch.utils.tensorboard import SummaryWriter
 
 from megatron_bridge.atomic import write_text
+from megatron_bridge.contexts import text_of
 from megatron_bridge.training.collect import Rollout
 from megatron_bridge.training.evaluate import Evaluation
 from trace_dsl.lowering import Lowered
+from trace_dsl.model import Sees
 
 if TYPE_CHECKING:
     from megatron_bridge.training.wandb_log import WandbLog
@@ -105,31 +107,8 @@ class Records:
         lines, first = [], 0
         for rollout, advantage in zip(rollouts, lowered.advantage_R.tolist(), strict=True):
             last = first + len(rollout.token_ids)
-            lines.append(
-                json.dumps(
-                    {
-                        "group": rollout.group,
-                        "prompt": rollout.problem.prompt,
-                        "response": rollout.aligned.text,
-                        "finish": rollout.finish,
-                        "reward": rollout.reward,
-                        "advantage": advantage,
-                        "reason": rollout.reason,
-                        "verifier_failure": rollout.verifier_failure,
-                        "diagnosis": rollout.annotation.diagnosis,
-                        "annotation_missing": rollout.annotation.missing,
-                        "annotation_note": rollout.annotation.note,
-                        "spans": [
-                            {"label": s.label, "kind": s.kind, "start": s.start, "end": s.end}
-                            for s in rollout.annotation.spans
-                        ],
-                        "token_ids": rollout.token_ids,
-                        "weight_versions": rollout.weight_versions,
-                        "intervals": rollout.aligned.intervals,
-                        "route": lowered.route_of_T[first:last].tolist(),
-                    }
-                )
-            )
+            routes = lowered.route_of_T[first:last].tolist()
+            lines.append(json.dumps({**rollout_line(rollout), "advantage": advantage, "route": routes}))
             first = last
         folder = self._directory / "rollouts"
         folder.mkdir(exist_ok=True)
@@ -149,6 +128,29 @@ class Records:
 
 def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def rollout_line(rollout: Rollout) -> dict[str, Any]:
+    """A rollout as `trace-dsl preview` reads it; null for a context that it lacks."""
+    contexts = {sees.value: rollout.context(sees) for sees in (Sees.SOLUTION, Sees.SIBLING, Sees.FEEDBACK)}
+    return {
+        "group": rollout.group,
+        "prompt": rollout.problem.prompt,
+        "response": rollout.aligned.text,
+        "finish": rollout.finish,
+        "reward": rollout.reward,
+        "reason": rollout.reason,
+        "verifier_failure": rollout.verifier_failure,
+        "diagnosis": rollout.annotation.diagnosis,
+        **{name: None if context is None else text_of(context) for name, context in contexts.items()},
+        "withheld": sorted(sees.value for sees in rollout.withheld),
+        "annotation_missing": rollout.annotation.missing,
+        "annotation_note": rollout.annotation.note,
+        "spans": [{"label": s.label, "kind": s.kind, "start": s.start, "end": s.end} for s in rollout.annotation.spans],
+        "token_ids": rollout.token_ids,
+        "weight_versions": rollout.weight_versions,
+        "intervals": rollout.aligned.intervals,
+    }
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

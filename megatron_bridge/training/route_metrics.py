@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from megatron_bridge.training.step_sums import LossSums
 from trace_dsl.lowering import Lowered
-from trace_dsl.lowering.fused import CispoKernel, FusedKernel, PolicyGradientKernel
+from trace_dsl.model import Cispo, Kernel, PolicyGradient
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import loss_weights
 from trace_dsl.plan.plan import loss_names
@@ -35,16 +35,17 @@ def route_metrics(
     names, scheduled = loss_names(plan), loss_weights(plan, at)
     gradient = sum(one.gradient for one in sums)
     metrics: Metrics = {}
-    for found, one, channel in zip(lowered.losses, sums, lowered.routing.channel_of_L, strict=True):
+    for found, one in zip(lowered.losses, sums, strict=True):
         name = names[found.route, found.loss]
         mean_weight = found.weight_sum / found.tokens if found.tokens else None
         known = scheduled[found.route][found.loss]
+        kernel = plan.routes[found.route].losses[found.loss].channel.kernel
         values: Metrics = {
             "loss": one.loss,
             "tokens": found.tokens,
             "weight": mean_weight if known is None else known,
             "denominator": found.tokens / found.inverse_denominator_sum if found.tokens else None,
-            "clip_fraction": _clip_fraction(lowered.routing.kernels[channel], one.clipped, found.tokens),
+            "clip_fraction": _clip_fraction(kernel, one.clipped, found.tokens),
             "grad_share": one.gradient / gradient if gradient else None,
             "exposure": exposure[name],
         }
@@ -52,7 +53,7 @@ def route_metrics(
     return metrics
 
 
-def _clip_fraction(kernel: FusedKernel, clipped: int, tokens: int) -> float | None:
-    if not isinstance(kernel, PolicyGradientKernel | CispoKernel) or not tokens:
+def _clip_fraction(kernel: Kernel, clipped: int, tokens: int) -> float | None:
+    if not isinstance(kernel, PolicyGradient | Cispo) or not tokens:
         return None
     return clipped / tokens

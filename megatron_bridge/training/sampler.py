@@ -48,7 +48,7 @@ class Sampler:
         loaded: LoadedRun,
         plan: Plan,
         directory: RunDirectory,
-        model: torch.nn.Module,
+        model: torch.nn.ModuleList,
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: tuple[int, ...],
@@ -156,7 +156,7 @@ def over_ranks(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: (max if name in _LARGEST else sum)(one[name] for one in metrics if name in one) for name in names}
 
 
-def _engine(loaded: LoadedRun, directory: RunDirectory, model: torch.nn.Module) -> RolloutEngine:
+def _engine(loaded: LoadedRun, directory: RunDirectory, model: torch.nn.ModuleList) -> RolloutEngine:
     rollout, shape = loaded.file.rollout, loaded.shape
     if rollout.engine == "sglang":
         return ServedEngine(

@@ -23,7 +23,7 @@ from trace_dsl.terms import Signal
 @torch.no_grad()
 def measure(
     signals: frozenset[Signal],
-    policy: torch.nn.Module,
+    policy: torch.nn.ModuleList,
     teachers: Sequence[TeacherModel],
     micro_batches: Sequence[MicroBatch],
     part: Share,
@@ -53,16 +53,15 @@ def measure(
     if any(signal.teacher is None for signal in signals):
         rows = hidden_rows(policy, [batch.sequences for batch in micro_batches])
         for batch, hidden_tH in zip(micro_batches, rows, strict=False):
-            note(None, batch.take(batch.sequences.here_t), hidden_tH, bare(policy).output_weight())
+            note(None, batch.take(batch.sequences.here_t), hidden_tH, bare(policy[-1]).output_weight())
     for teacher in teachers:
         if teacher.teacher.name not in read:
             continue
         wanted = [_with_context(teacher, batch) for batch in micro_batches]
         for batch, found in zip(micro_batches, teacher.hidden_rows(micro_batches, wanted, part), strict=True):
-            token_t = batch.sequences.here_t
-            there = None if found is None else found.at(token_t)
-            if there is not None:
-                here = batch.take(token_t[there.rows_T])
+            if found is not None:
+                there = found.for_loss()
+                here = batch.take(batch.sequences.here_t[there.rows_T])
                 note(teacher.teacher.name, here, there.hidden_RH, there.output_weight_vH)
     return _gathered(mine, tokens)
 

@@ -1,6 +1,6 @@
 """What a step sums up over the tokens of its micro-batches, and over the ranks.
 
-Legend: T response tokens that this rank predicts, t some of them, C channels, L losses of the spec.
+Legend: T response tokens that this rank predicts, t some of them, C channels, L losses of the spec, P rows of them.
 """
 
 from __future__ import annotations
@@ -98,17 +98,17 @@ def _sums_of_losses(result: RoutedLoss, routing: FusedRouting) -> dict[str, Tens
     """[L] each. Losses that share a kernel have their weight's share in it; where their weights cancel, the kernel is
     not evaluated and none of them has any.
     """
-    channel_of_L, part_LT = routing.parts
-    channel_L = torch.tensor(channel_of_L, dtype=torch.int64, device=part_LT.device)
-    weight_LT = routing.weight_CT[channel_L].double()
-    trains_LT = (part_LT != 0) & (weight_LT != 0)
-    part_LT = part_LT.double()
-    norm_LT = result.stats.gradient_norm_CT[channel_L].double() * (part_LT / weight_LT).abs()
-    return {
-        "loss_L": torch.where(trains_LT, part_LT * result.stats.value_CT[channel_L].double(), 0.0).sum(1),
-        "clipped_L": (trains_LT & result.stats.clipped_CT[channel_L]).double().sum(1),
-        "gradient_L": torch.where(trains_LT, norm_LT, 0.0).sum(1),
+    parts, stats = routing.parts, result.stats
+    channel_P = torch.tensor(parts.channel_of_P, dtype=torch.int64, device=parts.part_PT.device)
+    weight_PT, part_PT = routing.weight_CT[channel_P].double(), parts.part_PT.double()
+    trains_PT = (part_PT != 0) & (weight_PT != 0)
+    norm_PT = stats.gradient_norm_CT[channel_P].double() * (part_PT / weight_PT).abs()
+    values = {
+        "loss_L": part_PT * stats.value_CT[channel_P].double(),
+        "clipped_L": stats.clipped_CT[channel_P].double(),
+        "gradient_L": norm_PT,
     }
+    return {name: parts.by_loss(torch.where(trains_PT, value_PT, 0.0)).sum(1) for name, value_PT in values.items()}
 
 
 def over_ranks(parts: Sequence[Mapping[str, Tensor]], routing: FusedRouting) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def over_ranks(parts: Sequence[Mapping[str, Tensor]], routing: FusedRouting) -> 
     Collectives: two all-reduces of some numbers over dp x cp, one over tp, and broadcasts over pp.
     """
     names = (*_SUMS, "loss_C", *_OF_LOSSES, *_OF_COLUMNS)
-    losses = len(routing.parts[0])
+    losses = routing.parts.losses
     sizes = [1] * len(_SUMS) + [len(routing.kernels)] + [losses] * len(_OF_LOSSES) + [1] * len(_OF_COLUMNS)
     packed = torch.zeros(sum(sizes), dtype=torch.float64, device=training_device())
     largest = torch.zeros(1, dtype=torch.float64, device=training_device())

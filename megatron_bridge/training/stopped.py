@@ -70,7 +70,7 @@ class NotFinite:
 
 
 def find_not_finite(
-    model: torch.nn.Module, loss_C: Tensor, grad_norm: float, spoiled: Sequence[SpoiledTokens]
+    model: torch.nn.ModuleList, loss_C: Tensor, grad_norm: float, spoiled: Sequence[SpoiledTokens]
 ) -> NotFinite | None:
     """What is not finite once the gradients of a step are ready, None where all is.
 
@@ -84,7 +84,12 @@ def find_not_finite(
         return None
     mine = (
         [pair for part in spoiled for pair in part.pairs()],
-        [name for name, parameter in model.named_parameters() if not parameter.main_grad.isfinite().all()],
+        [
+            name
+            for chunk in model
+            for name, parameter in chunk.named_parameters()
+            if not parameter.main_grad.isfinite().all()
+        ],
         grad_norm,
     )
     told = [mine] * dist.get_world_size()

@@ -11,12 +11,12 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from megatron_bridge.device import megatron_runtime
-from megatron_bridge.model.gpt import RoutedGPTModel, build_model
+from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel
 
-TP1, TP2, PP2 = Layout(dp=2), Layout(tp=2), Layout(pp=2)
+TP1, TP2, PP2, VPP2 = Layout(dp=2), Layout(tp=2), Layout(pp=2), Layout(pp=2, vpp=2)
 
 
 @contextlib.contextmanager
@@ -31,8 +31,8 @@ def under(layout: Layout, *, seed: int = 1) -> Iterator[None]:
             parallel_state.destroy_model_parallel()
 
 
-def loaded(directory: str | Path, layout: Layout) -> RoutedGPTModel:
-    """The model of a Hugging Face directory under `layout`."""
+def loaded(directory: str | Path, layout: Layout) -> torch.nn.ModuleList:
+    """The chunks of the model of a Hugging Face directory under `layout`."""
     model = build_model(read_shape(directory), layout)
     load_hf(model, directory)
     return model

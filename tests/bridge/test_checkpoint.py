@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from safetensors.torch import load_file
 
 import megatron_bridge.checkpoint as checkpoint
-from megatron_bridge.checkpoint import load_checkpoint, save_checkpoint
+import megatron_bridge.checkpoint_writer as checkpoint_writer
+from megatron_bridge.checkpoint import PendingCheckpoint, load_checkpoint
 from megatron_bridge.checkpoint_files import (
     checkpoint_name,
     checkpoints,
@@ -31,7 +33,7 @@ from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import save_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.verdict import CheckpointError
-from tests.bridge.ranks import PP2, TP1, TP2, under
+from tests.bridge.ranks import PP2, TP1, TP2, VPP2, under
 from tests.bridge.tiny import VOCAB, make_model, positions, some_ids
 from tests.distributed import run_distributed
 
@@ -39,6 +41,16 @@ pytestmark = pytest.mark.distributed
 
 EXTRA = {"seen": [1, 2, 3], "baseline": 0.1, "teacher": torch.arange(5)}
 META = {"plan": "1f3a"}
+KINDS = {"tp2": (TP2, False), "pp2": (PP2, False), "dp2": (TP1, True), "vpp2": (VPP2, False), "vpp2-dist": (VPP2, True)}
+# whose checkpoint is loaded under which layout
+ELSEWHERE = {
+    "as tp2": ("tp2", TP2),
+    "as pp2": ("tp2", PP2),
+    "as tp1": ("tp2", TP1),
+    "as vpp2": ("tp2", VPP2),
+    "vpp2 as vpp2": ("vpp2", VPP2),
+    "vpp2 as tp1": ("vpp2", TP1),
+}
 
 
 class _Run:
@@ -47,9 +59,10 @@ class _Run:
     def __init__(self, directory: str, layout: Layout, *, distributed: bool = False) -> None:
         model = build_model(read_shape(directory), layout)
         config = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=distributed)
-        self.model = DistributedDataParallel(model.config, config, model)
-        self.model.broadcast_params()
-        model.config.finalize_model_grads_func = finalize_model_grads
+        self.model = torch.nn.ModuleList(DistributedDataParallel(model[0].config, config, chunk) for chunk in model)
+        for chunk in self.model:
+            chunk.broadcast_params()
+        model[0].config.finalize_model_grads_func = finalize_model_grads
         self.teacher = build_model(read_shape(directory), layout)
         self.optimizer = get_megatron_optimizer(
             OptimizerConfig(
@@ -60,7 +73,7 @@ class _Run:
                 clip_grad=1.0,
                 use_distributed_optimizer=distributed,
             ),
-            [self.model],
+            list(self.model),
         )
         self.scheduler = OptimizerParamScheduler(
             self.optimizer,
@@ -78,7 +91,8 @@ class _Run:
 
     def step(self, number: int) -> None:
         ids = some_ids(2, 17, seed=number)
-        self.model.zero_grad_buffer()
+        for chunk in self.model:
+            chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
 
         def forward_step(_iterator, module):
@@ -90,17 +104,17 @@ class _Run:
 
         get_forward_backward_func()(
             forward_step_func=forward_step,
-            data_iterator=None,
-            model=[self.model],
-            num_microbatches=1,
+            data_iterator=[None for _ in self.model],
+            model=list(self.model),
+            num_microbatches=2,
             seq_length=16,
             micro_batch_size=2,
         )
         self.optimizer.step()
         self.scheduler.step(increment=1)
 
-    def save(self, directory: str, step: int, *, keep_last: int = 2) -> Path:
-        return save_checkpoint(
+    def begin(self, directory: str, step: int, *, background: bool = False) -> PendingCheckpoint:
+        return PendingCheckpoint(
             directory,
             step=step,
             models={"policy": self.model, "teacher": self.teacher},
@@ -108,8 +122,12 @@ class _Run:
             scheduler=self.scheduler,
             extra=EXTRA,
             meta=META,
-            keep_last=keep_last,
+            keep_last=2,
+            background=background,
         )
+
+    def save(self, directory: str, step: int) -> Path:
+        return self.begin(directory, step).finish()
 
     def load(self, path: str | Path) -> checkpoint.Restored:
         return load_checkpoint(
@@ -173,15 +191,17 @@ def _resume(source: str, directory: str, layout: Layout, *, distributed: bool) -
 
 def _everything(source: str, root: str, small: str | None) -> dict:
     found = {}
-    for name, layout, distributed in (("tp2", TP2, False), ("pp2", PP2, False), ("dp2", TP1, True)):
+    for name, (layout, distributed) in KINDS.items():
         found[name] = _resume(source, f"{root}/{name}", layout, distributed=distributed)
-    for layout, name in ((TP2, "as tp2"), (PP2, "as pp2"), (TP1, "as tp1")):
+    for name, (saved, layout) in ELSEWHERE.items():
         with under(layout, seed=3):
             run = _Run(source, layout)
-            run.load(f"{root}/tp2/{checkpoint_name(2)}")
+            run.load(f"{root}/{saved}/{checkpoint_name(2)}")
             save_hf(run.model, read_shape(source), source, f"{root}/{name}")
             run.step(2)
-    found["other optimizer"] = _there_and_back(source, root)
+            save_hf(run.model, read_shape(source), source, f"{root}/{name} stepped")
+    for name, layout in (("dp2", TP1), ("vpp2", VPP2)):
+        found["other optimizer", name] = _there_and_back(source, root, layout, name)
     with under(TP1):
         run = _Run(source, TP1, distributed=True)
         shutil.copytree(f"{root}/tp2", f"{root}/fused") if dist.get_rank() == 0 else None
@@ -197,6 +217,7 @@ def _everything(source: str, root: str, small: str | None) -> dict:
         for step in (3, 1, 10, 7):  # 3 and 1: a run that was taken up again from an earlier step
             run.save(f"{root}/kept", step)
         found |= _failures(run, f"{root}/failing")
+        found["background"] = _in_background(run, source, f"{root}/background")
         if small is not None:
             found["small"] = _fill(run, small)
         with pytest.raises(ValueError, match=r"step 0, keep_last 2: both are at least 1"):
@@ -210,19 +231,19 @@ def _everything(source: str, root: str, small: str | None) -> dict:
     return found
 
 
-def _there_and_back(source: str, root: str) -> list[str]:
-    """What differs on pp2 when the state of tp2 comes by way of a distributed optimizer on dp2. (Under tp1 and pp2 the
-    vocabulary has the same padding.)
+def _there_and_back(source: str, root: str, layout: Layout, name: str) -> list[str]:
+    """What differs on pp2 when the state of tp2 comes by way of a distributed optimizer under `layout`. (Under tp1 and
+    pp2 the vocabulary has the same padding.)
     """
     with under(PP2):
         run = _Run(source, PP2)
         run.load(f"{root}/tp2/{checkpoint_name(2)}")
         before = run.state()
-    with under(TP1):
-        other = _Run(source, TP1, distributed=True)
+    with under(layout):
+        other = _Run(source, layout, distributed=True)
         other.load(f"{root}/tp2/{checkpoint_name(2)}")
-        path = other.save(f"{root}/distributed", 2)
-        save_hf(other.model, read_shape(source), source, f"{root}/as distributed")
+        path = other.save(f"{root}/distributed {name}", 2)
+        save_hf(other.model, read_shape(source), source, f"{root}/as distributed {name}")
         other.step(2)  # it can be trained on
     with under(PP2):
         back = _Run(source, PP2)
@@ -246,8 +267,8 @@ def _failures(run: _Run, directory: str) -> dict:
     run.save(directory, 2)
     for name, (owner, attribute, rank) in {
         "common": (checkpoint.TorchCommonSaveStrategy, "save_common", 0),
-        "shards": (checkpoint.torch_checkpoint.FileSystemWriter, "write_data", 1),
-        "metadata": (checkpoint.torch_checkpoint.FileSystemWriter, "finish", 0),
+        "shards": (checkpoint_writer.torch_checkpoint.FileSystemWriter, "write_data", 1),
+        "metadata": (checkpoint_writer.torch_checkpoint.FileSystemWriter, "finish", 0),
         "rename": (checkpoint, "replace_directory", 0),
         "pointer": (checkpoint, "write_text", 0),
     }.items():
@@ -265,6 +286,32 @@ def _failing(run: _Run, directory: str, owner, attribute: str, rank: int, step: 
         return _message(run.save, directory, step)
 
 
+def _in_background(run: _Run, source: str, directory: str) -> dict:
+    """A checkpoint that is written while a step is taken, and one that rank 1 cannot write."""
+    run.save(directory, 1)
+    writer, go_on = checkpoint_writer.torch_checkpoint.FileSystemWriter, threading.Event()
+    write, at_begin = writer.write_data, run.state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "write_data", lambda *args: go_on.wait() and write(*args))
+        pending = run.begin(directory, 2, background=True)
+        run.step(5)
+        found = {"moved": _differences(at_begin, run.state()), "written": pending.written()}
+        found["before"] = (latest_checkpoint(directory).name, sorted(p.name for p in Path(directory).iterdir()))
+        dist.barrier()
+        go_on.set()
+        path = pending.finish()
+    again = _Run(source, TP2)
+    again.load(path)
+    found["loaded"] = _differences(at_begin, again.state())
+    with pytest.MonkeyPatch.context() as patch:
+        if dist.get_rank() == 1:
+            patch.setattr(writer, "write_data", _full)
+        failing = run.begin(directory, 3, background=True)
+        found["message"] = _message(failing.finish)
+    found["left"] = (latest_checkpoint(directory).name, sorted(p.name for p in Path(directory).iterdir()))
+    return found
+
+
 def _fill(run: _Run, directory: str) -> dict:
     """Save into a file system that holds one checkpoint, not two."""
     run.save(directory, 1)
@@ -278,7 +325,7 @@ def _fill(run: _Run, directory: str) -> dict:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> str:
-    return make_model(tmp_path_factory.mktemp("source"), tied=True)
+    return make_model(tmp_path_factory.mktemp("source"), tied=True, layers=4)
 
 
 @pytest.fixture(scope="module")
@@ -288,10 +335,10 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A real file system of 2 MB, or None where this user may not mount one."""
+    """A real file system of 3 MB, or None where this user may not mount one."""
     folder = tmp_path_factory.mktemp("small")
     mount = shutil.which("mount")
-    command = [mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    command = [mount, "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     if mount is None or subprocess.run(command, capture_output=True).returncode:
         yield None
         return
@@ -304,7 +351,7 @@ def found(source, root, small) -> list[dict]:
     return run_distributed(_everything, 2, source, str(root), small)
 
 
-@pytest.mark.parametrize("name", ["tp2", "pp2", "dp2"])
+@pytest.mark.parametrize("name", KINDS)
 def test_resume_is_bit_exact(found, name):
     for rank in found:
         result = rank[name]
@@ -315,7 +362,7 @@ def test_resume_is_bit_exact(found, name):
         assert result["random"]
 
 
-@pytest.mark.parametrize("name", ["tp2", "pp2", "dp2"])
+@pytest.mark.parametrize("name", KINDS)
 def test_extra_and_meta_come_back(found, name):
     restored = found[1][name]["restored"]
     assert restored.step == 2
@@ -324,17 +371,37 @@ def test_extra_and_meta_come_back(found, name):
     assert restored.extra == {"seen": [1, 2, 3], "baseline": 0.1}
 
 
-def test_another_layout_loads_the_same_weights(found, root):
-    files = [load_file(root / name / "model.safetensors") for name in ("as tp1", "as tp2", "as pp2", "as distributed")]
-    assert files[0]["model.embed_tokens.weight"].shape[0] == VOCAB
-    for other in files[1:]:
-        assert files[0].keys() == other.keys()
-        assert all(torch.equal(files[0][key], other[key]) for key in other)
+@pytest.mark.parametrize(
+    "one, others",
+    [
+        ("as tp1", ("as tp2", "as pp2", "as vpp2", "as distributed dp2", "as distributed vpp2")),
+        ("vpp2 as tp1", ("vpp2 as vpp2",)),
+    ],
+)
+def test_another_layout_loads_the_same_weights(found, root, one, others):
+    weights = load_file(root / one / "model.safetensors")
+    assert weights["model.embed_tokens.weight"].shape[0] == VOCAB
+    for name in others:
+        other = load_file(root / name / "model.safetensors")
+        assert weights.keys() == other.keys()
+        assert all(torch.equal(weights[key], other[key]) for key in other)
 
 
-def test_state_goes_into_a_distributed_optimizer_and_back_bit_for_bit(found):
+@pytest.mark.parametrize("one, other", [("as tp1", "as pp2"), ("as tp1", "as vpp2"), ("vpp2 as tp1", "vpp2 as vpp2")])
+def test_another_layout_goes_on_with_the_same_moments(found, root, one, other):
+    """A step moves each weight by up to 1e-3; without the moments of two steps it would move otherwise."""
+    before, first, second = (
+        load_file(root / name / "model.safetensors") for name in (one, f"{one} stepped", f"{other} stepped")
+    )
+    for key, weight in before.items():
+        assert (first[key] - weight).abs().max() > 1e-4
+        assert (first[key] - second[key]).abs().max() < 1e-6, key
+
+
+@pytest.mark.parametrize("name", ["dp2", "vpp2"])
+def test_state_goes_into_a_distributed_optimizer_and_back_bit_for_bit(found, name):
     for rank in found:
-        assert rank["other optimizer"] == []
+        assert rank["other optimizer", name] == []
 
 
 def test_meta_is_plain_json(found, root):
@@ -342,7 +409,7 @@ def test_meta_is_plain_json(found, root):
     meta = json.loads((path / "meta.json").read_text())
     assert meta == read_meta(path)
     assert meta["step"] == 2
-    assert meta["layout"] == {"tp": 1, "pp": 2, "cp": 1, "dp": 1, "world": 2}
+    assert meta["layout"] == {"tp": 1, "pp": 2, "vpp": 1, "cp": 1, "dp": 1, "world": 2}
     assert meta["versions"]["megatron-core"].startswith("0.")
 
 
@@ -367,6 +434,25 @@ def test_a_failed_save_is_the_same_error_on_every_rank(found, root, point):
 @pytest.mark.parametrize("point", _POINTS)
 def test_a_failed_save_leaves_the_last_good_one(found, point):
     assert found[0][f"left by {point}"] == ("step_000002", [])
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(found):
+    """It is the state at its beginning, and nothing before it is whole."""
+    for rank in found:
+        result = rank["background"]
+        assert result["moved"]
+        assert result["loaded"] == []
+        assert not result["written"]
+        assert result["before"] == ("step_000001", ["latest", "step_000001", "step_000002.partial"])
+
+
+def test_a_failure_in_the_background_is_the_same_error_on_every_rank(found, root):
+    for rank in found:
+        assert rank["background"]["message"] == (
+            f"cannot save {root}/background/step_000003: OSError: [Errno 28] No space left on device (rank 1); "
+            f"the last good checkpoint is {root}/background/step_000002"
+        )
+        assert rank["background"]["left"] == ("step_000002", ["latest", "step_000001", "step_000002"])
 
 
 def test_the_first_save_fails_without_an_earlier_one(found):

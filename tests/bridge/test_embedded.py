@@ -9,7 +9,7 @@ import torch
 
 from megatron_bridge.rollout.embedded import EmbeddedEngine, _noise, inverse_cdf
 from megatron_bridge.rollout.engine import SamplingParams
-from tests.bridge.ranks import PP2, TP1, TP2, loaded, under
+from tests.bridge.ranks import PP2, TP1, TP2, VPP2, loaded, under
 from tests.bridge.tiny import VOCAB, load_reference, make_model, some_ids
 from tests.distributed import run_distributed
 
@@ -30,7 +30,7 @@ def _engine(model, **change) -> EmbeddedEngine:
 
 def _everything(directory: str) -> dict:
     found = {}
-    for name, layout in (("tp1", TP1), ("tp2", TP2), ("pp2", PP2)):
+    for name, layout in (("tp1", TP1), ("tp2", TP2), ("pp2", PP2), ("vpp2", VPP2)):
         with under(layout):
             model = loaded(directory, layout)
             engine = _engine(model)
@@ -40,7 +40,7 @@ def _everything(directory: str) -> dict:
             if layout == TP2:
                 # the last column is padding; make it the likeliest
                 with torch.no_grad():
-                    model.output_weight()[-1] = 100.0
+                    model[-1].output_weight()[-1] = 100.0
                 found["padded"] = engine.generate(PROMPTS, N, PARAMS, keys=KEYS)
     with under(TP1):
         found |= _one_layout(loaded(directory, TP1))
@@ -79,9 +79,9 @@ def _one_layout(model) -> dict:
     for training in (True, False):
         model.train(training)
         engine.generate([[1]], 1, PARAMS, keys=[0])
-        found["modes"].append(model.training == training == model.decoder.layers[0].training)
+        found["modes"].append(model.training == training == model[0].decoder.layers[0].training)
     # sampling leaves nothing behind that training would trip over
-    model.train()(torch.tensor([[1, 2]]), torch.tensor([[0, 1]]), None).sum().backward()
+    model.train()[0](torch.tensor([[1, 2]]), torch.tensor([[0, 1]]), None).sum().backward()
     return found
 
 
@@ -103,7 +103,7 @@ def _distance(one, other) -> float:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> str:
-    return make_model(tmp_path_factory.mktemp("policy"), tied=False, sharp=2.0)
+    return make_model(tmp_path_factory.mktemp("policy"), tied=False, sharp=2.0, layers=4)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_logprobs_equal_a_full_forward(found, reference, kind, temperature, name
                 assert full_TV.argmax(1).tolist() == list(sample.token_ids)
 
 
-@pytest.mark.parametrize("name", ["tp1", "tp2", "pp2"])
+@pytest.mark.parametrize("name", ["tp1", "tp2", "pp2", "vpp2"])
 def test_scores_equal_a_full_forward(both_ranks, reference, name):
     for rank in both_ranks:
         for prompt, scores in zip(PROMPTS, rank["scores", name], strict=True):
@@ -163,10 +163,10 @@ def test_sampling_is_at_the_sampling_temperature(found, reference):
 @pytest.mark.parametrize("kind", ["sampled", "greedy"])
 def test_layouts_and_ranks_sample_the_same_tokens(both_ranks, kind):
     first = both_ranks[0][kind, "tp1"]
-    for rank, name in itertools.product(both_ranks, ("tp1", "tp2", "pp2")):
+    for rank, name in itertools.product(both_ranks, ("tp1", "tp2", "pp2", "vpp2")):
         assert _tokens(rank[kind, name]) == _tokens(first)
         assert _distance(rank[kind, name], first) < 1e-5
-    for name in ("tp2", "pp2"):
+    for name in ("tp2", "pp2", "vpp2"):
         assert both_ranks[0][kind, name] == both_ranks[1][kind, name]
 
 

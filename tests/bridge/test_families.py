@@ -22,15 +22,15 @@ LAYOUTS = {"tp1": Layout(dp=4), "tp2": Layout(tp=2, dp=2), "tp4": Layout(tp=4), 
 MANY_FILES = 20_000  # bytes a file: several files for each model
 
 
-def _logits(model: torch.nn.Module, layout: Layout) -> torch.Tensor:
+def _logits(model: torch.nn.ModuleList, layout: Layout) -> torch.Tensor:
     ids = some_ids(3, 100)
     with torch.no_grad():
-        return gathered(model.eval()(ids, positions(ids), None).transpose(0, 1), layout, VOCAB)
+        return gathered(model.eval()[0](ids, positions(ids), None).transpose(0, 1), layout, VOCAB)
 
 
-def _exchange_bias(model: torch.nn.Module, weights: dict[str, torch.Tensor], tp: int) -> None:
+def _exchange_bias(model: torch.nn.ModuleList, weights: dict[str, torch.Tensor], tp: int) -> None:
     """The biases of queries, keys and values one after the other: not by group."""
-    for number, layer in enumerate(model.decoder.layers):
+    for number, layer in enumerate(model[0].decoder.layers):
         joined = torch.cat([weights[f"model.layers.{number}.self_attn.{x}_proj.bias"] for x in "qkv"])
         rank = parallel_state.get_tensor_model_parallel_rank()
         layer.self_attention.linear_qkv.bias.data.copy_(joined.chunk(tp)[rank])
@@ -53,8 +53,9 @@ def _everything(directories: dict[str, str], target: str) -> dict:
                 _exchange_bias(model, load_file(Path(directories["qwen2"]) / "model.safetensors"), layout.tp)
                 found["wrong bias", name] = _logits(model, layout)
                 model = loaded(directories["llama"], layout)
-                model.rotary_pos_emb.inv_freq = 12345.0 ** (-torch.arange(0, 16, 2) / 16)
-                model.rotary_pos_emb.forward.cache_clear()
+                rope = model[0].rotary_pos_emb
+                rope.inv_freq = 12345.0 ** (-torch.arange(0, 16, 2) / 16)
+                rope.forward.cache_clear()
                 found["wrong rope", name] = _logits(model, layout)
             dist.barrier()
     return found

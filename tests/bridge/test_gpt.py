@@ -14,7 +14,7 @@ from megatron.core.transformer.module import Float16Module
 
 from megatron_bridge.model.config import transformer_config
 from megatron_bridge.model.gpt import bare, build_model
-from megatron_bridge.model.hf import load_hf, model_stage
+from megatron_bridge.model.hf import chunk_stage, load_hf
 from megatron_bridge.model.hf_mapping import hf_to_megatron
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel
@@ -36,7 +36,7 @@ def _ids() -> torch.Tensor:
 def _hidden(directory: str, layout: Layout) -> dict:
     """What the model returns with and without `return_hidden`, bare and wrapped."""
     ids = _ids()[:, :-1]
-    model = loaded(directory, layout).eval()
+    (model,) = loaded(directory, layout).eval()
     wrapped = DistributedDataParallel(model.config, DistributedDataParallelConfig(), model)
     with torch.no_grad():
         logits_sbv = model(ids, positions(ids), None).transpose(0, 1)
@@ -61,7 +61,7 @@ def _forbidden(*_args, **_kwargs):
 
 def _gradient_errors(directory: str, layout: Layout, hf_gradients: dict, *, finalize: bool = True) -> dict:
     """The largest error of each parameter's gradient, relative to the largest gradient."""
-    model = loaded(directory, layout)
+    (model,) = loaded(directory, layout)
     wrapped = DistributedDataParallel(model.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model)
     if finalize:
         model.config.finalize_model_grads_func = finalize_model_grads
@@ -91,7 +91,7 @@ def _gradient_errors(directory: str, layout: Layout, hf_gradients: dict, *, fina
         parallel_state.get_tensor_model_parallel_rank(),
         layout.tp,
         VOCAB,
-        stage=model_stage(model),
+        stage=chunk_stage(model),
     )
     got = {name: parameter.main_grad for name, parameter in model.named_parameters()}
     if not finalize:
@@ -107,7 +107,7 @@ def _bfloat16(directory: str) -> torch.Tensor:
     load_hf(model, directory)
     ids = _ids()[:, :-1]
     with torch.no_grad():
-        return Float16Module(model.config, model)(ids, positions(ids), None, return_hidden=True)
+        return Float16Module(model[0].config, model[0])(ids, positions(ids), None, return_hidden=True)
 
 
 def _everything(directories: dict[str, str], hf_gradients: dict[str, dict]) -> dict:

@@ -92,6 +92,31 @@ def test_sequence_parallelism_needs_tensor_parallel_ranks() -> None:
     )
 
 
+def test_interleaved_pipelines_need_stages_layers_and_micro_batches(tmp_path: Path) -> None:
+    config = json.loads(Path("specs/demo/policy/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+
+    def found(*settings: str) -> str:
+        try:
+            load_run(RUN, [f"policy={tmp_path}", "layout.tp=1", "layout.vpp=2", *settings], to_train=False)
+        except RunFileError as error:
+            return str(error).removeprefix(f"{RUN}: ")
+        return ""
+
+    assert found().endswith("vpp 2 interleaves pipeline stages: set pp to 2 or more, or vpp to 1")
+    assert found("layout.pp=2") == ""
+    assert found("layout.pp=4").startswith("layout: the 1 layers of a pipeline stage (4 layers over pp 4) cannot be")
+    few = "layout.vpp: an interleaved pipeline of pp 2 stages needs 2 micro-batches or more, and a rank has at most 1 "
+    assert (
+        found("layout.pp=2", "micro_batch=256") == f"{few}in a step; set micro_batch to at most 128, or layout.vpp to 1"
+    )
+    # packs are made as many as are needed, as long as there are rollouts for them
+    assert found("layout.pp=2", "rollout.prompts=1", "rollout.group_size=2", "pack_tokens=100000") == ""
+    one = ("rollout.prompts=4", "rollout.group_size=1", "minibatches=4", "checkpoint.every=0", "pack_tokens=9")
+    more = "raise rollout.prompts or rollout.group_size, or set layout.vpp to 1"
+    assert found("layout.pp=2", *one) == f"{few}in a step; {more}"
+
+
 def test_a_ratio_over_responses_needs_them_whole(tmp_path: Path) -> None:
     spec = tmp_path / "gspo.trace"
     spec.write_text("rest: grpo(level=sequence)\n")

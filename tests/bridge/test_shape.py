@@ -11,6 +11,7 @@ from megatron_bridge.model.shape import (
     Layout,
     ModelShape,
     layout_problems,
+    micro_batch_group,
     padded_vocab,
     read_shape,
     shape_from_config,
@@ -112,6 +113,28 @@ def test_each_problem_has_a_message():
     ]
     assert layout_problems(SHAPE, Layout(tp=3))[0].startswith("4 attention heads (num_attention_heads)")
     assert "no multiple" in layout_problems(dataclasses.replace(SHAPE, kv_heads=3), Layout())[0]
+
+
+def test_chunks_of_a_stage_are_of_one_size():
+    assert layout_problems(SHAPE, Layout(pp=3, vpp=2)) == layout_problems(SHAPE, Layout(pp=2, vpp=3)) == []
+    assert layout_problems(SHAPE, Layout(pp=3, vpp=4)) == [
+        "the 2 layers of a pipeline stage (6 layers over pp 3) cannot be split into vpp 4 chunks: choose vpp from 1, 2"
+    ]
+    assert len(layout_problems(SHAPE, Layout(pp=4, vpp=2))) == 1
+    with pytest.raises(ValueError, match=r"layout vpp 2 interleaves pipeline stages: set pp to 2 or more, or vpp to 1"):
+        Layout(vpp=2)
+
+
+@pytest.mark.parametrize(
+    ("count", "pp", "size"), [(2, 2, 2), (3, 2, 3), (4, 2, 2), (5, 2, 3), (7, 4, 7), (8, 4, 4), (9, 4, 5), (11, 4, 6)]
+)
+def test_groups_of_micro_batches_leave_none_or_one_for_each_stage(count, pp, size):
+    assert micro_batch_group(count, pp) == size
+
+
+def test_fewer_micro_batches_than_stages_make_no_group():
+    with pytest.raises(ValueError, match="3 micro-batches: an interleaved pipeline of pp 4 stages needs 4 or more"):
+        micro_batch_group(3, 4)
 
 
 def test_layout_from_a_number_of_ranks():

@@ -96,9 +96,33 @@ def test_teachers_are_what_the_plan_says(tmp_path: Path) -> None:
     moving = of("teacher = self(ema=0.1, sees=diagnosis)\n", taught)
     assert parts(moving)["teachers' weights"] == 6 * number  # a float32 average beside what is run
     everywhere = of("teacher = self(sync=10, sees=diagnosis)\n", taught.replace("rest: grpo()", "rest: rkl(w=0.1)"))
-    rows = "teachers' hidden rows"
-    assert parts(everywhere, "training")[rows] == 4 * parts(synced, "training")[rows]
+    rows, at_once = "teachers' hidden rows", "teachers' hidden rows of a micro-batch"
+    taught_at_once = parts(everywhere, "training")[at_once]
+    assert taught_at_once == pytest.approx(4 * parts(synced, "training")[at_once], rel=1e-3)
+    assert parts(everywhere, "host") == {rows: everywhere["batch"]["micro_batches"] * taught_at_once}
+    assert parts(none, "host") == {}
     assert everywhere["time"]["operations"] > synced["time"]["operations"] > none["time"]["operations"]
+
+
+def test_offloaded_teachers_are_on_a_gpu_only_while_they_read(tmp_path: Path) -> None:
+    """One at a time; the weights of the output layers until the step is through, and a moving average never."""
+    spec = tmp_path / "two.trace"
+    spec.write_text(
+        "teacher a = self(ema=0.1, sees=diagnosis)\nteacher b = self(frozen, sees=diagnosis)\n"
+        "rest: rkl(teacher=a) + fkl(teacher=b)\n"
+    )
+    settings = (LARGE, f"spec={spec.resolve()}")
+    plain, offloaded = values(*settings), values(*settings, "teacher.offload=true")
+    number = plain["stages"][0]["parameters"]
+    output = 2 * 151936 // 4 * 4096  # in bfloat16, tp 4
+    assert parts(plain)["teachers' weights"] == parts(offloaded, "host")["teachers' weights"] == (2 + 4 + 2) * number
+    assert "teachers' weights" not in {*parts(offloaded), *parts(plain, "host")}
+    assert parts(offloaded, "teaching")["teachers' weights, one at a time"] == 2 * number + output
+    assert parts(offloaded, "training")["teachers' output weights"] == 2 * output
+    assert plain["peak"] - offloaded["peak"] == (2 + 4 + 2) * number - 2 * output
+    on_cpu = values(*settings, "teacher.offload=true", "--device", "cpu")
+    assert parts(on_cpu)["teachers' weights"] == (2 + 4 + 2) * number
+    assert any("refuses it" in note for note in on_cpu["notes"])
 
 
 def test_layouts_move_memory_the_right_way() -> None:
@@ -110,6 +134,24 @@ def test_layouts_move_memory_the_right_way() -> None:
     stages = values(LARGE, *pack, "layout.pp=4", "layout.sp=false")["stages"]
     kept = [next(part["bytes"] for part in one["training"] if "activations" in part["name"]) for one in stages]
     assert kept[0] > kept[1] > kept[2] > kept[3]  # 4, 3, 2 and 1 micro-batches in flight
+
+
+def test_an_interleaved_pipeline_waits_less_and_keeps_more() -> None:
+    pack = ("pack_tokens=null", "micro_batch=1", "layout.sp=false", "layout.pp=4")
+    plain, twice = values(LARGE, *pack), values(LARGE, *pack, "layout.vpp=3")
+    assert plain["stages"][0]["parameters"] == twice["stages"][0]["parameters"]
+    waits = [one["time"]["bubble"] - 1 for one in (plain, twice)]
+    assert waits[1] == pytest.approx(waits[0] / 3)
+
+    def kept(one: dict[str, Any]) -> list[dict[str, Any]]:
+        return [next(part for part in stage["training"] if "activations" in part["name"]) for stage in one["stages"]]
+
+    assert [part["name"] for part in kept(twice)] == [
+        f"activations of {count} passes of 3 layers" for count in (15, 13, 11, 9)
+    ]
+    for one, other in zip(kept(plain), kept(twice), strict=True):
+        assert other["bytes"] > one["bytes"]
+    assert kept(twice)[0]["bytes"] == pytest.approx(15 / 3 / 4 * kept(plain)[0]["bytes"], rel=0.03)
 
 
 def test_sglang_takes_its_share_where_it_is_started() -> None:

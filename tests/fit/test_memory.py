@@ -79,7 +79,7 @@ def test_states() -> None:
 
 def _kept(shape: ModelShape, dtype: torch.dtype, *, recompute: bool, packed: bool) -> tuple[int, int]:
     """What autograd keeps of two sequences of 192 tokens, and what the formulas say. Parameters are not counted."""
-    model = build_model(shape, Layout(), dtype=dtype, recompute=recompute)
+    (model,) = build_model(shape, Layout(), dtype=dtype, recompute=recompute)
     sequences = join([[1] * 64] * 2, [[2] * 128] * 2, torch.device("cpu"), Share(pack_tokens=384 if packed else None))
     weights = {p.data_ptr() for p in model.parameters()}
     found: dict[int, torch.UntypedStorage] = {}

@@ -184,6 +184,8 @@ TEXTS = {
     "brackets": ("let x = " + "(" * 5000 + "1" + ")" * 5000, "brackets are nested 5000 deep; at most 32"),
     "calls": ("let x = " + "f(" * 5000 + "1" + ")" * 5000, "brackets are nested 5000 deep"),
     "not": ("let x = " + "not " * 4000 + "p", "more than 60 operations deep"),
+    "minus_in_a_cap": ("spans key(cap=2" + "-" * 9000 + "1)", "more than 60 operations deep"),
+    "minus_in_a_teacher": ("teacher = self(sync=" + "-" * 9000 + "1)", "more than 60 operations deep"),
     "minus": ("let x = " + "- " * 9000 + "1", "more than 60 operations deep"),
     "sum": ("let x = a" + " + a" * 100_000, "this spec is 400,009 characters long"),
     "a_long_sum": ("let x = a" + " + a" * 10_000, "this statement is 40009 characters long; at most 20000"),

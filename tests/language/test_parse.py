@@ -109,6 +109,17 @@ def test_a_continuation_outside_brackets_is_one_error() -> None:
 # ------------------------------------------------------------------------------------------------------------ messages
 
 
+# A too deep expression X in every statement that has one.
+DEEP = (
+    "spans key(cap=X)",
+    "teacher = self(sync=X)",
+    "advantage = group(center=X)",
+    "rollouts more = policy(n=X)",
+    "key when X > 0: none",
+    "key: fkl(w=1) + grpo(w=X)",
+)
+
+
 @pytest.mark.parametrize(
     ("text", "column", "message", "fix"),
     [
@@ -150,6 +161,7 @@ def test_a_continuation_outside_brackets_is_one_error() -> None:
         ("spans a b", 9, "missing `,`", "labels"),
         ("let x = " + "(" * 33 + "1" + ")" * 33, 1, "brackets are nested 33 deep", "let"),
         ("let x = " + "-" * 60 + "1", 1, "more than 60 operations deep", "let"),
+        *((text.replace("X", "-" * 60 + "1"), 1, "more than 60 operations deep", "let") for text in DEEP),
     ],
 )
 def test_messages_for_people(text: str, column: int, message: str, fix: str) -> None:

@@ -88,7 +88,8 @@ def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowere
     assert len(set(routing.kernels)) == len(routing.kernels) == len(lowered.loss_of_C)
 
     fed = [pair for pairs in lowered.loss_of_C for pair in pairs]
-    assert sorted(fed) == sorted(reading.weight), "every loss feeds one kernel"
+    with_weight = sorted(pair for pair, weights in reading.weight.items() if any(weights))
+    assert sorted(fed) == with_weight, "every loss that has a weight feeds one kernel, no other does"
     for kernel, pairs, weight_T, advantage_T in zip(
         routing.kernels, lowered.loss_of_C, routing.weight_CT.tolist(), routing.advantage_CT.tolist(), strict=True
     ):
@@ -106,11 +107,15 @@ def assert_same(spec: Spec, batch: PlainBatch, reading: Reading, lowered: Lowere
                     worst = max(worst, relative(advantage_T[t], advantage, abs(advantage)))
         if not isinstance(kernel, PolicyGradientKernel):
             assert advantage_T == [0.0] * count
-    channels, part_LT = routing.parts
-    for one, channel, part_T in zip(lowered.losses, channels, part_LT.tolist(), strict=True):
+    parts = routing.parts
+    assert parts.losses == len(lowered.losses) == len(reading.weight)
+    for channel, loss_T in zip(parts.channel_of_P, parts.loss_PT.tolist(), strict=True):
+        found = {(one.route, one.loss) for n, one in enumerate(lowered.losses) if n in loss_T}
+        assert found <= set(lowered.loss_of_C[channel])
+    by_loss = parts.by_loss(parts.part_PT).view(parts.losses, len(parts.channel_of_P), count).sum(1)
+    for one, part_T in zip(lowered.losses, by_loss.tolist(), strict=True):
         pair = one.route, one.loss
         weights = reading.weight[pair]
-        assert pair in lowered.loss_of_C[channel]
         assert one.tokens == sum(1 for weight in weights if weight != 0), pair
         assert close_lists(part_T, weights), pair
     for teacher in spec.teachers:

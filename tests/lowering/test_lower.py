@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 def test_cap(length: int, cap: str, spans: list[tuple[int, int]], marked: list[int]) -> None:
     batch = batch_of([length], spans=[(0, "key", start, end) for start, end in spans])
     found = lowered(f"spans key(cap={cap})\nkey: nll()\n", batch)
-    assert found.routing.rows(0).tolist() == marked
+    assert found.routing.weight_CT.any(0).nonzero()[:, 0].tolist() == marked
     assert (found.route_of_T == 0).nonzero()[:, 0].tolist() == marked
 
 
@@ -64,7 +64,7 @@ def test_a_token_belongs_to_the_first_route_it_meets() -> None:
 def test_no_route_matches() -> None:
     found = lowered("key when correct: grpo() + nll()\n", batch_of([3, 2]))
     assert found.route_of_T.tolist() == [-1] * 5
-    assert found.routing.weight_CT.tolist() == [[0.0] * 5] * 2
+    assert found.routing.weight_CT.shape == found.routing.part_PT.shape == (0, 5)
     assert [(one.tokens, one.weight_sum) for one in found.losses] == [(0, 0.0), (0, 0.0)]
 
 
@@ -131,8 +131,9 @@ def test_one_kernel_in_two_losses_adds_up() -> None:
     found = lowered("rest: nll(w=2) + nll(per=token)\n", batch_of([4]))
     assert found.routing.weight_CT.tolist() == [[0.75] * 4]
     assert found.loss_of_C == (((0, 0), (0, 1)),)
-    channels, part_LT = found.routing.parts
-    assert (channels, part_LT.tolist()) == ((0, 0), [[0.5] * 4, [0.25] * 4])
+    parts = found.routing.parts
+    assert (parts.channel_of_P, parts.part_PT.tolist()) == ((0, 0), [[0.5] * 4, [0.25] * 4])
+    assert parts.loss_PT.tolist() == [[0] * 4, [1] * 4]
     # what they weigh before the denominator of 4, token by token
     assert [(one.weight_sum, one.inverse_denominator_sum) for one in found.losses] == [(8.0, 1.0), (4.0, 1.0)]
 

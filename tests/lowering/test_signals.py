@@ -30,7 +30,7 @@ def run(text: str, on: RolloutBatch, step: int = 0, **more: object) -> Lowered:
 
 
 def weights(text: str, on: RolloutBatch, step: int = 0, **more: object) -> list[float]:
-    return run(text, on, step, **more).routing.weight_CT[0].tolist()
+    return run(text, on, step, **more).routing.weight_CT.sum(0).tolist()
 
 
 def test_gap_and_ratio_follow_from_log_probs() -> None:

@@ -15,7 +15,7 @@ from tests.lowering.reading import read, signals_to_measure
 from tests.preview.cases import write_batch
 from trace_dsl.errors import LoweringError
 from trace_dsl.lowering.evaluate import latch_key
-from trace_dsl.lowering.lower import lower
+from trace_dsl.lowering.lower import Lowered, lower
 from trace_dsl.plan import compile_plan
 from trace_dsl.plan.plan import Plan, latches_of
 from trace_dsl.preview.digits import digits
@@ -36,6 +36,10 @@ FIXED = {
         "rest when entropy > kl: nll(w=exp(-kl*entropy), per=const(9))\n"
         "rest when pos < step/8: entropy(w=where(step > 10, 2, len))\nrest: grpo(w=max(kl, reward))\n"
     ),
+    "empty responses": (
+        "rest: nll(w=mean(max(pos, over=row), over=batch)) + entropy(w=quantile(max(pos, over=row), 30%, over=group)) "
+        "+ grpo(w=softmax(mean(entropy, over=row), over=batch), per=token)\n"
+    ),
     "latches": (
         "let late = latch(step == 11, step > 39)\n"
         "rest when late and correct: nll(per=selected)\nrest: grpo(w=where(late, 2, 0.5))\n"
@@ -43,11 +47,17 @@ FIXED = {
 }
 
 
-def compared(found: Preview, stop: int, lowered: object) -> int:
+def weights_of(lowered: Lowered) -> torch.Tensor:
+    """[losses, tokens]: the part of each loss of the spec, denominator included."""
+    parts = lowered.routing.parts
+    return parts.by_loss(parts.part_PT).reshape(parts.losses, *parts.part_PT.shape).sum(1)
+
+
+def compared(found: Preview, stop: int, lowered: Lowered) -> int:
     """How many numbers of `lower` the preview knows. Fails for one that is another."""
     known = 0
     routing = lowered.routing
-    channels, part_LT = routing.parts
+    part_LT = weights_of(lowered)
     for token, route in enumerate(lowered.route_of_T.tolist()):
         here = token_route(found, stop, token)
         assert here is None or here == route, (token, here, route)
@@ -58,12 +68,14 @@ def compared(found: Preview, stop: int, lowered: object) -> int:
                 known += 1
                 assert digits(weight) == digits(wanted), (loss.name, token)
                 assert math.isclose(weight, wanted, rel_tol=3e-7, abs_tol=1e-12), (loss.name, token)
-            alone = lowered.loss_of_C[channels[n]] == ((loss.route, loss.loss),)
+            # a loss that trains nothing has no channel
+            fed = [c for c, losses in enumerate(lowered.loss_of_C) if (loss.route, loss.loss) in losses]
+            alone = bool(fed) and len(lowered.loss_of_C[fed[0]]) == 1
             if loss.advantage is not None and here == loss.route and loss.active[stop] and alone:
                 advantage = advantage_at(found, loss, stop, token)
                 if advantage is not None:
                     known += 1
-                    wanted = routing.advantage_CT[channels[n], token].item()
+                    wanted = routing.advantage_CT[fed[0], token].item()
                     assert digits(advantage) == digits(wanted), (loss.name, token)
     return known
 
@@ -127,7 +139,7 @@ def test_specs_that_are_told_in_full(name: str, tmp_path: Path) -> None:
 def test_random_specs(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     known = 0
-    for _ in range(25):
+    for _ in range(12):
         text = random_spec(rng)
         known += check(text, rng, tmp_path, tuple(rng.sample(PHASES, 3)))
-    assert known > 5000
+    assert known > 2000

@@ -13,7 +13,7 @@ from tests.lowering.cases import facts_of, measured_of, random_batch, spec_of, t
 from tests.lowering.reading import read, signals_to_measure
 from tests.preview.browser import axe, browser, page_of
 from tests.preview.cases import write_batch
-from tests.preview.test_against_lower import FIXED, before_states
+from tests.preview.test_against_lower import FIXED, before_states, weights_of
 from tests.preview.test_recorded import demo
 from trace_dsl.lowering.lower import lower
 from trace_dsl.plan import compile_plan
@@ -185,7 +185,7 @@ def test_the_pages_numbers_are_those_of_lower(opened: object, tmp_path: Path, na
                     weights: DATA.losses.map((l) => digits(weight(l, row, step, token))) })))""",
                 step,
             )
-            _, part_LT = lowered.routing.parts
+            part_LT = weights_of(lowered)
             for token, (one, route) in enumerate(zip(told, lowered.route_of_T.tolist(), strict=True)):
                 assert one["route"] == [route]
                 assert one["weights"] == [digits(weight) for weight in part_LT[:, token].tolist()]

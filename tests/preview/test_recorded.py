@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from megatron_bridge.annotation import Annotation
+from megatron_bridge.training.records import rollout_line
+from tests.annotate.test_contexts import rollout
 from tests.lowering.cases import facts_of
 from trace_dsl.lint import lint_file
+from trace_dsl.model import Sees
 from trace_dsl.plan import compile_plan
 from trace_dsl.preview.preview import Preview, disagreements, preview
 from trace_dsl.preview.rollouts import read_rollouts
@@ -40,3 +44,20 @@ def test_another_route_is_told(tmp_path: Path) -> None:
 def test_without_a_step_nothing_is_compared(tmp_path: Path) -> None:
     (tmp_path / "some.jsonl").write_text(RECORDED.read_text())
     assert disagreements(demo(tmp_path / "some.jsonl")) is None
+
+
+def test_what_a_run_writes_is_read_in_full(tmp_path: Path) -> None:
+    """Contexts as training had them, and responses that the verifier could not judge."""
+    plain = rollout(Annotation(diagnosis="sign_error"), sibling="Two and two.")
+    withheld = rollout(Annotation(diagnosis="sign_error"), withheld=frozenset({Sees.DIAGNOSIS}))
+    unjudged = rollout(Annotation(), verifier_failure="it took too long")
+    path = tmp_path / "step_000003.jsonl"
+    path.write_text("".join(json.dumps(rollout_line(one)) + "\n" for one in (plain, withheld, unjudged)))
+    file = read_rollouts(path)
+    assert file.ignored == ()
+    for one, written in zip(file.rollouts, (plain, withheld, unjudged), strict=True):
+        for sees in (Sees.DIAGNOSIS, Sees.SOLUTION, Sees.SIBLING, Sees.FEEDBACK):
+            assert (one.contexts[sees.value] is not None) == written.has(sees)
+        assert one.judged == written.judged
+    found = demo(path, "grpo")
+    assert found.routings[0].route_T() == [0, 0, -1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from megatron_bridge.device import megatron_runtime
-from megatron_bridge.model.gpt import RoutedGPTModel, build_model
+from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel, stop_parallel
@@ -85,7 +85,7 @@ def router(logs: Path, server: ManagedProcess, second: ManagedProcess) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[RoutedGPTModel]:
+def model() -> Iterator[torch.nn.ModuleList]:
     """The demo policy in this process, a world of one."""
     start_parallel(Layout(), seed=0)
     try:

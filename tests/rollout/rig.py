@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import torch
 
-from megatron_bridge.model.gpt import RoutedGPTModel
 from megatron_bridge.model.shape import read_shape
 from megatron_bridge.rollout.engine import Drawn, SamplingParams
 from megatron_bridge.rollout.probe import trainer_logprobs
@@ -31,7 +30,7 @@ N = 8
 
 
 @contextlib.contextmanager
-def served(model: torch.nn.Module, folder: Path, urls: Sequence[str], **settings: Any) -> Iterator[ServedEngine]:
+def served(model: torch.nn.ModuleList, folder: Path, urls: Sequence[str], **settings: Any) -> Iterator[ServedEngine]:
     """An engine whose time-outs are short enough for a test."""
     quick = {"health_timeout": 20.0, "server_timeout": 120.0, "urls": list(urls)}
     engine = ServedEngine(
@@ -65,7 +64,7 @@ def tokens_held(server: Server) -> int:
     return sum(load["num_used_tokens"] for load in answer["loads"])
 
 
-def change(model: RoutedGPTModel, seed: int) -> None:
+def change(model: torch.nn.ModuleList, seed: int) -> None:
     """Move every parameter, each by another amount."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -84,7 +83,7 @@ def check_whole(drawn: Drawn, params: SamplingParams, *, prompts: int = len(PROM
         assert sample.finish == "length"
 
 
-def gaps(model: torch.nn.Module, drawn: Drawn, version: int | None = None) -> list[float]:
+def gaps(model: torch.nn.ModuleList, drawn: Drawn, version: int | None = None) -> list[float]:
     """|log-prob drawn with - log-prob of the model of now| for every token, or for those of one weight version."""
     rows = [(prompt, sample) for prompt, row in zip(PROMPTS, drawn.samples, strict=True) for sample in row]
     scored = trainer_logprobs(model, [[*prompt, *sample.token_ids] for prompt, sample in rows], VOCAB)

@@ -221,4 +221,4 @@ def test_megatron_runs_after_it(model):
     with megatron_runtime():
         fresh = build_model(read_shape(POLICY), Layout())
         load_hf(fresh, POLICY)
-        assert fresh(torch.tensor([[1, 2]]), torch.tensor([[0, 1]]), None).isfinite().all()
+        assert fresh[0](torch.tensor([[1, 2]]), torch.tensor([[0, 1]]), None).isfinite().all()

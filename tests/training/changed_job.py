@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 NAN_STEP = 2
+SLOW_STEP = 4
 # set("by_sibling by_feedback".split()) has another order under each
 HASH_SEEDS = ("0", "1")
 PROXIMAL_SECONDS = 1000.0
@@ -58,10 +59,25 @@ def other_hash_seeds() -> None:
         os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": seed})
 
 
+def slow_checkpoint() -> None:
+    """The file of the checkpoint after step SLOW_STEP takes as many seconds longer as the variable SECONDS says."""
+    from torch.distributed.checkpoint import FileSystemWriter
+
+    write = FileSystemWriter.write_data
+
+    def written(self: FileSystemWriter, *args: Any) -> Any:
+        if f"step_{SLOW_STEP:06d}" in str(self.path):
+            time.sleep(float(os.environ["SECONDS"]))
+        return write(self, *args)
+
+    FileSystemWriter.write_data = written  # type: ignore[method-assign]
+
+
 CHANGES: dict[str, Callable[[], None]] = {
     "nan log-prob": nan_log_prob,
     "slow proximal pass": slow_proximal_pass,
     "other hash seeds": other_hash_seeds,
+    "slow checkpoint": slow_checkpoint,
 }
 
 if __name__ == "__main__":

@@ -26,5 +26,5 @@ def test_the_teacher_is_there_only_while_it_teaches(tmp_path: Path) -> None:
     assert grpo["tokens"] == active["tokens"] == after["tokens"]
     weights = (ROOT / "specs" / "demo" / "policy" / "model.safetensors").stat().st_size
     assert active["held_bytes"] - grpo["held_bytes"] > 0.9 * weights
-    assert abs(after["held_bytes"] - grpo["held_bytes"]) < 0.05 * weights
-    assert after["memory_ratio"] < 1.01
+    assert after["held_bytes"] == grpo["held_bytes"]
+    assert after["peak_bytes"] == pytest.approx(grpo["peak_bytes"], abs=4096)  # the sums of three more losses

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -16,17 +17,27 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from megatron_bridge.checkpoint_files import checkpoints, read_meta
+from megatron_bridge.checkpoint_files import checkpoints, latest_checkpoint, read_meta
+from tests.training.changed_job import SLOW_STEP
 from tests.training.jobs import command, environment, metrics, train
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
-def start(output: Path, name: str, *overrides: str, ranks: int = 1, restarts: int = 0) -> subprocess.Popen[str]:
-    """Start a job in its own process group."""
+def start(
+    output: Path,
+    name: str,
+    *overrides: str,
+    ranks: int = 1,
+    restarts: int = 0,
+    flags: Sequence[str] = (),
+    change: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Start a job in its own process group; `change` are the variables that `changed_job` reads."""
+    module = "megatron_bridge.train" if change is None else "tests.training.changed_job"
     return subprocess.Popen(
-        command(output, name, overrides, ranks=ranks, restarts=restarts),
-        env=environment(),
+        command(output, name, overrides, ranks=ranks, restarts=restarts, flags=flags, module=module),
+        env=environment() | (change or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -65,6 +76,32 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ranks: int) -> None
         assert not [
             name for name in one if name != "time" and not name.startswith("perf/") and one[name] != other[name]
         ]
+
+
+def test_a_run_killed_while_a_checkpoint_is_written_loses_that_checkpoint_alone(tmp_path: Path) -> None:
+    """And one that is asked to stop waits for it. The checkpoint after step 4 takes an hour, and then a while."""
+    settings = ("steps=50", "checkpoint.asynchronous=true", "evaluation.problems=8")
+    folder = tmp_path / "run" / "checkpoints"
+    job = start(tmp_path, "run", *settings, ranks=2, change={"CHANGE": "slow checkpoint", "SECONDS": "3600"})
+    wait_for_step(job, SLOW_STEP + 1)  # training went on
+    kill_tree(job)
+    before = metrics(tmp_path, "run")
+    assert [path.name for path in checkpoints(folder)] == ["step_000002"]
+    assert (folder / f"step_{SLOW_STEP:06d}.partial").is_dir()
+    change = {"CHANGE": "slow checkpoint", "SECONDS": "5"}
+    job = start(tmp_path, "run", *settings, ranks=2, flags=["--resume"], change=change)
+    wait_for_step(job, SLOW_STEP + 1)
+    for rank in psutil.Process(job.pid).children():
+        rank.send_signal(signal.SIGTERM)
+    rest, _ = job.communicate(timeout=120)
+    assert "stopped on request after" in rest
+    last = latest_checkpoint(folder)
+    assert last is not None
+    assert [path.name for path in checkpoints(folder)] == [f"step_{SLOW_STEP:06d}", last.name]
+    assert not list(folder.glob("*.partial"))
+    again = metrics(tmp_path, "run")
+    for one, other in zip(before[: SLOW_STEP + 1], again, strict=False):
+        assert not [key for key in one if key != "time" and not key.startswith("perf/") and one[key] != other[key]]
 
 
 def test_the_checkpoint_with_the_best_evaluation_stays(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +17,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import megatron_bridge.losses.routed_linear as routed_linear
-from megatron_bridge.model.gpt import build_model
+import megatron_bridge.model.hf as hf
+from megatron_bridge.fit.memory import passes_in_flight
+from megatron_bridge.model.gpt import RoutedGPTModel, build_model
 from megatron_bridge.model.hf import load_hf, save_hf
+from megatron_bridge.model.hf_mapping import Stage
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.prepare import prepare_run
 from megatron_bridge.tasks import get_task
 from megatron_bridge.training import optimize
 from megatron_bridge.training.collect import Rollout, to_batch
+from megatron_bridge.training.forward import hidden_rows
 from megatron_bridge.training.microbatch import Share, cut
 from megatron_bridge.training.optimize import Trainer, accumulate_gradients, make_trainer
 from megatron_bridge.training.signals import measure
@@ -77,13 +83,17 @@ CASES = {
     "pp2-tp2-sp-packed": Case(layout=Layout(tp=2, pp=2, sp=True), pack_tokens=300),
     "cp2-dp2-packed": Case(layout=Layout(cp=2, dp=2), pack_tokens=300),
     "cp2-pp2-packed-recompute": Case(layout=Layout(cp=2, pp=2), pack_tokens=300, recompute=True),
+    "pp2-vpp2-dp2": Case(layout=Layout(pp=2, dp=2, vpp=2)),
+    "pp2-vpp2-tp2-sp": Case(layout=Layout(pp=2, tp=2, vpp=2, sp=True), micro_batch=6),
+    "pp2-vpp2-dp2-distributed-recompute": Case(layout=Layout(pp=2, dp=2, vpp=2), distributed=True, recompute=True),
+    "pp2-vpp2-cp2-packed": Case(layout=Layout(pp=2, cp=2, vpp=2), pack_tokens=4000),
     "cp2-dp2-distributed-recompute": Case(layout=Layout(cp=2, dp=2), distributed=True, recompute=True),
 }
 
 
 def _gather_shards(trainer: Trainer) -> None:
     """Under the distributed optimizer each rank has its part of the reduced gradients: bring them together."""
-    for group in trainer.model.bucket_groups:
+    for group in (group for chunk in trainer.model for group in chunk.bucket_groups):
         for bucket in group.buckets:
             ranks = group.intra_distributed_optimizer_instance_group
             mine = bucket.grad_data.chunk(ranks.size())[ranks.rank()].clone()
@@ -102,6 +112,15 @@ def _broken(policy: str, rollouts: list[Rollout], folder: str) -> None:
         module = importlib.import_module("megatron.core.distributed.finalize_model_grads")  # hidden by a function
         patch.setattr(module, "_allreduce_word_embedding_grads", lambda *_args, **_kwargs: None)
         _one(policy, rollouts, CASES["pp4"], f"{folder}/broken-pp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf, "chunk_stage", _in_a_row)
+        _one(policy, rollouts, CASES["pp2-vpp2-dp2"], f"{folder}/broken-chunks")
+
+
+def _in_a_row(chunk: RoutedGPTModel) -> Stage:
+    """Layers as if a stage's chunks followed one another: from a directory and back nothing of it is seen."""
+    first = 2 * parallel_state.get_pipeline_model_parallel_rank() + chunk.vp_stage
+    return Stage(layers=range(first, first + 1), first=chunk.pre_process, last=chunk.post_process)
 
 
 def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
@@ -124,6 +143,7 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             cp=layout.cp,
             multiple=layout.sequence_multiple,
             pack_tokens=case.pack_tokens,
+            fewest=layout.fewest_micro_batches,
         )
         settings = run.file.optim.model_copy(update={"distributed": case.distributed})
         trainer = make_trainer(fresh(), settings, 60)
@@ -135,9 +155,15 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
         tokens = sum(len(r.token_ids) for r in rollouts)
         empty = batches(FusedRouting.empty(tokens))
         signals = measure(SIGNALS, trainer.model, [teacher], empty, part, tokens=tokens, **kwargs)
+        rows = hidden_rows(trainer.model, [batch.sequences for batch in empty])
+        alone = hidden_rows(trainer.model, [empty[0].sequences])
         routing = lower(plan, to_batch(rollouts), STEP).routing
-        trainer.model.zero_grad_buffer()
-        sums = accumulate_gradients(trainer.model, batches(routing), [teacher], part, **kwargs).sums
+        for chunk in trainer.model:
+            chunk.zero_grad_buffer()
+        micro_batches = batches(routing)
+        with _passes_in_flight() as most:
+            sums = accumulate_gradients(trainer.model, micro_batches, [teacher], part, **kwargs).sums
+        stage = parallel_state.get_pipeline_model_parallel_rank()
         if case.distributed:
             _gather_shards(trainer)
         with torch.no_grad():
@@ -148,7 +174,31 @@ def _one(policy: str, rollouts: list[Rollout], case: Case, target: str) -> dict:
             "loss": float(sums["loss_C"].sum()),
             "losses": losses_of(sums),
             "signals": {signal.name: value for signal, value in signals},
+            "alone": len(alone) == len(rows[:1]) and all(map(torch.equal, alone, rows)),
+            "in flight": (max(most), passes_in_flight(layout, stage, len(micro_batches))),
         }
+
+
+@contextlib.contextmanager
+def _passes_in_flight() -> Iterator[list[int]]:
+    """Counts of forward passes whose backward pass has not begun, one after each forward pass."""
+    now, seen, forward = 0, [], optimize.hidden_states
+
+    def counted(*args) -> torch.Tensor:
+        nonlocal now
+        hidden = forward(*args)
+        now += 1
+        seen.append(now)
+        hidden.register_hook(begun)
+        return hidden
+
+    def begun(_gradient: torch.Tensor) -> None:
+        nonlocal now
+        now -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimize, "hidden_states", counted)
+        yield seen
 
 
 def _all(policy: str, rollouts: list[Rollout], folder: str) -> dict[str, dict]:
@@ -225,9 +275,21 @@ def test_gradients_equal_the_float64_reference(found, reference, folder, name) -
             assert got.clipped == expected.clipped
 
 
-@pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp"])
-def test_a_missing_reduction_is_seen(found, reference, folder, name) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_as_many_passes_wait_for_their_backward_pass_as_the_estimate_says(found, name) -> None:
+    for rank in found:
+        counted, estimated = rank[name]["in flight"]
+        assert counted == estimated
+
+
+@pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp", "broken-chunks"])
+def test_a_missing_reduction_or_a_wrong_order_is_seen(found, reference, folder, name) -> None:
     assert _worst(folder / name, reference[1])[0] > 1e-2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_batch_alone_goes_through_every_pipeline(found, name) -> None:
+    assert all(rank[name]["alone"] for rank in found)
 
 
 @pytest.mark.parametrize("name", CASES)

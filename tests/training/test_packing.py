@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_bridge.annotation import Annotation, Problem
@@ -49,6 +49,21 @@ def test_packs_hold_every_rollout_once_and_no_more_tokens_than_asked(
     # no two packs would have fitted into one
     sizes = sorted(batch.sequences.ids_bs.shape[1] for batch in batches)
     assert len(sizes) < 2 or sizes[0] + sizes[1] > most
+
+
+@settings(deadline=None, max_examples=40)
+@given(lengths=LENGTHS, most=st.integers(40, 2000), fewest=st.integers(2, 8))
+def test_an_interleaved_pipeline_gets_as_many_packs_as_it_needs(
+    lengths: list[tuple[int, int]], most: int, fewest: int
+) -> None:
+    rollouts = [rollout(n, *length) for n, length in enumerate(lengths * fewest)]
+    tokens = sum(len(r.token_ids) for r in rollouts)
+    part = Share(pack_tokens=most, fewest=fewest)
+    batches = cut(rollouts, FusedRouting.empty(tokens), micro_batch=8, part=part, device=CPU)
+    assert len(batches) >= fewest
+    assert sorted(place for batch in batches for place in batch.place_T.tolist()) == list(range(tokens))
+    plain = cut(rollouts, FusedRouting.empty(tokens), micro_batch=8, part=Share(pack_tokens=most), device=CPU)
+    assert len(batches) == max(len(plain), fewest)
 
 
 @given(lengths=LENGTHS, cp=st.sampled_from([1, 2, 4]))

@@ -14,4 +14,4 @@ def test_a_teacher_that_is_not_held_is_no_teacher_without_context() -> None:
     """Its values would all be NaN, as where a rollout lacks what the teacher sees."""
     read = frozenset({Signal(name="teacher_logp", rank=Rank.TOKEN, teacher="big")})
     with pytest.raises(RuntimeError, match="big: read at this step, and not held any more"):
-        measure(read, torch.nn.Identity(), [], [], Share(), tokens=3, temperature=1.0, vocab_size=8)
+        measure(read, torch.nn.ModuleList(), [], [], Share(), tokens=3, temperature=1.0, vocab_size=8)

@@ -76,8 +76,10 @@ def test_losses_that_share_a_kernel_are_told_apart() -> None:
         weight_CT=torch.tensor([[0.5, 0.0, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0]]),
         advantage_CT=torch.zeros(2, 4),
         row_of_T=torch.zeros(4, dtype=torch.int64),
-        channel_of_L=(0, 1, 0),
-        part_LT=torch.tensor([[0.375, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.125, -0.5, 0.25, 0.0]]),
+        losses=3,
+        channel_of_P=(0, 1, 0),
+        loss_PT=torch.tensor([[0, 0, -1, -1], [1, -1, -1, -1], [2, 2, 2, -1]], dtype=torch.int16),
+        part_PT=torch.tensor([[0.375, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.125, -0.5, 0.25, 0.0]]),
     )
     result = RoutedLoss(
         loss=torch.tensor(0.0),

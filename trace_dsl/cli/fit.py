@@ -121,6 +121,9 @@ def _show(found: Fit, *, ranks: int) -> None:
     screen.print(table)
     if len(found.stages) > 1:
         print_row(screen, Text("stages: "), [f"{s.stage}: {_gib(s.total)}" for s in found.stages])
+    on_host = max((s.host for s in found.stages), key=lambda parts: sum(part.bytes for part in parts))
+    if on_host:
+        print_row(screen, Text("in host memory, GiB of a rank: "), [f"{p.name} {_gib(p.bytes)}" for p in on_host])
     _show_verdict(found)
     print_wrapped(
         screen,
@@ -134,7 +137,7 @@ def _show(found: Fit, *, ranks: int) -> None:
         print_wrapped(screen, Text(f"note: {note}"))
 
 
-_WHILE = {"training": "training", "sampling": "sampling", "update": "the optimizer works"}
+_WHILE = {"teaching": "teachers read", "training": "training", "sampling": "sampling", "update": "the optimizer works"}
 
 
 def _show_verdict(found: Fit) -> None:
@@ -176,7 +179,12 @@ def _as_json(found: Fit) -> dict[str, Any]:
                 "fullest_phase": stage.peak_phase,
                 **{
                     name: [{"name": part.name, "bytes": part.bytes} for part in parts]
-                    for name, parts in (("held", stage.held), *stage.phases.items(), ("outside", stage.outside))
+                    for name, parts in (
+                        ("held", stage.held),
+                        *stage.phases.items(),
+                        ("host", stage.host),
+                        ("outside", stage.outside),
+                    )
                 },
             }
             for stage in found.stages

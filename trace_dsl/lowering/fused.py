@@ -3,8 +3,8 @@
 The whole objective of a step is  sum_c sum_t weight[c, t] * kernel_c[t],  with the global denominators already inside
 `weight`, so any cut of the batch into micro-batches or ranks adds up to the same loss and gradient.
 
-Legend: C channels (distinct kernels), L losses of the spec (some may share a kernel), T response tokens of the batch,
-rollout after rollout.
+Legend: C channels (distinct kernels), P rows of losses, each of one channel, T response tokens of the batch, rollout
+after rollout.
 """
 
 from __future__ import annotations
@@ -77,14 +77,32 @@ FusedKernel = PolicyGradientKernel | CispoKernel | DivergenceKernel | NllKernel 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """The losses of a `FusedRouting`, as its fields of the same names."""
+
+    losses: int
+    channel_of_P: tuple[int, ...]
+    loss_PT: Tensor
+    part_PT: Tensor
+
+    def by_loss(self, value_PT: Tensor) -> Tensor:
+        """[L, P T]: every loss's own of the values, 0 elsewhere."""
+        number_L = torch.arange(self.losses, dtype=torch.int16, device=value_PT.device)
+        return torch.where(self.loss_PT.flatten() == number_L[:, None], value_PT.flatten(), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FusedRouting:
     """Weights of every channel at every response token.
 
     kernels: C distinct kernels, in the plan's order; weight_CT: float32, 0 where not routed, denominators folded in;
     advantage_CT: float32, 0 for channels without one; row_of_T: int64, which rollout a token belongs to; written_T:
     int64, how many tokens of its whole response the model wrote, 0 at a token that it did not write (tool output).
-    None: the model wrote all of them, and how many a response has is not known. channel_of_L, part_LT: which channel
-    each loss of a spec feeds, and its part (float32) of that channel's weights; only metrics read them.
+    None: the model wrote all of them, and how many a response has is not known.
+
+    losses: how many a spec has; some may share a kernel, and only metrics tell them apart. channel_of_P, loss_PT,
+    part_PT: at a token, row p has loss `loss_PT` (int16, -1 for none) with its part (float32) of that channel's weight.
+    Losses of one channel that meet at no token share a row.
     """
 
     kernels: tuple[FusedKernel, ...]
@@ -92,18 +110,16 @@ class FusedRouting:
     advantage_CT: Tensor
     row_of_T: Tensor
     written_T: Tensor | None = None
-    channel_of_L: tuple[int, ...] = ()
-    part_LT: Tensor | None = None
+    losses: int = 0
+    channel_of_P: tuple[int, ...] = ()
+    loss_PT: Tensor | None = None
+    part_PT: Tensor | None = None
 
     @classmethod
     def empty(cls, tokens: int) -> FusedRouting:
         """A routing of `tokens` tokens to no channel."""
         nothing_CT = torch.zeros(0, tokens)
         return cls(kernels=(), weight_CT=nothing_CT, advantage_CT=nothing_CT, row_of_T=torch.zeros(tokens).long())
-
-    def rows(self, channel: int) -> Tensor:
-        """Indices (int64) of the tokens with weight on a channel."""
-        return self.weight_CT[channel].nonzero()[:, 0]
 
     def take(self, tokens: Tensor) -> FusedRouting:
         """The same routing restricted to `tokens` (int64 indices), in their order."""
@@ -113,7 +129,8 @@ class FusedRouting:
             advantage_CT=self.advantage_CT[:, tokens],
             row_of_T=self.row_of_T[tokens],
             written_T=None if self.written_T is None else self.written_T[tokens],
-            part_LT=None if self.part_LT is None else self.part_LT[:, tokens],
+            loss_PT=None if self.loss_PT is None else self.loss_PT[:, tokens],
+            part_PT=None if self.part_PT is None else self.part_PT[:, tokens],
         )
 
     def to(self, device: torch.device) -> FusedRouting:
@@ -124,15 +141,23 @@ class FusedRouting:
             advantage_CT=_moved(self.advantage_CT, device),
             row_of_T=_moved(self.row_of_T, device),
             written_T=None if self.written_T is None else _moved(self.written_T, device),
-            part_LT=None if self.part_LT is None else _moved(self.part_LT, device),
+            loss_PT=None if self.loss_PT is None else _moved(self.loss_PT, device),
+            part_PT=None if self.part_PT is None else _moved(self.part_PT, device),
         )
 
     @property
-    def parts(self) -> tuple[tuple[int, ...], Tensor]:
-        """The channel of every loss and its weights [L, T]; where no losses are told apart, every channel is one."""
-        if self.part_LT is None:
-            return tuple(range(len(self.kernels))), self.weight_CT
-        return self.channel_of_L, self.part_LT
+    def parts(self) -> Parts:
+        """The losses told apart; where none are, every channel is one."""
+        if self.loss_PT is None or self.part_PT is None:
+            channels = len(self.kernels)
+            number_C = torch.arange(channels, dtype=torch.int16, device=self.weight_CT.device)
+            return Parts(
+                losses=channels,
+                channel_of_P=tuple(range(channels)),
+                loss_PT=number_C[:, None].expand_as(self.weight_CT),
+                part_PT=self.weight_CT,
+            )
+        return Parts(losses=self.losses, channel_of_P=self.channel_of_P, loss_PT=self.loss_PT, part_PT=self.part_PT)
 
     def teacher_tokens(self, teacher: str) -> Tensor:
         """Indices (int64, ascending) of the tokens at which some channel needs `teacher`'s distribution."""

@@ -7,7 +7,7 @@ Denominators are counted over the whole batch given here, which must be the glob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import assert_never
@@ -70,8 +70,9 @@ class Lowered:
     """The fused tensors of one step, and what the metrics tell about them.
 
     route_of_T: int64, the index of the route each token belongs to, -1 for none; loss_of_C: for each channel the
-    (route, loss) pairs that feed it; losses: every loss of the spec, in the order of `routing.part_LT`; latches: the
-    states to give to the next step, and to keep in a checkpoint.
+    (route, loss) pairs that feed it; losses: every loss of the spec, as `routing.loss_PT` numbers them; latches: the
+    states to give to the next step, and to keep in a checkpoint. A loss that has no weight on this batch feeds no
+    channel, and a channel that none feeds is not there.
     """
 
     routing: FusedRouting
@@ -154,34 +155,61 @@ def lower(
     """
     env = _environment(plan, batch, step, tokens=tokens, latches=latches, seed=seed)
     route_of_T = _first_match(plan, env)
-    weights: dict[FusedKernel, Tensor] = {}
-    advantages: dict[FusedKernel, Tensor] = {}
-    losses: dict[FusedKernel, list[tuple[int, int]]] = {}
-    routed = list(_routed_losses(plan, route_of_T, env))
-    for one in routed:
-        weights[one.kernel] = weights.get(one.kernel, 0) + one.weight_T
-        losses.setdefault(one.kernel, []).append((one.route, one.loss))
-        if one.advantage_T is not None:
-            advantages[one.kernel] = advantages.get(one.kernel, 0) + one.advantage_T
-    kernels = tuple(weights)
-    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
-    routing = FusedRouting(
-        kernels=kernels,
-        weight_CT=_stack([weights[k] for k in kernels], batch.tokens),
-        advantage_CT=_stack([advantages.get(k, zeros_T) for k in kernels], batch.tokens),
-        row_of_T=batch.row_of_T,
-        written_T=batch.written_T,
-        channel_of_L=tuple(kernels.index(one.kernel) for one in routed),
-        part_LT=_stack([one.weight_T for one in routed], batch.tokens),
-    )
+    routed = tuple(_routed_losses(plan, route_of_T, env))
+    counted = tuple(one.counted() for one in routed)
+    feeding: dict[FusedKernel, list[int]] = {}
+    for number, one in enumerate(routed):
+        if counted[number].tokens:
+            feeding.setdefault(one.kernel, []).append(number)
+    routing = _fused(routed, feeding, batch)
     return Lowered(
         routing=routing,
         advantage_R=env.advantage_R,
         route_of_T=route_of_T,
-        loss_of_C=tuple(tuple(losses[k]) for k in kernels),
-        losses=tuple(one.counted() for one in routed),
+        loss_of_C=tuple(tuple((routed[n].route, routed[n].loss) for n in numbers) for numbers in feeding.values()),
+        losses=counted,
         latches={latch_key(latch): latch_state(latch, env) for latch in latches_of(plan)},
     )
+
+
+def _fused(
+    routed: Sequence[RoutedLoss], feeding: Mapping[FusedKernel, Sequence[int]], batch: RolloutBatch
+) -> FusedRouting:
+    """`feeding`: of every kernel the losses that feed it, by number."""
+    weights, advantages, parts, numbers = [], [], [], []
+    channel_of_P: list[int] = []
+    zeros_T = torch.zeros(batch.tokens, dtype=torch.float64)
+    for channel, fed_by in enumerate(feeding.values()):
+        weights.append(sum((routed[n].weight_T for n in fed_by), zeros_T))
+        advantages.append(sum((a for n in fed_by if (a := routed[n].advantage_T) is not None), zeros_T))
+        for row in _apart([routed[n].route for n in fed_by]):
+            channel_of_P.append(channel)
+            parts.append(sum((routed[fed_by[at]].weight_T for at in row), zeros_T))
+            numbers.append(torch.full((batch.tokens,), -1, dtype=torch.int16))
+            for at in row:
+                numbers[-1][routed[fed_by[at]].weight_T != 0] = fed_by[at]
+    return FusedRouting(
+        kernels=tuple(feeding),
+        weight_CT=_stack(weights, batch.tokens),
+        advantage_CT=_stack(advantages, batch.tokens),
+        row_of_T=batch.row_of_T,
+        written_T=batch.written_T,
+        losses=len(routed),
+        channel_of_P=tuple(channel_of_P),
+        loss_PT=torch.stack(numbers) if numbers else torch.zeros(0, batch.tokens, dtype=torch.int16),
+        part_PT=_stack(parts, batch.tokens),
+    )
+
+
+def _apart(routes: Sequence[int]) -> list[list[int]]:
+    """Positions in rows that hold no route twice: a token has one route, so losses of different ones never meet."""
+    rows: list[list[int]] = []
+    for at, route in enumerate(routes):
+        nth = routes[:at].count(route)
+        if nth == len(rows):
+            rows.append([])
+        rows[nth].append(at)
+    return rows
 
 
 def _environment(

@@ -171,10 +171,10 @@ def _contexts(rollouts: Sequence[Rollout], offered: frozenset[str]) -> dict[str,
     """What is known of each context. The file speaks of one when a line does; a sibling follows from the groups."""
     found: dict[str, tuple[str | None, ...]] = {}
     for name in CONTEXTS:
-        if name not in offered:
-            found[name] = (None,) * len(rollouts)
-        elif any(name in one.contexts for one in rollouts):
+        if any(name in one.contexts for one in rollouts):
             found[name] = tuple(one.contexts.get(name) for one in rollouts)
+        elif name not in offered:
+            found[name] = (None,) * len(rollouts)
         elif name == "sibling":
             found[name] = _siblings(rollouts)
     return found

@@ -145,6 +145,16 @@ def _spread(args: tuple[Expr, ...], rank: Rank, moment: Moment) -> Iterator[tupl
     return zip(*(column_at(arg, grain(rank), moment) for arg in args), strict=True)
 
 
+def measured(batch: Batch) -> dict[Signal, Column]:
+    """Every signal that the file gives, and the gap to each teacher where it follows from them."""
+    gaps = [
+        Signal(name="gap", rank=Rank.TOKEN, teacher=signal.teacher)
+        for signal in batch.signals
+        if signal.name == "teacher_logp" and Signal(name="logp", rank=Rank.TOKEN) in batch.signals
+    ]
+    return {**batch.signals, **{gap: _signal(gap, batch) for gap in gaps}}
+
+
 def _signal(signal: Signal, batch: Batch) -> Column:
     given = batch.signals.get(signal)
     if given is not None:

@@ -19,6 +19,7 @@ from trace_dsl.plan.plan import advantage_of
 from trace_dsl.plan.wording import estimator_text, per_text, route_name, teacher_text
 from trace_dsl.preview.batch import Column
 from trace_dsl.preview.elementwise import Known
+from trace_dsl.preview.evaluate import measured
 from trace_dsl.preview.preview import LossPreview, Preview, denominator_at, disagreements, written_tokens
 from trace_dsl.preview.quantities import Quantity, Variants
 from trace_dsl.terms import Rank
@@ -108,7 +109,7 @@ def rollout_data(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> dic
         "advantages": [
             None if loss.advantage is None else _values(loss.advantage, row, first, last) for loss in found.losses
         ],
-        "signals": {text_of(signal): _numbers(column[first:last]) for signal, column in batch.signals.items()},
+        "signals": {text_of(signal): _numbers(column[first:last]) for signal, column in measured(batch).items()},
         "contexts": dict(one.contexts),
         "teachers": _teachers(found, row, teacher_prompt),
         "note": one.note,
@@ -144,6 +145,7 @@ def _loss(found: Preview, loss: LossPreview) -> dict[str, Any]:
         "quantity": _curves(loss.weight),
         "advantage_quantity": None if loss.advantage is None else _curves(loss.advantage),
         "peak": _peak(loss.weight),
+        "extent": _extent(found, loss),
     }
 
 
@@ -175,6 +177,22 @@ def _peak(quantity: Quantity) -> float:
     steps = zip(*(term.by_step for term in quantity), strict=True)
     sizes = (sum(abs(f or 0.0) * x for f, x in zip(step, largest, strict=True)) for step in steps)
     return max((size for size in sizes if math.isfinite(size)), default=0.0)
+
+
+def _extent(found: Preview, loss: LossPreview) -> list[float] | None:
+    """The smallest and the largest of what the curve of a weight is multiplied with, over the tokens its route may
+    take; None for weights of other forms, and where only the run can tell.
+    """
+    if isinstance(loss.weight, Variants) or len(loss.weight) != 1 or loss.weight[0].values is None:
+        return None
+    batch, rank, column = found.batch, loss.weight[0].rank, loss.weight[0].values
+    values: set[Known] = set()
+    for routing in found.routings:
+        may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
+        tokens = (t for t, choice in enumerate(routing.choice_T) if choice in may)
+        values |= {column[t if rank is Rank.TOKEN else batch.row_T[t]] for t in tokens}
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return [min(known), max(known)] if known and len(known) == len(values) else None
 
 
 def _largest(column: Sequence[Known]) -> float:

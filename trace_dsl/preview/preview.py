@@ -182,11 +182,17 @@ def _moments(plan: Plan, batch: Batch, written: int | None, at: int | None) -> l
     """The steps to show: all, or evenly spread ones where the routes or weights of each would not fit a page."""
     total = plan.facts.total_steps
     kept: Kept = {}
+    latches = _latches(plan, total - 1 if at is None else at)
+
+    def moment_at(step: int) -> Moment:
+        states = {latch: states[step] for latch, states in latches.items()}
+        return Moment(batch=batch, at=Progress(step=step, total_steps=total), latches=states, kept=kept)
+
     if at is not None:
-        return [_moment(plan, batch, at, kept)]
+        return [moment_at(at)]
     own = {0, total - 1} | ({written} if written is not None and written < total else set())
     steps = list(range(total)) if total <= MOST_STOPS else sorted(own | set(_spread(total, MOST_STOPS)))
-    moments = [_moment(plan, batch, step, kept) for step in steps]
+    moments = [moment_at(step) for step in steps]
     parts = tuple(part for expr in _evaluated(plan) for part in step_parts(expr))
     sets = {step_key(parts, moment) for moment in moments} if parts else set()
     room = max(MOST_CELLS // max(batch.tokens, 1), _FEWEST_SETS)
@@ -211,27 +217,19 @@ def _spread(total: int, count: int) -> list[int]:
     return sorted({round(n * (total - 1) / max(count - 1, 1)) for n in range(count)})
 
 
-def _moment(plan: Plan, batch: Batch, step: int, kept: Kept) -> Moment:
-    latches = {}
+def _latches(plan: Plan, last: int) -> dict[Scanned, list[bool]]:
+    """The states after each step up to the last, of the latches that steps alone turn."""
+    found = {}
     for latch in latches_of(plan):
-        state = _latch_state(latch, plan, step)
-        if state is not None:
-            latches[latch] = state
-    return Moment(batch=batch, at=Progress(step=step, total_steps=plan.facts.total_steps), latches=latches, kept=kept)
-
-
-def _latch_state(latch: Scanned, plan: Plan, step: int) -> bool | None:
-    """The state after a step, where steps alone turn it: what happened last, on or off."""
-    if not all(follows_from_step(arg) for arg in latch.args):
-        return None
-    on, off = latch.args
-    for before in range(step, -1, -1):
-        at = Progress(step=before, total_steps=plan.facts.total_steps)
-        if step_value(off, at):
-            return False
-        if step_value(on, at):
-            return True
-    return False
+        if all(follows_from_step(arg) for arg in latch.args):
+            on, off = latch.args
+            state, states = False, []
+            for step in range(last + 1):
+                at = Progress(step=step, total_steps=plan.facts.total_steps)
+                state = not step_value(off, at) and (bool(step_value(on, at)) or state)
+                states.append(state)
+            found[latch] = states
+    return found
 
 
 def _routings(

@@ -109,6 +109,7 @@ class _RolloutLine(_Line):
     sibling: StrictStr | None = None
     feedback: StrictStr | None = None
     signals: dict[str, list[StrictFloat | None]] = {}
+    withheld: list[StrictStr] = []
     verifier_failure: StrictStr | None = None
     route: list[StrictInt] | None = None
     advantage: StrictFloat | None = None
@@ -206,9 +207,10 @@ def _place(value: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
     """Where in a line a mistake is, and what stands there; behind that, the path names kinds of values."""
     at = ""
     for part in loc:
-        if not (isinstance(value, dict) and part in value) and not (isinstance(value, list) and isinstance(part, int)):
+        if not (isinstance(value, list) or (isinstance(value, dict) and part in value)):
             break
-        value = value[part]
+        below: Any = value[part]  # type: ignore[index]  # a list's part is its number
+        value = below
         at += f"[{part}]" if isinstance(part, int) else f".{part}"
     return at.lstrip("."), value
 
@@ -243,7 +245,9 @@ def _rollout(line: _RolloutLine, value: Mapping[str, Any], number: int, where: s
         intervals=intervals,
         spans=tuple(Span(label=s.label, kind=s.kind, start=s.start, end=s.end) for s in line.spans),
         rows=line.rows,
-        contexts={name: getattr(line, name) or None for name in CONTEXTS if name in value},
+        contexts={
+            name: None if name in line.withheld else getattr(line, name) or None for name in CONTEXTS if name in value
+        },
         tool=tuple(line.tool),
         signals={name: tuple(values) for name, values in line.signals.items()},
         judged=line.verifier_failure is None,

@@ -171,11 +171,8 @@ def _steps_table(run: Run, steps: Sequence[KeptStep], links: Mapping[int, str]) 
             str(sum(bool(r.failure) for r in kept)),
             str(sum(bool(r.missing) for r in kept)),
         ]
-        linked = (
-            f'<td><a href="{escape(links[one.step])}" aria-label="Step {one.step}, token by token">token by token</a></td>'
-            if links
-            else ""
-        )
+        told = f'aria-label="Step {one.step}, token by token"'
+        linked = f'<td><a href="{escape(links[one.step])}" {told}>token by token</a></td>' if links else ""
         body += f'<tr><th scope="row">{one.step}</th>{linked}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Rollouts that {escape(run.name)} kept">'

@@ -16,11 +16,10 @@ from trace_dsl.syntax.machine import Obstacle, parse
 from trace_dsl.syntax.suppressions import Suppression, read_suppressions
 from trace_dsl.syntax.tree import (
     BrokenStatement,
-    LetStatement,
-    RouteStatement,
     Statement,
     StatementKind,
     depth_of,
+    expressions_of,
 )
 
 if TYPE_CHECKING:
@@ -130,13 +129,7 @@ def _parse_statement(line: LogicalLine, path: str) -> Statement | Diagnostic:
     statement: Statement = found
     if builder.operations < MAX_DEPTH:
         return statement
-    nodes = (
-        (statement.value,)
-        if isinstance(statement, LetStatement)
-        else ((statement.when,) if isinstance(statement, RouteStatement) else ())
-    )
-    calls = tuple(loss.value for loss in statement.losses) if isinstance(statement, RouteStatement) else ()
-    if any(depth_of(node) > MAX_DEPTH for node in (*nodes, *calls) if node is not None):
+    if any(depth_of(expression) > MAX_DEPTH for expression in expressions_of(statement)):
         return _refusal(
             statement.place,
             f"this expression is more than {MAX_DEPTH} operations deep",

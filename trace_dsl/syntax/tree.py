@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from trace_dsl.model import Place
 from trace_dsl.terms import Operator
@@ -192,6 +193,22 @@ def children(node: Node) -> tuple[Node, ...]:
             return (node.left, node.right)
         case Name() | Number() | Text():
             return ()
+
+
+def expressions_of(statement: Statement) -> tuple[Node, ...]:
+    """The expressions that stand in a statement, in order."""
+    match statement:
+        case SpansStatement():
+            return statement.labels
+        case TeacherStatement() | AdvantageStatement() | RolloutsStatement() | LetStatement():
+            return (statement.value,)
+        case RouteStatement():
+            when = () if statement.when is None else (statement.when,)
+            return (*when, *(loss.value for loss in statement.losses))
+        case ExtendsStatement() | BrokenStatement():
+            return ()
+        case _:
+            assert_never(statement)
 
 
 def names_in(*nodes: Node | None) -> frozenset[str]:

@@ -121,6 +121,14 @@ function advantage(loss, row, stop, token) {
   return value === null ? null : Math.fround(value);
 }
 
+/** The smallest and largest weight of a loss at a step, where its tokens share a curve; null for other losses. */
+function extentAt(loss, stop) {
+  if (!loss.active[stop]) return loss.extent && [0, 0];
+  const factor = loss.extent && loss.quantity.terms[0][stop];
+  if (typeof factor !== "number") return null;
+  return loss.extent.map((value) => factor * value).sort((a, b) => a - b);
+}
+
 /** The weight that a loss has at every token of its route; undefined where it is not one number, null if unknown. */
 function commonWeight(loss, stop) {
   if (!loss.active[stop]) return 0;

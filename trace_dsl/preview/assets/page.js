@@ -87,11 +87,13 @@ function filterControls() {
 
 // -------------------------------------------------------------------------------------------------------- one token
 
+let pinned = false; // a token that was clicked stays, wherever the pointer goes
+
 function choose(row, token, { speak = false, open = false } = {}) {
   chosen = { row, token };
   outline();
   byId("details-body").replaceChildren(...detailsOf(row, token, stopNow));
-  byId("details-title").textContent = `Token ${token + 1}`;
+  byId("details-title").textContent = `Token ${token + 1}${pinned ? " · kept" : ""}`;
   if (speak) byId("spoken").textContent = spokenText(row, token, stopNow);
   if (open) byId("details").classList.add("open");
 }
@@ -100,7 +102,7 @@ function tokenControls() {
   const list = byId("list");
   let waiting = false, last = null;
   list.addEventListener("pointermove", (event) => {
-    if (event.pointerType === "touch") return;
+    if (event.pointerType === "touch" || pinned) return;
     last = event;
     if (waiting) return;
     waiting = true;
@@ -112,7 +114,9 @@ function tokenControls() {
   });
   list.addEventListener("click", (event) => {
     const found = tokenAt(event.clientX, event.clientY);
-    if (found) choose(found.row, found.token, { open: true });
+    if (!found) return;
+    pinned = !(pinned && chosen && chosen.row === found.row && chosen.token === found.token);
+    choose(found.row, found.token, { open: true });
   });
   list.addEventListener("focusin", (event) => {
     const box = event.target.closest(".text");
@@ -128,11 +132,20 @@ function tokenControls() {
     const next = moved(event.key, row, token);
     if (next === null) return;
     event.preventDefault();
+    pinned = true;
     choose(row, next, { speak: true, open: true });
     keepInView(row, next);
   });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") byId("details").classList.remove("open"); });
-  byId("close").addEventListener("click", () => byId("details").classList.remove("open"));
+  const close = () => {
+    pinned = false;
+    byId("details").classList.remove("open");
+    outline();
+  };
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
+  byId("close").addEventListener("click", () => {
+    close();
+    if (chosen) byId(`text-${chosen.row}`).focus({ preventScroll: true });
+  });
   const settle = () => {
     document.documentElement.style.setProperty("--bar", `${document.querySelector(".bar").offsetHeight}px`);
     outline();

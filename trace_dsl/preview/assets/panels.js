@@ -82,9 +82,11 @@ function tokensOf(route, stop) {
 function lossLine(loss) {
   const now = make("span", { class: "now" }), bar = make("i");
   liveNumbers.push((stop) => {
-    const common = commonWeight(loss, stop);
-    now.textContent = common === undefined ? "by token" : common === null ? UNKNOWN : `w ${digits(common)}`;
-    bar.style.setProperty("--share", common ? Math.min(Math.abs(common) / LARGEST, 1) : 0);
+    const common = commonWeight(loss, stop), extent = common === undefined ? extentAt(loss, stop) : null;
+    const largest = extent ? Math.max(...extent.map(Math.abs)) : Math.abs(common || 0);
+    now.textContent = extent ? `w ${[...new Set(extent.map(digits))].join(" to ")}` : common === undefined ? "by token"
+      : common === null ? UNKNOWN : `w ${digits(common)}`;
+    bar.style.setProperty("--share", Math.min(largest / LARGEST, 1));
   });
   return make("div", { class: "loss" }, make("span", { class: "call", text: loss.text }), now,
     make("span", { class: "formula", text: `${loss.formula} · per ${loss.per}`
@@ -107,14 +109,15 @@ const FRAME = { width: 900, height: 230, left: 46, right: 12, top: 10, bottom: 2
 function curvePanel() {
   const box = document.getElementById("curves");
   const known = DATA.losses.filter((loss) => loss.by_step && loss.quantity.terms);
-  const measured = DATA.losses.filter((loss) => !known.includes(loss));
-  if (known.length) box.append(chart(known));
+  const banded = DATA.losses.filter((loss) => !known.includes(loss) && loss.extent);
+  const measured = DATA.losses.filter((loss) => !known.includes(loss) && !loss.extent);
+  if (known.length + banded.length) box.append(chart(known, banded));
   const keys = make("ul", { class: "keys" });
-  for (const loss of known) {
-    const line = svg("line", { x1: 0, x2: 28, y1: 4, y2: 4, class: "curve", "stroke-width": 2,
-      style: "stroke:rgb(var(--hue))", "stroke-dasharray": dashOf(loss) });
+  for (const loss of [...known, ...banded]) {
+    const line = svg("line", { x1: 0, x2: 28, y1: 4, y2: 4, class: "curve", "stroke-width": banded.includes(loss) ? 8 : 2,
+      style: `stroke:rgb(var(--hue)/${banded.includes(loss) ? 0.3 : 1})`, "stroke-dasharray": dashOf(loss) });
     keys.append(make("li", { class: `r${loss.route}` }, svg("svg", { viewBox: "0 0 28 8", "aria-hidden": "true" }, line),
-      make("span", { text: `${DATA.routes[loss.route].letter} ${loss.name}` })));
+      make("span", { text: `${DATA.routes[loss.route].letter} ${loss.name}${banded.includes(loss) ? ", its smallest to its largest" : ""}` })));
   }
   box.append(keys);
   for (const loss of measured) {
@@ -124,15 +127,18 @@ function curvePanel() {
 
 const dashOf = (loss) => DASHES[DATA.routes[loss.route].losses.indexOf(loss) % DASHES.length];
 
-function chart(losses) {
+function chart(losses, banded) {
   const values = losses.map((loss) => Array.from({ length: STOPS }, (_, stop) => commonWeight(loss, stop) ?? NaN));
-  const finite = values.flat().filter(Number.isFinite);
+  const bands = banded.map((loss) => Array.from({ length: STOPS }, (_, stop) => extentAt(loss, stop) || [NaN, NaN]));
+  const finite = [...values.flat(), ...bands.flat(2)].filter(Number.isFinite);
   const high = Math.max(0, ...thin(finite, 20000)) || 1, low = Math.min(0, ...thin(finite, 20000));
   const x = (stop) => FRAME.left + (FRAME.width - FRAME.left - FRAME.right) * (STOPS > 1 ? stop / (STOPS - 1) : 0);
   const y = (value) => FRAME.top + (FRAME.height - FRAME.top - FRAME.bottom) * ((high - value) / (high - low));
+  const ends = (pair) => `${digits(pair[0])} to ${digits(pair[1])}`;
   const named = losses.map((loss, n) => `${loss.name} from ${digits(values[n][0])} to ${digits(values[n][STOPS - 1])}`);
   const picture = svg("svg", { viewBox: `0 0 ${FRAME.width} ${FRAME.height}`, class: "chart", role: "img",
-    "aria-label": `Weight of each loss by step: ${named.join("; ")}` });
+    "aria-label": `Weight of each loss by step: ${[...named, ...banded.map((loss, n) =>
+      `${loss.name} between ${ends(bands[n][0])} at first, ${ends(bands[n][STOPS - 1])} at last`)].join("; ")}` });
   for (const value of [...new Set([low, (low + high) / 2, high])]) {
     picture.append(svg("line", { class: "grid", x1: FRAME.left, x2: FRAME.width - FRAME.right, y1: y(value), y2: y(value) }),
       text(digits(value), FRAME.left - 8, y(value) + 4, "end"));
@@ -140,6 +146,13 @@ function chart(losses) {
   for (const stop of new Set([0, Math.round((STOPS - 1) / 2), STOPS - 1])) {
     picture.append(text(`step ${stepOf(stop)}`, x(stop), FRAME.height - 6, stop === 0 ? "start" : stop === STOPS - 1 ? "end" : "middle"));
   }
+  banded.forEach((loss, n) => {
+    const stops = thin([...bands[n].keys()], 700).filter((stop) => Number.isFinite(bands[n][stop][0]));
+    const point = (stop, side) => `${x(stop).toFixed(1)},${y(bands[n][stop][side]).toFixed(1)}`;
+    const outline = [...stops.map((stop) => point(stop, 1)), ...stops.reverse().map((stop) => point(stop, 0))].join(" ");
+    picture.append(svg("g", { class: `r${loss.route}` },
+      svg("polygon", { points: outline, style: "fill:rgb(var(--hue)/.22);stroke:rgb(var(--hue)/.6)" })));
+  });
   losses.forEach((loss, n) => {
     const points = thin([...values[n].keys()], 1500).filter((stop) => Number.isFinite(values[n][stop]));
     const path = points.map((stop) => `${x(stop).toFixed(1)},${y(values[n][stop]).toFixed(1)}`).join(" ");

@@ -55,7 +55,7 @@ function draw(row, stop) {
     if (route !== null && route !== NO_ROUTE) {
       if (!varied.has(route)) {
         const common = commonStrength(route, stop);
-        varied.set(route, common === undefined || mayLack(route));
+        varied.set(route, common === undefined || lacks(route, row));
       }
       if (varied.get(route)) own = strengthAt(route, row, stop, token);
     }
@@ -87,8 +87,8 @@ function draw(row, stop) {
   if (chosen && chosen.row === row) outline();
 }
 
-/** Whether a divergence of a route leaves out rollouts without a context: its strength differs by rollout. */
-const mayLack = (route) => lossesShaded(route).some((loss) => loss.context !== null);
+/** Whether a divergence of a route leaves a rollout out, or may, for want of a context: its strength is another there. */
+const lacks = (route, row) => lossesShaded(route).some((loss) => hasContext(loss, row) !== true);
 
 function segmentClass(choice, shade) {
   if (choice.length > 1) return "seg undecided";
@@ -112,13 +112,14 @@ function recolour(stop, redrawn) {
     list.classList.toggle(`unknown-${route.index}`, strength === null);
   }
   for (const row of [...shown.keys()]) {
-    if (redrawn || shown.get(row).some((s) => /\b(own|maybe)\b/.test(s.element.className)) || variesIn(row, stop)) draw(row, stop);
+    const own = shown.get(row).some((s) => /\b(own|maybe)\b/.test(s.element.className));
+    if (redrawn || own || variesIn(row, stop)) draw(row, stop);
   }
 }
 
 /** Whether a drawn response now has tokens of a route whose weights differ by token. */
 function variesIn(row, stop) {
-  return DATA.routes.some((route) => (commonStrength(route.index, stop) === undefined || mayLack(route.index))
+  return DATA.routes.some((route) => (commonStrength(route.index, stop) === undefined || lacks(route.index, row))
     && shown.get(row).some((s) => s.element.classList.contains(`r${route.index}`)));
 }
 
@@ -159,7 +160,7 @@ function outline() {
   const box = document.getElementById(`text-${chosen.row}`), frame = box.getBoundingClientRect();
   for (const rect of range.getClientRects()) {
     const mark = document.createElement("div");
-    mark.className = "cursor";
+    mark.className = pinned ? "cursor kept" : "cursor";
     mark.style.cssText = `left:${rect.left - frame.left - 3}px;top:${rect.top - frame.top - 2}px;`
       + `width:${Math.max(rect.width, 6) + 6}px;height:${rect.height + 4}px`;
     box.append(mark);
