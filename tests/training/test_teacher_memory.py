@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoTokenizer
 
 from megatron_bridge.device import megatron_runtime, training_device
-from megatron_bridge.model.gpt import RoutedGPTModel, build_model
+from megatron_bridge.model.gpt import build_model
 from megatron_bridge.model.hf import load_hf
 from megatron_bridge.model.shape import Layout, read_shape
 from megatron_bridge.parallel import start_parallel
@@ -52,13 +52,13 @@ def micro_batches() -> list[MicroBatch]:
     return cut(rollouts, routing, micro_batch=2, part=Share(), device=torch.device("cpu"))
 
 
-def policy(dtype: torch.dtype = torch.float32) -> RoutedGPTModel:
+def policy(dtype: torch.dtype = torch.float32) -> torch.nn.ModuleList:
     model = build_model(read_shape(POLICY), Layout(), dtype=dtype)
     load_hf(model, POLICY)
     return model
 
 
-def moved(model: RoutedGPTModel, seed: int) -> None:
+def moved(model: torch.nn.ModuleList, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -75,7 +75,8 @@ def steps(*, offload: bool, dtype: torch.dtype) -> list[torch.Tensor]:
     for step in range(2):
         teacher.before_step(student, step)
         moved(student, step)
-        trainer.model.zero_grad_buffer()
+        for chunk in trainer.model:
+            chunk.zero_grad_buffer()
         accumulate_gradients(trainer.model, micro_batches(), [teacher], Share(), temperature=1.0, vocab_size=128)
         found += [parameter.main_grad.clone() for parameter in student.parameters()]
         teacher.after_step(student)
@@ -119,7 +120,7 @@ def watched() -> dict[str, Any]:
         wanted = [batch.routing.teacher_tokens("teacher") for batch in batches]
         waiting = [parameter.data_ptr() for parameter in teacher.model.parameters()]
         inside: list[StorageWeakRef] = []
-        hook = teacher.model.register_forward_pre_hook(lambda model, _: inside.extend(references(model)))
+        hook = teacher.model[0].register_forward_pre_hook(lambda model, _: inside.extend(references(model)))
         rows = teacher.hidden_rows(batches, wanted, Share())
         hook.remove()
         found: dict[str, Any] = {

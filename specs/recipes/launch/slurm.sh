@@ -10,7 +10,7 @@
 set -euo pipefail
 
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 exec srun --kill-on-bad-exit=1 torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${GPUS_PER_NODE:-8}" \
