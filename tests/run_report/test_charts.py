@@ -108,8 +108,8 @@ def test_ticks_are_round_and_few(low: float, high: float) -> None:
 
 
 def test_tick_texts() -> None:
-    assert [tick_text(value, share=False) for value in (0.30000000000000004, 5000, 25000, 2.5e6)] \
-        == ["0.3", "5000", "25k", "2.5M"]  # fmt: skip
+    assert [tick_text(value, share=False) for value in (0.30000000000000004, 5000, 25000, 2.5e6, 1.5e-4, -2e-9)] \
+        == ["0.3", "5000", "25k", "2.5M", "1.5e-4", "-2e-9"]  # fmt: skip
     assert tick_text(0.30000000000000004, share=True) == "30%"
 
 

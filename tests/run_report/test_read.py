@@ -92,7 +92,7 @@ def test_time_adds_up_and_the_slowest_step_leads(tmp_path: Path) -> None:
     found = times(run)
     assert found is not None
     assert {part.name: part.seconds for part in found.parts} == pytest.approx(
-        {"drawing responses": 6.0, "rest of the waiting": 2.0, "training": 5.0, "evaluation": 2.0}
+        {"drawing responses": 6.0, "other waiting": 2.0, "training": 5.0, "evaluation": 2.0}
     )
     assert found.total == pytest.approx(15.0)
     assert [one.step for one in slowest(run)][:2] == [2, 0]

@@ -15,6 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
 DASHES = ("none", "7 4", "2 3", "9 3 2 3", "4 2", "12 4", "1 4", "6 2 1 2")
 HUES = 8
 _DOTTED = 24  # a chart of so few steps shows every point
+_TINY = 1e-3
 _THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -61,13 +62,16 @@ def ticks(low: float, high: float, about: int = 4) -> tuple[float, ...]:
 
 
 def tick_text(value: float, *, share: bool) -> str:
-    """`40%`, `25k`, `0.02`."""
+    """`40%`, `25k`, `0.02`, `1.5e-4`."""
     rounded = float(f"{value:.6g}")
     if share:
         return f"{digits(float(f'{100 * value:.6g}'))}%"
     for size, letter in _THOUSANDS:
         if abs(rounded) >= max(size, 1e4):
             return f"{digits(rounded / size)}{letter}"
+    if 0 < abs(rounded) < _TINY:
+        mantissa, power = f"{rounded:.5e}".split("e")
+        return f"{digits(float(mantissa))}e{int(power)}"
     return digits(rounded)
 
 

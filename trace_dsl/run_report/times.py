@@ -24,7 +24,8 @@ NAMES = {
     "teacher": "teachers",
     "forward_backward": "forward and backward",
 }
-REST = {"sample": "rest of the waiting", "train": "rest of training, such as the update"}
+REST = {"sample": "other waiting", "train": "update and the rest"}
+_SMALL = 0.001  # of a whole: less is counted to the rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +77,10 @@ def times(run: Run) -> Times | None:
             overlapping.append(title)
             parts.append(Part(name=title, seconds=whole, within=name))
         else:
-            parts += [Part(name=NAMES[phase], seconds=seconds, within=name) for phase, seconds in inner]
-            parts.append(Part(name=REST[name], seconds=max(0.0, rest), within=name))
+            large = [(phase, seconds) for phase, seconds in inner if seconds >= _SMALL * whole]
+            parts += [Part(name=NAMES[phase], seconds=seconds, within=name) for phase, seconds in large]
+            left = max(0.0, whole - sum(seconds for _, seconds in large))
+            parts.append(Part(name=REST[name], seconds=left, within=name))
     kept = tuple(part for part in parts if part.seconds > 0)
     return Times(parts=kept, total=sum(part.seconds for part in kept), overlapping=tuple(overlapping))
 
