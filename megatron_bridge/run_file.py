@@ -342,12 +342,13 @@ def dump_run(loaded: LoadedRun) -> str:
 
 def changed_settings(before: str, loaded: LoadedRun) -> list[str]:
     """What differs between a resolved run file (YAML text) and this run, one `a.b: old -> new` each."""
-    old, new = (_flat(yaml.safe_load(text)) for text in (before, dump_run(loaded)))
+    old, new = (flat(yaml.safe_load(text)) for text in (before, dump_run(loaded)))
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their full names: `{"optim": {"lr": 1}}` is `{"optim.lr": 1}`."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

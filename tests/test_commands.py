@@ -15,6 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.run_report.cases import make_run
 from trace_dsl.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +152,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "latin.trace").write_bytes(LATIN)
     (tmp_path / "latin.expect.yaml").write_bytes(LATIN)
     (tmp_path / "own.jsonl").write_text('{"prompt": "p", "response": "r", "reward": 1}\n', encoding="utf-8")
+    make_run(tmp_path / "trained")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text("{}", encoding="utf-8")
     return tmp_path
@@ -213,6 +215,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["summary", "run"], 2),
         (["study", "gone.yaml"], 2),
         (["summary", "gone"], 2),
+        (["report", "trained"], 0),
+        (["report", "trained", "trained"], 2),
+        (["report", "run"], 2),
+        (["report", "gone"], 2),
         *(([name, "--frmat"], 2) for name in COMMANDS),
         (["no-such-command"], 2),
         (["--version"], 0),

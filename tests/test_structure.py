@@ -72,11 +72,19 @@ STAGES = (
     ("megatron_bridge.training",),
     ("megatron_bridge.train", "megatron_bridge.launch", "megatron_bridge"),
     ("trace_dsl.preview", "trace_dsl.page"),
+    ("trace_dsl.run_report",),
     ("trace_dsl.lsp",),
     ("trace_dsl.cli", "trace_dsl.__main__"),
 )
 # What pages are made of.
-PAGE_FILES = ("page/theme.css", "preview/assets/page.html", "preview/assets/page.css", "preview/assets/page.js")
+PAGE_FILES = (
+    "page/theme.css",
+    "preview/assets/page.html",
+    "preview/assets/page.css",
+    "preview/assets/page.js",
+    "run_report/assets/report.css",
+    "run_report/assets/report.js",
+)
 # Facts about shapes and tasks are standard-library Python that earlier stages may read.
 LIGHT = ("megatron_bridge.model.shape",)
 
@@ -140,6 +148,7 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         ["test", "gone.trace"],
         ["fit", "specs/demo/run.yaml"],
         ["train", "specs/demo/run.yaml", "steps=no"],
+        ["report", "specs"],
         ["--help"],
     ],
     ids=" ".join,

@@ -1,4 +1,4 @@
-"""docs/data.md, docs/annotation.md, docs/fit.md and docs/preview.md do what they say and print what they show."""
+"""Pages of docs/ beside the tutorial do what they say and print what they show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.pages import ROOT, agrees, newcomer, run_page
 
 
-@pytest.mark.parametrize("name", ["annotation.md", "data.md", "fit.md", "preview.md"])
+@pytest.mark.parametrize("name", ["annotation.md", "data.md", "fit.md", "preview.md", "report.md"])
 def test_the_page_runs(name: str, tmp_path: Path) -> None:
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     shown = list(run_page(page, newcomer(tmp_path)))

@@ -19,6 +19,7 @@ from trace_dsl.cli.lsp import lsp
 from trace_dsl.cli.plan import plan
 from trace_dsl.cli.preview import preview
 from trace_dsl.cli.prove import prove
+from trace_dsl.cli.report import report
 from trace_dsl.cli.study import study
 from trace_dsl.cli.summary import summary
 from trace_dsl.cli.test import expect
@@ -43,6 +44,7 @@ app.command("lsp")(lsp)
 app.command("fit")(fit)
 app.command("train")(train)
 app.command("summary")(summary)
+app.command("report")(report)
 app.command("study")(study)
 
 
