@@ -32,6 +32,7 @@ _TRAINERS = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORC
 _CPU_ARGUMENTS = (
     *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
     *("--disable-cuda-graph", "--disable-overlap-schedule"),
+    "--sleep-on-idle",  # else an idle server keeps a core busy, which training on the same machine wants
 )
 
 

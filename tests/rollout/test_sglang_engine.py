@@ -77,8 +77,8 @@ def test_embedded_engine_and_server_agree_on_the_same_tokens(model, server, tmp_
         for sample in row:
             ids = torch.tensor([[*prompt, *sample.token_ids]])
             with torch.no_grad():
-                hidden_Sbh = model(ids, torch.arange(ids.shape[1])[None], None, return_hidden=True)
-            logits_TV = hidden_Sbh[len(prompt) - 1 : -1, 0] @ model.output_weight()[:VOCAB].T
+                hidden_Sbh = model[0](ids, torch.arange(ids.shape[1])[None], None, return_hidden=True)
+            logits_TV = hidden_Sbh[len(prompt) - 1 : -1, 0] @ model[0].output_weight()[:VOCAB].T
             logp_TV = torch.log_softmax(logits_TV.double() / STOP.temperature, -1)
             expected = logp_TV.gather(1, torch.tensor(sample.token_ids)[:, None])[:, 0]
             assert (expected - torch.tensor(sample.logprobs)).abs().max() < 1e-4
