@@ -167,6 +167,21 @@ def test_every_published_spec_is_shown_and_linked(site: Path) -> None:
         assert f'href="specs/published.html#{path.stem}"' in table
 
 
+def test_the_gallery_shows_every_published_spec_and_leads_to_its_preview(site: Path) -> None:
+    text = (site / "gallery.html").read_text(encoding="utf-8")
+    shown = page(site, "gallery.html")
+    for path in (ROOT / "specs" / "published").glob("*.trace"):
+        assert path.stem in shown.anchors
+        assert f'href="gallery/{path.stem}.html"' in text
+        assert (site / "gallery" / f"{path.stem}.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    trace = text.partition('id="trace"')[2].partition("</h2>")[2].partition("<h2")[0]
+    assert "KL(teacher || student)" in trace
+    assert "from 0.5 at step 0 to 0 at step 99" in trace
+    # the words of the key span in the colour of its route, those of the error span in another's
+    assert re.search(r'class="r0"[^>]*> ?quarter<', trace)
+    assert re.search(r'class="r1"[^>]*> ?25%<', trace)
+
+
 def test_a_link_to_nowhere_fails_the_build(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()

@@ -20,6 +20,7 @@ from pygments.formatters import HtmlFormatter
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tools.docs.gallery import gallery_page, preview_pages  # noqa: E402 - the path above
 from tools.docs.reference_pages import lead_in, reference_pages, rule_badges, rule_table  # noqa: E402 - the path above
 from tools.docs.trace_lexer import TraceLexer  # noqa: E402
 
@@ -44,7 +45,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made from tables and from the repository's own files."""
-    pages = reference_pages()
+    pages = reference_pages() | {"gallery.md": gallery_page()} | preview_pages()
     pages |= {f"{folder}.md": _specs_page(folder, title) for folder, title in SPEC_FOLDERS.items()}
     pages |= {place: (ROOT / source).read_text(encoding="utf-8") for source, place in COPIES.items()}
     for place, text in pages.items():
