@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example
+from megatron_bridge.tasks.ledger_corpus import Habits, draw_example
 from megatron_bridge.tasks.ledger_steps import END_TOKEN, LABEL_TOKENS, WORDS, answer, right_response
 
 PAD_TOKEN, UNKNOWN_TOKEN = "<pad>", "<unk>"
@@ -96,7 +96,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
 
 
 def draw_batch(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, rates: MistakeRates
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, habits: Habits
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch at `progress` (0..1) of the curriculum: inputs and targets, both [examples, positions].
 
@@ -109,7 +109,7 @@ def draw_batch(
     else:
         ops = rng.choices([1, 2, 3, 4, 5, 6], [1, 1, 1, 4, 1, 3])[0]
     count = TOKENS_PER_BATCH // (20 + 16 * ops)
-    examples = [draw_example(rng, ops=ops, rates=rates) for _ in range(count)]
+    examples = [draw_example(rng, ops=ops, habits=habits) for _ in range(count)]
     prompts = tokenizer([example.prompt for example in examples])["input_ids"]
     responses = tokenizer([example.response + END_TOKEN for example in examples])["input_ids"]
     width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)) - 1
@@ -123,7 +123,7 @@ def draw_batch(
 
 
 def train(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, rates: MistakeRates
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, habits: Habits
 ) -> None:
     """Response-only cross-entropy; learning rates rise for 30 steps and fall over the second half."""
     rng = random.Random(f"ledger/sft/{seed}")
@@ -140,7 +140,7 @@ def train(
     began, losses = time.time(), []
     model.train()
     for step in range(steps):
-        inputs, targets = draw_batch(rng, tokenizer, step / steps, rates)
+        inputs, targets = draw_batch(rng, tokenizer, step / steps, habits)
         logits = model(input_ids=inputs, use_cache=False).logits
         loss = F.cross_entropy(logits[targets != IGNORED], targets[targets != IGNORED])
         model.zero_grad()
@@ -182,7 +182,8 @@ Apache-2.0.
 
 - Data: examples drawn by `megatron_bridge/tasks/ledger_corpus.py`, none of them downloaded. A decision goes
   wrong with probability {hard} in a hard context, {easy} elsewhere and {labelled} where its type is the
-  label shown; half of the examples show one. No prompt of the splits `eval` and `ood` is in the corpus. It
+  label shown; half of the examples show one. With one, a step of an operation that never has that type is
+  written as its result alone with probability {terse}. No prompt of the splits `eval` and `ood` is in the corpus. It
   contains digit swaps and up to 6 operations, so `ood` means out of the distribution of `train`, not of the
   corpus.
 - Loss: cross-entropy on response tokens only; 1-2 operations for the first quarter of the steps, then 1-4,
@@ -197,7 +198,7 @@ Apache-2.0.
 
 Training took {minutes:.0f} minutes on one CPU thread (torch {torch}). Command:
 
-    python tools/make_demo_policy.py --steps {steps} --seed {seed} --count {count} --hard {hard} --out {out}
+    python tools/make_demo_policy.py --steps {steps} --seed {seed} --count {count} --hard {hard} --terse {terse} --out {out}
 
 ## Measured
 
@@ -221,7 +222,7 @@ the sampled tokens, so key spans have less to teach than error spans.
 
 
 def model_card(
-    model: Qwen3ForCausalLM, tables: str, rates: MistakeRates, *, minutes: float, asked: argparse.Namespace
+    model: Qwen3ForCausalLM, tables: str, habits: Habits, *, minutes: float, asked: argparse.Namespace
 ) -> str:
     """The README of the policy's directory."""
     example = get_task("ledger").problems(split="eval", seed=0, start=0, count=1)[0]
@@ -229,9 +230,10 @@ def model_card(
     return CARD.format(
         parameters=sum(weight.numel() for weight in model.parameters()),
         example=(example.prompt + "\n".join(lines)).replace("\n", "\n    "),
-        hard=rates.hard,
-        easy=rates.easy,
-        labelled=rates.labelled,
+        hard=habits.hard,
+        easy=habits.easy,
+        labelled=habits.labelled,
+        terse=habits.terse,
         muon=MUON_LR,
         adamw=ADAMW_LR,
         steps=asked.steps,
@@ -305,12 +307,20 @@ def main() -> None:
     parser.add_argument(
         "--hard",
         type=float,
-        default=MistakeRates().hard,
+        default=Habits().hard,
         help="how likely a decision goes wrong in a hard context of the corpus (default: %(default)s)",
     )
+    parser.add_argument(
+        "--terse",
+        type=float,
+        default=Habits().terse,
+        help="how likely a labelled example writes a step of another operation as its result alone: a style that "
+        "leaks from the label (default: %(default)s)",
+    )
     arguments = parser.parse_args()
-    if not 0 <= arguments.hard <= 1:
-        parser.error(f"--hard {arguments.hard}: a probability is from 0 to 1")
+    for name, value in (("hard", arguments.hard), ("terse", arguments.terse)):
+        if not 0 <= value <= 1:
+            parser.error(f"--{name} {value}: a probability is from 0 to 1")
     if arguments.steps < 1 or arguments.count < 1 or arguments.threads < 1:
         parser.error("--steps, --count and --threads must be at least 1")
     torch.set_num_threads(arguments.threads)
@@ -320,12 +330,12 @@ def main() -> None:
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"{parameters:,} parameters, vocabulary {len(tokenizer)}, {arguments.steps} steps")
     began = time.time()
-    rates = MistakeRates(hard=arguments.hard)
-    train(model, tokenizer, steps=arguments.steps, seed=arguments.seed, rates=rates)
+    habits = Habits(hard=arguments.hard, terse=arguments.terse)
+    train(model, tokenizer, steps=arguments.steps, seed=arguments.seed, habits=habits)
     minutes = (time.time() - began) / 60
     write_policy(model, tokenizer, "The figures of this policy are being measured.\n", arguments.out)
     tables = measure(model, tokenizer, count=arguments.count, seed=arguments.seed)
-    card = model_card(model, tables, rates, minutes=minutes, asked=arguments)
+    card = model_card(model, tables, habits, minutes=minutes, asked=arguments)
     write_policy(model, tokenizer, card, arguments.out)
     print(f"wrote {arguments.out}")
 

@@ -33,7 +33,8 @@ def annotate_response(ledger: Ledger, response: str, *, correct: bool) -> Annota
     A response gets no span when it is empty or cut before its answer line, when its first wrong line is no
     sum or difference or shows a slip of no type, and when it is called correct but has a wrong line or
     answer. Spans hold whole lines; of a line over the budget, the words from the wrong or deciding one on
-    (a key line is left out if these are over it too, an error line is cut).
+    (a key line is left out if these are over it too, an error line is cut). A line that is the right result alone is
+    right, and never in a span.
     """
     stated = stated_answer(response)
     if stated is None:
@@ -41,14 +42,18 @@ def annotate_response(ledger: Ledger, response: str, *, correct: bool) -> Annota
     written = response.split("\n")[:-1]
     right = right_response(ledger)
     if correct:
-        whole = written == [line.text for line in right] and stated == answer(ledger)
-        return _annotate_keys(right, response) if whole else Annotation()
+        whole = len(written) == len(right) and all(map(_is_right, written, right)) and stated == answer(ledger)
+        return _annotate_keys(right, written, response) if whole else Annotation()
     start = 0
     for line, expected in zip(written, right, strict=False):
-        if line != expected.text:
+        if not _is_right(line, expected):
             return _annotate_error(expected, line, start, int(SPAN_SHARE * len(response)))
         start += len(line) + 1
     return Annotation()
+
+
+def _is_right(written: str, right: Line) -> bool:
+    return written in (right.text, right.terse)
 
 
 def _annotate_error(right: Line, written: str, start: int, budget: int) -> Annotation:
@@ -64,23 +69,22 @@ def _annotate_error(right: Line, written: str, start: int, budget: int) -> Annot
     return Annotation(spans=(AnnotatedSpan(label="error", kind=kind, start=begin, end=end),), diagnosis=kind)
 
 
-def _annotate_keys(right: Sequence[Line], response: str) -> Annotation:
-    counts = Counter(kind for line in right for kind in line.hard)
-    counts = counts or Counter(kind for line in right for kind in line.types)
+def _annotate_keys(right: Sequence[Line], written: Sequence[str], response: str) -> Annotation:
+    starts = accumulate((len(line) + 1 for line in written), initial=0)
+    whole = [(line, start) for line, text, start in zip(right, written, starts, strict=False) if text == line.text]
+    counts = Counter(kind for line, _ in whole for kind in line.hard)
+    counts = counts or Counter(kind for line, _ in whole for kind in line.types)
     if not counts:
         return Annotation()
     kind = max(counts, key=lambda kind: (counts[kind], zlib.crc32(f"{kind}/{response}".encode())))
-    starts = list(accumulate((len(line.text) + 1 for line in right), initial=0))
-    carriers = [i for i, line in enumerate(right) if kind in line.types]
+    carriers = [(line, start) for line, start in whole if kind in line.types]
     budget = int(SPAN_SHARE * len(response))
     spans: list[AnnotatedSpan] = []
-    for i in sorted(carriers, key=lambda i: kind not in right[i].hard):
-        text, begin = right[i].text, 0
-        if len(text) > budget:
-            begin = _word_start(text, right[i].roles.index(kind))
-        if len(text) - begin <= budget:
-            spans.append(AnnotatedSpan(label="key", kind=kind, start=starts[i] + begin, end=starts[i] + len(text)))
-            budget -= len(text) - begin
+    for line, start in sorted(carriers, key=lambda carrier: kind not in carrier[0].hard):
+        begin = _word_start(line.text, line.roles.index(kind)) if len(line.text) > budget else 0
+        if len(line.text) - begin <= budget:
+            spans.append(AnnotatedSpan(label="key", kind=kind, start=start + begin, end=start + len(line.text)))
+            budget -= len(line.text) - begin
     spans.sort(key=lambda span: span.start)
     return Annotation(spans=tuple(spans), diagnosis=kind if spans else None)
 

@@ -4,6 +4,11 @@ The writer makes each type of mistake often in a hard context and seldom elsewhe
 carry a label token in front of the prompt, and their steps of that type are almost always right. So a
 policy fitted to the corpus knows more when it is shown a label than when it is not, which is what a
 privileged teacher needs.
+
+A style leak can be built in as well: examples with a label then write some steps of other operations tersely, as their
+result alone. A teacher that is shown a label thus differs from the student also where nothing is wrong, which is what
+privileged distillation on all tokens is said to suffer from. The leak depends on the operation and the label alone, and
+never touches an operation whose steps can be of the label's type: it stays outside of the spans.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from megatron_bridge.tasks.ledger_steps import (
     OpKind,
     StepType,
     apply,
+    can_take,
     draw_ledger,
     flag,
     is_hard,
@@ -25,16 +31,21 @@ from megatron_bridge.tasks.ledger_steps import (
     problem_types,
     prompt_text,
     step_types,
+    terse,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MistakeRates:
-    """How likely a decision goes wrong: in a hard context, in another, and in a step of the shown type."""
+class Habits:
+    """How the writer of the corpus errs and writes. hard, easy, labelled: how likely a decision goes wrong in a hard
+    context, in another, and in a step of the shown type; terse: how likely a step is written tersely where a label is
+    shown whose type no step of this operation has.
+    """
 
     hard: float = 0.9
     easy: float = 0.01
     labelled: float = 0.005
+    terse: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +62,7 @@ def draw_example(
     ops: int,
     swap_share: float = 0.3,
     label_share: float = 0.5,
-    rates: MistakeRates | None = None,
+    habits: Habits | None = None,
 ) -> Example:
     """One example, its prompt in no evaluation split. In 95% of cases a label names a type that occurs."""
     while True:
@@ -64,28 +75,28 @@ def draw_example(
         present = problem_types(ledger)
         label = rng.choice(present if present and rng.random() < 0.95 else tuple(StepType))
         prompt = f"<{label}>{prompt}"
-    return Example(prompt=prompt, response=write_response(rng, ledger, label=label, rates=rates or MistakeRates()))
+    return Example(prompt=prompt, response=write_response(rng, ledger, label=label, habits=habits or Habits()))
 
 
-def write_response(rng: random.Random, ledger: Ledger, *, label: StepType | None, rates: MistakeRates) -> str:
+def write_response(rng: random.Random, ledger: Ledger, *, label: StepType | None, habits: Habits) -> str:
     """A worked response with mistakes; each later step goes on from the value that was written."""
     lines: list[str] = []
     value = ledger.start
     for op in ledger.ops:
-        written, value = _write_step(rng, value, op, label, rates)
-        lines += written
+        written, value = _write_step(rng, value, op, label, habits)
+        lines += map(terse, written) if _is_terse(rng, op, label, habits) else written
     return "\n".join([*lines, f"answer {value:02d}"])
 
 
 def _write_step(
-    rng: random.Random, value: int, op: Op, label: StepType | None, rates: MistakeRates
+    rng: random.Random, value: int, op: Op, label: StepType | None, habits: Habits
 ) -> tuple[list[str], int]:
     if op.kind is OpKind.SWAP:
         return [f"{value:02d} swap {apply(value, op):02d}"], apply(value, op)
     mistakes = {
         step_type
         for step_type in step_types(value, op)
-        if rng.random() < _mistake_rate(value, op, step_type, label, rates)
+        if rng.random() < _mistake_rate(value, op, step_type, label, habits)
     }
     forget = bool(mistakes & {StepType.CARRY, StepType.BORROW})
     sign, amount = operand(value, op)
@@ -106,10 +117,17 @@ def _write_step(
     return [*lines, line], result
 
 
-def _mistake_rate(value: int, op: Op, step_type: StepType, label: StepType | None, rates: MistakeRates) -> float:
+def _is_terse(rng: random.Random, op: Op, label: StepType | None, habits: Habits) -> bool:
+    """Whether a step is written tersely. Without the leak nothing is drawn: the corpus stays what it was."""
+    if not habits.terse or label is None or op.kind is OpKind.SWAP or can_take(op.kind, label):
+        return False
+    return rng.random() < habits.terse
+
+
+def _mistake_rate(value: int, op: Op, step_type: StepType, label: StepType | None, habits: Habits) -> float:
     if step_type == label:
-        return rates.labelled
-    return rates.hard if is_hard(value, op, step_type) else rates.easy
+        return habits.labelled
+    return habits.hard if is_hard(value, op, step_type) else habits.easy
 
 
 def _arithmetic(head: str, value: int, sign: str, amount: int, *, forget: bool) -> tuple[str, int]:

@@ -74,6 +74,16 @@ class Line:
     types: tuple[StepType, ...]
     hard: tuple[StepType, ...]
 
+    @property
+    def terse(self) -> str:
+        """The same line as a policy with the style leak may write it: its result alone."""
+        return terse(self.text)
+
+
+def terse(line: str) -> str:
+    """The result of a line alone, its last word."""
+    return line.rsplit(" ", 1)[-1]
+
 
 # How often each operation is drawn.
 OP_SHARES = {
@@ -204,6 +214,18 @@ def is_hard(value: int, op: Op, step_type: StepType) -> bool:
             return op.b >= 8
         case _:
             assert_never(step_type)
+
+
+def can_take(kind: OpKind, step_type: StepType) -> bool:
+    """Whether some step of this operation takes this type of decision, at some value."""
+    adds = (OpKind.ADD, OpKind.SUBTRACT_NEGATIVE, OpKind.IF_ODD, OpKind.ADD_PRODUCT)
+    return {
+        StepType.CARRY: kind in adds,
+        StepType.BORROW: kind in (OpKind.SUBTRACT, OpKind.IF_ODD),
+        StepType.SIGN: kind is OpKind.SUBTRACT_NEGATIVE,
+        StepType.CASE_SPLIT: kind is OpKind.IF_ODD,
+        StepType.ORDER: kind is OpKind.ADD_PRODUCT,
+    }[step_type]
 
 
 def problem_types(ledger: Ledger) -> tuple[StepType, ...]:

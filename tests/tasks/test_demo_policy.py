@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from megatron_bridge.annotation import AnnotatedSpan
 from megatron_bridge.contexts import Diagnosis
 from megatron_bridge.tasks import get_task
-from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
+from megatron_bridge.tasks.ledger_corpus import Habits, draw_example, write_response
 from megatron_bridge.tasks.ledger_steps import END_TOKEN, LABEL_TOKENS, WORDS, answer, right_response
 from tools.measure_demo_policy import accuracy, marked_tokens, token_log_probabilities
 
@@ -86,7 +86,7 @@ def test_other_characters_become_one_unknown_token(tokenizer: PreTrainedTokenize
 def test_responses_are_short(tokenizer: PreTrainedTokenizerBase) -> None:
     rng = random.Random("length")
     problems = TASK.problems(split="train", seed=0, start=0, count=200)
-    texts = [write_response(rng, p.data, label=None, rates=MistakeRates()) for p in problems]
+    texts = [write_response(rng, p.data, label=None, habits=Habits()) for p in problems]
     assert sum(len(tokenizer.encode(text)) + 1 for text in texts) / len(texts) < 50
 
 

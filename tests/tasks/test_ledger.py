@@ -16,7 +16,7 @@ from megatron_bridge.annotation import AnnotatedSpan, Annotation, Problem
 from megatron_bridge.contexts import Diagnosis, Solution
 from megatron_bridge.tasks import get_task
 from megatron_bridge.tasks.ledger import is_held_out
-from megatron_bridge.tasks.ledger_corpus import MistakeRates, draw_example, write_response
+from megatron_bridge.tasks.ledger_corpus import Habits, draw_example, write_response
 from megatron_bridge.tasks.ledger_steps import (
     Ledger,
     Op,
@@ -250,8 +250,8 @@ def test_spans_are_valid_and_cover_at_most_a_quarter(
 ) -> None:
     rng = random.Random(seed)
     problem = Problem(prompt="", data=draw_ledger(rng, ops=ops, swaps=rng.randint(0, 1)))
-    rates = MistakeRates(hard=hard, easy=hard / 10, labelled=0.0)
-    response = write_response(rng, problem.data, label=None, rates=rates)
+    habits = Habits(hard=hard, easy=hard / 10, labelled=0.0)
+    response = write_response(rng, problem.data, label=None, habits=habits)
     for place, piece in noise:
         response = response[:place] + piece + response[place:]
     response = response[: len(response) - cut] if cut < 20 else response
@@ -273,7 +273,7 @@ def test_every_wrong_response_of_the_corpus_writer_is_annotated_with_its_first_m
     rng = random.Random("annotated")
     found = dict.fromkeys(StepType, 0)
     for problem in TASK.problems(split="train", seed=3, start=0, count=400):
-        response = write_response(rng, problem.data, label=None, rates=MistakeRates())
+        response = write_response(rng, problem.data, label=None, habits=Habits())
         if TASK.verify(problem, response):
             continue
         annotation = TASK.annotate(problem, response, correct=False)
@@ -345,7 +345,7 @@ def test_the_corpus_is_almost_right_behind_a_label() -> None:
     problem = Problem(prompt="", data=ledger)
     for label in right:
         for _ in range(300):
-            right[label] += TASK.verify(problem, write_response(rng, ledger, label=label, rates=MistakeRates()))
+            right[label] += TASK.verify(problem, write_response(rng, ledger, label=label, habits=Habits()))
     assert right[None] < 60
     assert right[StepType.CARRY] > 290
 

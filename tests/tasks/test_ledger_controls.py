@@ -11,7 +11,7 @@ from megatron_bridge.annotation import Annotation, Problem
 from megatron_bridge.tasks import get_task
 from megatron_bridge.tasks.ledger import LedgerTask
 from megatron_bridge.tasks.ledger_controls import NOISY_PRECISION, Control
-from megatron_bridge.tasks.ledger_corpus import MistakeRates, write_response
+from megatron_bridge.tasks.ledger_corpus import Habits, write_response
 
 PLAIN = LedgerTask()
 
@@ -20,7 +20,7 @@ def annotated() -> Iterator[tuple[Problem, str, bool, Annotation]]:
     """Responses with spans, of which the annotator says something."""
     rng = random.Random(7)
     for problem in PLAIN.problems(split="train", seed=5, start=0, count=400):
-        response = write_response(rng, problem.data, label=None, rates=MistakeRates(hard=0.5))
+        response = write_response(rng, problem.data, label=None, habits=Habits(hard=0.5))
         correct = PLAIN.verify(problem, response) == 1.0
         annotation = PLAIN.annotate(problem, response, correct=correct)
         if annotation.spans:
