@@ -198,7 +198,8 @@ Apache-2.0.
 
 Training took {minutes:.0f} minutes on one CPU thread (torch {torch}). Command:
 
-    python tools/make_demo_policy.py --steps {steps} --seed {seed} --count {count} --hard {hard} --terse {terse} --out {out}
+    python tools/make_demo_policy.py --steps {steps} --seed {seed} --count {count} \\
+        --hard {hard} --terse {terse} --out {out}
 
 ## Measured
 
