@@ -165,10 +165,12 @@ class OracleRows:
     reference_logp: Mapping[str, Tensor]
     routing: FusedRouting
     temperature: float
+    rounded: bool
 
     def logp(self, who: str | None, temperature: float | None) -> Tensor:
-        """Log-probs [T, V] at a temperature, None for the call's."""
-        return torch.log_softmax(self.logits_TV[who] / (temperature or self.temperature), dim=1)
+        """Log-probs [T, V] at a temperature, None for the call's; `rounded`: to float32."""
+        logp_TV = torch.log_softmax(self.logits_TV[who] / (temperature or self.temperature), dim=1)
+        return logp_TV + (logp_TV.float().double() - logp_TV).detach() if self.rounded else logp_TV
 
     def of_target(self, logp_TV: Tensor) -> Tensor:
         return logp_TV.gather(1, self.target_T[:, None])[:, 0]
@@ -209,14 +211,14 @@ def oracle_loss(
     teachers: Mapping[str, tuple[Tensor, Tensor]],
     temperature: float = 1.0,
     vocab_size: int | None = None,
-    round_logits: bool = False,
+    rounded: bool = False,
 ) -> OracleLoss:
     """`teachers` holds dense hidden rows [T, H'] and the whole output weight [V_padded, H'] of each
-    teacher. `round_logits` takes the logits of float32 products, and is exact from there on."""
+    teacher. `rounded` takes the logits of float32 products and rounds the log-probs to float32; all else is exact."""
 
     def logits(rows_TH: Tensor, table_VH: Tensor) -> Tensor:
         exact_TV = rows_TH.double() @ table_VH.double()[:vocab_size].T
-        if not round_logits:
+        if not rounded:
             return exact_TV
         return exact_TV + ((rows_TH.float() @ table_VH.float()[:vocab_size].T).double() - exact_TV).detach()
 
@@ -233,6 +235,7 @@ def oracle_loss(
         reference_logp={name: logp_T.double() for name, logp_T in reference_logp.items()},
         routing=routing,
         temperature=temperature,
+        rounded=rounded,
     )
     value_CT = torch.stack(
         [
