@@ -74,9 +74,9 @@ def report_cells(study: Study, policy: str, method: str, point: Point) -> tuple[
 
 
 def pairs(study: Study) -> Iterator[tuple[str, str]]:
-    """Every policy with every method."""
+    """Every policy with each of its methods."""
     for policy in study.file.policies:
-        for method in study.file.methods:
+        for method in study.methods_on(policy):
             yield policy, method
 
 
@@ -96,12 +96,13 @@ def prepare_cell(study: Study, cell: Cell, work: Path) -> Prepared:
     lets = {name.removeprefix(LET): value for name, value in cell.point if name.startswith(LET)}
     settings = {**method.set, **{name: value for name, value in cell.point if not name.startswith(LET)}}
     run_folder = study.run_file.parent
+    policy = study.path.parent / study.file.policies[cell.policy].policy_of(cell.seed)
     settings |= {
         "name": cell.name,
         "seed": cell.seed,
         "output": str(work),
         "spec": os.path.relpath(_spec(study, cell, lets, work), run_folder),
-        "policy": os.path.relpath(study.path.parent / study.file.policies[cell.policy].policy, run_folder),
+        "policy": os.path.relpath(policy, run_folder),
     }
     overrides = tuple(f"{name}={json.dumps(value)}" for name, value in settings.items())
     loaded, plan, _ = prepare_run(study.run_file, overrides)

@@ -120,21 +120,19 @@ def results_json(study: Study, results: Sequence[MethodResult], command: str) ->
 
 
 def _bases(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
-    """Each policy before training."""
-    first = {result.policy: result.records[0] for result in reversed(results)}
+    """Each policy before training, as the first method's runs on it began."""
+    first = {result.policy: result for result in reversed(results)}
     return [
         {
             "method": BASE,
             "policy": policy,
-            "problems": record.evaluations[0].problems,
+            "problems": result.records[0].evaluations[0].problems,
             "accuracy": {
-                one.split: asdict(accuracy_interval(np.array([one.outcomes])))
-                for one in record.evaluations
-                if one.step == 0
+                split: asdict(accuracy_interval(_solved(result.records, split, step=0))) for split in result.accuracy
             },
-            "accuracy_by_seed": [record.evaluations[0].accuracy],
+            "accuracy_by_seed": [record.evaluations[0].accuracy for record in result.records],
         }
-        for policy, record in first.items()
+        for policy, result in first.items()
     ]
 
 

@@ -58,10 +58,16 @@ def missing(study: Study, cells: Sequence[Cell], work: Path) -> list[Prepared]:
 
 
 def check_study(study: Study, work: Path) -> None:
-    """Prepare every method's every setting once, so that no mistake is found hours later. Raises RunFileError."""
+    """Prepare every method's every setting once, and the first with every seed, so that no mistake is found hours
+    later. Raises RunFileError.
+    """
     for policy, method in pairs(study):
         for point in study.file.methods[method].points:
             prepare_cell(study, report_cells(study, policy, method, point)[0], work)
+    for policy in study.file.policies:
+        method = study.file.baseline
+        for cell in report_cells(study, policy, method, study.file.methods[method].points[0]):
+            prepare_cell(study, cell, work)
 
 
 def train_missing(
@@ -77,7 +83,7 @@ def train_missing(
     runner = _Runner(study, work, keep_runs=keep_runs, minutes=minutes)
     with runner.interruptible():
         for policy in study.file.policies:
-            methods = list(study.file.methods)
+            methods = study.methods_on(policy)
             runner.run([cell for method in methods for cell in search_cells(study, policy, method)], jobs, tell)
             if runner.goes_on:
                 chosen = {method: chosen_point(study, policy, method) for method in methods}

@@ -38,11 +38,21 @@ class MethodSettings(Strict):
 
 
 class PolicySettings(Strict):
-    """A policy to start from, and the seeds that are reported on it."""
+    """A policy to start from, and the seeds that are reported on it. policy: its directory, or those of several that
+    were made alike from other seeds: the seeds of the study take them in turn, searches the first; methods: those that
+    are run on it, all where it names none; about: a line for people.
+    """
 
-    policy: str
+    policy: str | Annotated[list[str], Field(min_length=1)]
     seeds: Seeds
+    methods: list[str] = Field(default_factory=list)
     about: str = ""
+
+    def policy_of(self, seed: int) -> str:
+        """The directory that a run with this seed starts from."""
+        if isinstance(self.policy, str):
+            return self.policy
+        return self.policy[self.seeds.index(seed) % len(self.policy)] if seed in self.seeds else self.policy[0]
 
 
 class StudyFile(Strict):
@@ -74,6 +84,11 @@ class Study:
     @property
     def results(self) -> Path:
         return self.path.parent / self.file.results
+
+    def methods_on(self, policy: str) -> tuple[str, ...]:
+        """The methods that are run on a policy, in the order of the study file."""
+        chosen = self.file.policies[policy].methods
+        return tuple(method for method in self.file.methods if not chosen or method in chosen)
 
     def spec(self, method: str) -> Path:
         return self.path.parent / self.file.methods[method].spec
@@ -119,6 +134,13 @@ def _mistakes(study: Study) -> list[str]:
             )
         if len(set(policy.seeds)) < len(policy.seeds):
             found.append(f"policies.{name}.seeds: a seed stands twice")
+        found += [
+            f"policies.{name}.methods: {method!r} is none of the methods: choose from {', '.join(file.methods)}"
+            for method in policy.methods
+            if method not in file.methods
+        ]
+        if policy.methods and file.baseline not in policy.methods:
+            found.append(f"policies.{name}.methods: {file.baseline!r} is missing, with which the others are compared")
     found += [
         f"methods.{name}.spec: no file {str(study.spec(name))!r} (paths are relative to the study file)"
         for name in file.methods

@@ -49,6 +49,8 @@ def test_results_have_a_row_for_every_method_and_the_base(study: Study) -> None:
     found = json.loads((study.results / "results.json").read_text())
     by_name = {one["method"]: one for one in found["methods"]}
     assert set(by_name) == {"base", "grpo", "trace"}
+    assert len(by_name["base"]["accuracy_by_seed"]) == 3
+    assert by_name["base"]["accuracy"]["ood"]["low"] < 0.4 < by_name["base"]["accuracy"]["ood"]["high"]
     trace = by_name["trace"]
     assert trace["policy"] == "weak"
     assert len(trace["accuracy_by_seed"]) == 3

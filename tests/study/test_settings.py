@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from megatron_bridge.study.cells import Phase, prepare_cell, report_cells, search_cells
+from megatron_bridge.study.cells import Phase, pairs, prepare_cell, report_cells, search_cells
 from megatron_bridge.study.choose import settings_text
+from megatron_bridge.study.runs import check_study
 from megatron_bridge.study.settings import load_study
 from tests.study.made import ROOT, made_study, write_study
 from trace_dsl.errors import RunFileError
@@ -30,6 +31,15 @@ GRPO: dict[str, Any] = {"spec": str(SPECS / "grpo.trace")}
         ),
         ({"methods": {"grpo": GRPO, "gone": {"spec": "gone.trace"}}}, "methods.gone.spec: no file"),
         ({"run": "gone.yaml"}, "run: no file"),
+        (
+            {"policies": {"weak": {"policy": ".", "seeds": [1], "methods": ["grpo", "tracer"]}}},
+            "policies.weak.methods: 'tracer' is none of the methods: choose from grpo, trace",
+        ),
+        (
+            {"policies": {"weak": {"policy": ".", "seeds": [1], "methods": ["trace"]}}},
+            "policies.weak.methods: 'grpo' is missing, with which the others are compared",
+        ),
+        ({"policies": {"weak": {"policy": [], "seeds": [1]}}}, "policies.weak.policy"),
         ({"policies": {}}, "policies: "),
     ],
 )
@@ -54,7 +64,7 @@ def test_the_study_of_the_documentation_is_sound() -> None:
     assert {"grpo", "trace-fkl-key", "trace-rkl-error", "both", "all-token-constant", "all-token-annealed"} <= methods
     assert {"sdpo", "srpo", "rlsd", "random-mask", "inverted-mask", "no-anneal", "self-annotated"} <= methods
     assert {"hard-pclip", "shuffled-labels"} <= methods
-    assert [len(policy.seeds) for policy in study.file.policies.values()] == [5, 3]
+    assert [len(policy.seeds) for policy in study.file.policies.values()] == [5, 3, 3]
 
 
 def test_the_search_is_every_combination_on_every_search_seed(tmp_path: Path) -> None:
@@ -71,6 +81,27 @@ def test_the_search_is_every_combination_on_every_search_seed(tmp_path: Path) ->
 def test_one_setting_needs_no_search(tmp_path: Path) -> None:
     study = made_study(tmp_path, methods={"grpo": GRPO, "other": GRPO})
     assert search_cells(study, "weak", "grpo") == ()
+
+
+def test_seeds_take_policies_made_alike_in_turn_and_searches_the_first(tmp_path: Path) -> None:
+    policies = {"weak": {"policy": ["a", "b"], "seeds": [7, 3, 5]}, "other": {"policy": "c", "seeds": [1, 2]}}
+    file = made_study(tmp_path, policies=policies).file
+    assert [file.policies["weak"].policy_of(seed) for seed in (7, 3, 5)] == ["a", "b", "a"]
+    assert [file.policies["weak"].policy_of(seed) for seed in file.search_seeds] == ["a"]
+    assert [file.policies["other"].policy_of(seed) for seed in (1, 2, 100)] == ["c", "c", "c"]
+
+
+def test_a_policy_that_only_later_seeds_take_is_missed_before_anything_runs(tmp_path: Path) -> None:
+    policy = str(ROOT / "specs" / "demo" / "policy")
+    study = made_study(tmp_path, policies={"weak": {"policy": [policy, "gone"], "seeds": [1, 2]}})
+    with pytest.raises(RunFileError, match="gone"):
+        check_study(study, tmp_path / "work")
+
+
+def test_a_policy_may_have_some_of_the_methods(tmp_path: Path) -> None:
+    policy = {"policy": str(ROOT / "specs" / "demo" / "policy"), "seeds": [1]}
+    study = made_study(tmp_path, policies={"all": policy, "some": {**policy, "methods": ["grpo"]}})
+    assert list(pairs(study)) == [("all", "grpo"), ("all", "trace"), ("some", "grpo")]
 
 
 def test_a_run_is_its_method_and_nothing_else(tmp_path: Path) -> None:
