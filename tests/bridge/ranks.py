@@ -23,12 +23,24 @@ TP1, TP2, PP2, VPP2 = Layout(dp=2), Layout(tp=2), Layout(pp=2), Layout(pp=2, vpp
 def under(layout: Layout, *, seed: int = 1) -> Iterator[None]:
     """Run the block with the ranks laid out by `layout`; the processes go on after it."""
     with megatron_runtime():
+        before = _groups()
         start_parallel(layout, seed)
         try:
             yield
         finally:
             dist.barrier()
             parallel_state.destroy_model_parallel()
+            _end_groups(before)
+
+
+def _end_groups(before: set[dist.ProcessGroup]) -> None:
+    """End the groups made since: each gloo group has threads that wake a hundred times a second for as long as it is."""
+    for group in _groups() - before:
+        dist.destroy_process_group(group)
+
+
+def _groups() -> set[dist.ProcessGroup]:
+    return set(dist.distributed_c10d._world.pg_map)
 
 
 def loaded(directory: str | Path, layout: Layout) -> torch.nn.ModuleList:
