@@ -71,6 +71,11 @@ def test_pedantic_rules_are_silent_unless_asked_for() -> None:
             assert "unused-suppression" not in rules_of(f"rest: nll()  # trace: ignore[{case.rule}] a test")
 
 
+def test_without_a_run_the_step_passes_every_number_that_a_spec_says() -> None:
+    assert rules_of("rest: grpo(w=where(step >= 2000, 1, 0))") == []
+    assert rules_of("rest: grpo(w=where(step >= 2000, 1, 0))", facts(total_steps=100)) == ["zero-weight"]
+
+
 def test_selected_and_ignored_rules() -> None:
     text = "key: nll(w=0)\nrest when rewrd: nll()"
 
