@@ -105,6 +105,28 @@ def test_shadowed_route_names_the_route_that_shadows() -> None:
     assert "`key when correct`" in found.message
 
 
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("rest: grpo()\nkey: nll()", "move it above"),
+        ("key | error: nll()\nkey when correct: grpo()\nrest: none", "move it above"),
+        ("key: nll()\nerror: none\nkey | error when correct: nll()\nrest: none", "move it above"),
+        ("key: nll()\nkey: grpo()\nrest: none", "join their losses with `+`"),
+        ("key when correct: nll()\nkey when not wrong: grpo()\nrest: none", "join their losses with `+`"),
+        ("rest when source == model: grpo()\nrest: nll()", "join their losses with `+`"),
+        ("key when correct: nll()\nkey when wrong: none\nkey: grpo()\nrest: none", "take it out, or give"),
+        ("key: nll()\nerror: none\nkey | error: grpo()\nrest: none", "take it out, or give"),
+    ],
+)
+def test_shadowed_route_is_moved_up_only_where_that_leaves_the_others_tokens(text: str, fix: str) -> None:
+    (found,) = [d for d in lint_text(text).diagnostics if d.rule == "shadowed-route"]
+    assert fix in found.fix
+    moved = text.split("\n")
+    moved.insert(0, moved.pop(found.place.line - 1))
+    shadows = "shadowed-route" in rules_of("\n".join(moved))
+    assert shadows == (not found.fix.startswith("move"))
+
+
 def test_a_route_with_an_error_shadows_nothing_and_is_not_shadowed() -> None:
     text = "key when rewrd: nll()\nkey when rewrd: nll()\nkey: nll()\nrest: grpo()\nrest when sourc == tool: nll()"
     assert rules_of(text) == ["unknown-name"] * 3

@@ -84,7 +84,7 @@ def _nominal_length(spec: Spec) -> int:
 
 
 def _thinned(spec: Spec, total_steps: int, stride: int) -> Sequence[int]:
-    """Every `stride`-th step, the last one, and those around the ends of phases and the numbers that `step` meets in formulas."""
+    """Every `stride`-th step, the last one, those around the ends of phases and the numbers in formulas on the step."""
     telling: list[float] = []
     for expr in expressions_of(spec):
         telling += step_numbers(expr)
