@@ -23,7 +23,8 @@ _ABOUT = {
     "entropy": "entropy_coef entropy_coeff ent_coef entropy_bonus entropy_weight",
     "denominator": "loss_type loss_agg_mode loss_mode reduction aggregation normalization",
     "scale": "scale_rewards norm_adv_by_std_in_grpo normalize_advantage normalize_advantages advantage_normalization "
-    "whiten_rewards whiten_advantages normalize_reward normalize_rewards normalize_std normalise_std norm_by_std std_norm whiten normalize",
+    "whiten_rewards whiten_advantages normalize_reward normalize_rewards normalize_std normalise_std norm_by_std "
+    "std_norm whiten normalize",
     "clip": "epsilon_low epsilon_high clip_ratio_low clip_ratio_high cliprange_low cliprange_high clip_low clip_high "
     "high low eps_low eps_high eps_clip_low eps_clip_high clip_higher",
     "value model": "lam lambd gae gae_lambda gae_lam gamma vf_coef value_coef value_loss_coef critic",

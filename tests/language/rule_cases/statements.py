@@ -139,6 +139,39 @@ STATEMENTS = (
         run=facts(total_steps=50),
     ),
     Case(
+        rule="unguarded-context",
+        fires=(
+            "teacher = self(sync=10, sees=sibling)\nrest: pg(adv=A + 0.5*gap)",
+            "rest: nll(w=0.1*sigmoid(gap))",
+            "teacher a = self(frozen, sees=feedback)\nrest: pg(adv=max(gap(a), mean(teacher_logp(a), over=row)))",
+            "rest: pg(adv=where(correct, gap, A))",
+            "rest: pg(adv=where(not has(diagnosis), gap, A))",
+            # what other rollouts lack
+            "rest when has(diagnosis): pg(adv=gap/sum(exp(gap), over=batch))\nrest: grpo()",
+            "key: pg(adv=mean(gap, over=group))\nrest: grpo()",
+            "teacher = self(sync=10, sees=sibling)\nkey: pg(adv=gap)\nrest: grpo()",
+            "key when not has(diagnosis): none\nrest: pg(adv=gap)",
+            "teacher a = self(frozen, sees=sibling)\nteacher b = self(frozen, sees=feedback)\n"
+            "rest: rkl(w=gap(b), teacher=a)",
+        ),
+        misses=(
+            "teacher = self(sync=10, sees=sibling)\nrest when has(sibling): pg(adv=A + 0.5*gap)\nrest: grpo()",
+            "rest: nll(w=where(has(diagnosis), sigmoid(gap), 1))",
+            "rest: nll(w=where(not has(diagnosis), 1, sigmoid(gap)))",
+            "rest when gap > 0: pg(adv=gap)\nrest: grpo()",
+            "rest when not has(diagnosis): grpo()\nrest: pg(adv=gap)",
+            "key: pg(adv=gap)\nrest: grpo()",
+            "rest: rkl(w=exp(-teacher_entropy))",
+            "rest: grpo(w=gap, anchor=mix(old, teacher, 0.5))",
+            "rest: pg(adv=mean(where(has(diagnosis), gap, 0), over=batch))",
+            "rest: nll(w=where(gap > 1, 2, 1))\n",
+            "rest: nll(w=where(top(gap, 20%, over=batch), 2, 1))\n",
+            "teacher = self(sync=10, sees=solution)\nrest: pg(adv=gap)",
+            "teacher = self(sync=10, sees=mismatched)\nrest: pg(adv=gap)",
+            'teacher = model("m")\nrest: pg(adv=gap)',
+        ),
+    ),
+    Case(
         rule="undefined-weight",
         fires=(
             "rest: grpo(w=1/step)",
