@@ -64,6 +64,7 @@ _PER = {
     "gspo": "level=sequence",
     "cispo": "the loss cispo(high=...)",
     "constant": "per=const(n), as in per=const(4096)",
+    **dict.fromkeys(("none", "sum"), "per=const(1): the sum over each response, then the mean of responses"),
 }
 _KL = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
 _LOSSES = {
