@@ -124,3 +124,24 @@ def test_what_is_said_to_need_a_guard_stops_a_step(text: str) -> None:
 @pytest.mark.parametrize("text", UNGUARDED.misses)
 def test_what_is_said_to_be_guarded_stops_no_step(text: str) -> None:
     lower_where_contexts_are_missing(text)
+
+
+SPREAD = next(case for case in CASES if case.rule == "zero-spread")
+
+
+def lower_a_solved_and_a_hopeless_prompt(text: str) -> None:
+    """Lower a spec on three prompts: one that is solved by all its rollouts, one by none, one by one of two."""
+    rewards = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    spans = [(row, "key", 0, 1) for row in range(6)]
+    lowered(text, batch_of([2] * 6, reward=rewards, group=[0, 0, 1, 1, 2, 2], spans=spans))
+
+
+@pytest.mark.parametrize("text", SPREAD.fires)
+def test_what_is_said_to_divide_by_a_zero_spread_stops_a_step(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a finite float32 number at .* tokens"):
+        lower_a_solved_and_a_hopeless_prompt(text)
+
+
+@pytest.mark.parametrize("text", [text for text in SPREAD.misses if "A/" not in text])
+def test_what_is_said_to_divide_by_no_zero_spread_stops_no_step(text: str) -> None:
+    lower_a_solved_and_a_hopeless_prompt(text)

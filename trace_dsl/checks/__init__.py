@@ -45,6 +45,7 @@ from trace_dsl.checks import (
     unused_let,
     unused_suppression,
     vocab_mismatch,
+    zero_spread,
     zero_variance_groups_kept,
     zero_weight,
 )
@@ -69,6 +70,7 @@ CHECKS: tuple[Check, ...] = tuple(
         zero_weight,
         undefined_weight,
         unguarded_context,
+        zero_spread,
         negative_kl_weight,
         negative_weight,
         self_teacher_no_op,

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.language import SHORTEST, facts
 from tests.language.rule_cases.case import Case
 
+SPREAD = (
+    "let m = mean(reward, over=group)\nlet s = sqrt(mean((reward - m)*(reward - m), over=group))\n"
+    "let t = max(reward, over=group) - mean(reward, over=group)\n"
+)
 DECAY = "let kl = schedule(0.5, warmup=10, anneal=linear(30))\n"
 
 STATEMENTS = (
@@ -169,6 +173,27 @@ STATEMENTS = (
             "teacher = self(sync=10, sees=solution)\nrest: pg(adv=gap)",
             "teacher = self(sync=10, sees=mismatched)\nrest: pg(adv=gap)",
             'teacher = model("m")\nrest: pg(adv=gap)',
+        ),
+    ),
+    Case(
+        rule="zero-spread",
+        fires=(
+            SPREAD + "rest: pg(adv=(reward - m)/s)",
+            SPREAD + "rest: grpo(w=1/t)",
+            SPREAD + "key when correct: pg(adv=A/s)\nrest: none",
+            SPREAD + "rest: pg(adv=where(correct, A/s, A))",
+            SPREAD + "rest when not all_correct: pg(adv=(reward - m)/s)\nrest: none",
+            SPREAD + "rest when mixed: pg(adv=A - mean(A/s, over=batch))\nrest: none",
+        ),
+        misses=(
+            SPREAD + "rest: pg(adv=(reward - m)/(s + 1e-6))",
+            SPREAD + "rest: pg(adv=(reward - m)/max(s, 1e-6))",
+            SPREAD + "rest when mixed: pg(adv=(reward - m)/s)\nrest: none",
+            SPREAD + "rest when not mixed: none\nrest: pg(adv=(reward - m)/s)",
+            SPREAD + "rest: pg(adv=where(mixed, (reward - m)/s, 0))",
+            SPREAD + "rest: pg(adv=A/m)",
+            SPREAD + "rest: grpo(w=where((reward - m)/s > 1, 2, 1))",
+            "rest: pg(adv=A/entropy)",
         ),
     ),
     Case(
