@@ -59,7 +59,7 @@ def walk(expr: Expr) -> Iterator[Expr]:
             waiting.extend(children_of(current))
 
 
-def map_signals(expr: Expr, change: Callable[[Signal], Signal]) -> Expr:
+def map_signals(expr: Expr, change: Callable[[Signal], Expr]) -> Expr:
     """The expression with every signal put through `change`."""
     match expr:
         case Constant() | Scheduled():

@@ -125,7 +125,7 @@ LOSS_TEXTS: dict[str, WordText] = {
     "pg": _word(
         "pg(adv=..., ...)",
         "-min(ratio adv, clip(ratio, 1 - lo, 1 + hi) adv)",
-        "rest: pg(adv=A*clip(exp(gap), 0.8, 1.2))",
+        "key: pg(adv=A*clip(exp(gap), 0.8, 1.2))",
     ),
     "cispo": _word(
         "cispo(high=..., ...)",
@@ -179,8 +179,8 @@ FUNCTION_TEXTS: dict[str, WordText] = {
     "abs": _word("abs(x)", "x without its sign", "rest: grpo(w=abs(A))"),
     "sign": _word("sign(x)", "-1, 0 or 1", "rest: pg(adv=sign(A))"),
     "sqrt": _word("sqrt(x)", "square root", "rest: grpo(w=1/sqrt(len))"),
-    "sigmoid": _word("sigmoid(x)", "1/(1 + exp(-x))", "rest: grpo(w=sigmoid(gap))"),
-    "softplus": _word("softplus(x)", "log(1 + exp(x))", "rest: grpo(w=softplus(gap))"),
+    "sigmoid": _word("sigmoid(x)", "1/(1 + exp(-x))", "key: grpo(w=sigmoid(gap))"),
+    "softplus": _word("softplus(x)", "log(1 + exp(x))", "key: grpo(w=softplus(gap))"),
     "clip": _word("clip(x, lo, hi)", "x kept between lo and hi", "rest: grpo(w=clip(ratio, 0.8, 1.2))"),
     "min": _word("min(x, y, ...)", "the smallest of its arguments, element by element", "rest: grpo(w=min(ratio, 2))"),
     "max": _word(
@@ -235,7 +235,7 @@ FUNCTION_TEXTS: dict[str, WordText] = {
     "reward_to_go": _word(
         "reward_to_go(x, gamma)",
         "x here plus gamma times the same at the next token: a discounted sum to the end of the response",
-        "rest: pg(adv=reward_to_go(gap, 0.9))",
+        "key: pg(adv=reward_to_go(gap, 0.9))",
     ),
     "until": _word(
         "until(p)",

@@ -71,6 +71,11 @@ def test_pedantic_rules_are_silent_unless_asked_for() -> None:
             assert "unused-suppression" not in rules_of(f"rest: nll()  # trace: ignore[{case.rule}] a test")
 
 
+def test_without_a_run_the_step_passes_every_number_that_a_spec_says() -> None:
+    assert rules_of("rest: grpo(w=where(step >= 2000, 1, 0))") == []
+    assert rules_of("rest: grpo(w=where(step >= 2000, 1, 0))", facts(total_steps=100)) == ["zero-weight"]
+
+
 def test_selected_and_ignored_rules() -> None:
     text = "key: nll(w=0)\nrest when rewrd: nll()"
 
@@ -98,6 +103,28 @@ def test_shadowed_route_names_the_route_that_shadows() -> None:
     (found,) = [d for d in check(spec) if d.rule == "shadowed-route"]
     assert [other.place.line for other in found.others] == [1]
     assert "`key when correct`" in found.message
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("rest: grpo()\nkey: nll()", "move it above"),
+        ("key | error: nll()\nkey when correct: grpo()\nrest: none", "move it above"),
+        ("key: nll()\nerror: none\nkey | error when correct: nll()\nrest: none", "move it above"),
+        ("key: nll()\nkey: grpo()\nrest: none", "join their losses with `+`"),
+        ("key when correct: nll()\nkey when not wrong: grpo()\nrest: none", "join their losses with `+`"),
+        ("rest when source == model: grpo()\nrest: nll()", "join their losses with `+`"),
+        ("key when correct: nll()\nkey when wrong: none\nkey: grpo()\nrest: none", "take it out, or give"),
+        ("key: nll()\nerror: none\nkey | error: grpo()\nrest: none", "take it out, or give"),
+    ],
+)
+def test_shadowed_route_is_moved_up_only_where_that_leaves_the_others_tokens(text: str, fix: str) -> None:
+    (found,) = [d for d in lint_text(text).diagnostics if d.rule == "shadowed-route"]
+    assert fix in found.fix
+    moved = text.split("\n")
+    moved.insert(0, moved.pop(found.place.line - 1))
+    shadows = "shadowed-route" in rules_of("\n".join(moved))
+    assert shadows == (not found.fix.startswith("move"))
 
 
 def test_a_route_with_an_error_shadows_nothing_and_is_not_shadowed() -> None:

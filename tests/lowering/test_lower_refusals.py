@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.language.rule_cases import CASES
 from tests.lowering.by_hand import batch_of, lowered, weights
-from trace_dsl.lowering import RolloutBatch, TokenSpan
+from tests.lowering.cases import facts_of, measured_of, spec_of, tensors_of
+from tests.lowering.plain import PlainBatch, PlainSpan
+from tests.lowering.reading import signals_to_measure
+from trace_dsl.lowering import RolloutBatch, TokenSpan, lower
+from trace_dsl.plan import compile_plan
 
 torch.set_num_threads(1)
 
@@ -78,3 +83,65 @@ def test_a_weight_may_be_infinite_where_it_trains_nothing() -> None:
     """1/reward is infinite on the wrong row, which the route does not take."""
     found = weights("rest when correct: nll(w=1/reward)\n", batch_of([1, 1], reward=[1.0, 0.0]))
     assert found == [0.5, 0.0]
+
+
+UNGUARDED = next(case for case in CASES if case.rule == "unguarded-context")
+
+
+def lower_where_contexts_are_missing(text: str) -> None:
+    """Lower a spec on two prompts with a correct and a wrong rollout each: those with a label have a diagnosis, one has
+    a sibling, another one feedback.
+    """
+    spec = spec_of(text)
+    batch = PlainBatch(
+        reward=[1.0, 0.0, 0.0, 1.0],
+        correct=[True, False, False, True],
+        group=[0, 0, 1, 1],
+        old_logp=[[-1.0, -1.5]] * 4,
+        logp=[[-1.0, -1.25]] * 4,
+        entropy=[[0.5, 1.0]] * 4,
+        from_model=[[True, True]] * 4,
+        spans=[PlainSpan(row=0, label="key", start=0, end=1), PlainSpan(row=2, label="key", start=0, end=1)],
+        contexts={
+            "diagnosis": [True, False, True, False],
+            "solution": [True] * 4,
+            "sibling": [True, False, False, False],
+            "feedback": [False, True, False, False],
+        },
+        teacher_logp={teacher.name: [[-0.5, -2.0]] * 4 for teacher in spec.teachers},
+        teacher_entropy={teacher.name: [[0.5, 1.0]] * 4 for teacher in spec.teachers},
+    )
+    measured = measured_of(batch, spec, signals_to_measure(spec))
+    lower(compile_plan(spec, facts_of()), tensors_of(batch, measured), 0)
+
+
+@pytest.mark.parametrize("text", UNGUARDED.fires)
+def test_what_is_said_to_need_a_guard_stops_a_step(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a finite float32 number at .* tokens"):
+        lower_where_contexts_are_missing(text)
+
+
+@pytest.mark.parametrize("text", UNGUARDED.misses)
+def test_what_is_said_to_be_guarded_stops_no_step(text: str) -> None:
+    lower_where_contexts_are_missing(text)
+
+
+SPREAD = next(case for case in CASES if case.rule == "zero-spread")
+
+
+def lower_a_solved_and_a_hopeless_prompt(text: str) -> None:
+    """Lower a spec on three prompts: one that is solved by all its rollouts, one by none, one by one of two."""
+    rewards = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    spans = [(row, "key", 0, 1) for row in range(6)]
+    lowered(text, batch_of([2] * 6, reward=rewards, group=[0, 0, 1, 1, 2, 2], spans=spans))
+
+
+@pytest.mark.parametrize("text", SPREAD.fires)
+def test_what_is_said_to_divide_by_a_zero_spread_stops_a_step(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a finite float32 number at .* tokens"):
+        lower_a_solved_and_a_hopeless_prompt(text)
+
+
+@pytest.mark.parametrize("text", [text for text in SPREAD.misses if "A/" not in text])
+def test_what_is_said_to_divide_by_no_zero_spread_stops_no_step(text: str) -> None:
+    lower_a_solved_and_a_hopeless_prompt(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from trace_dsl.checks.no_value import explicit
-from trace_dsl.expressions import schedules_of
+from trace_dsl.expressions import schedules_of, signals_of, walk
 from trace_dsl.model import (
     Channel,
     Cispo,
@@ -25,7 +26,7 @@ from trace_dsl.model import (
 )
 from trace_dsl.rules import RuleInfo
 from trace_dsl.schedules import Progress
-from trace_dsl.terms import Expr, Length, Steps, Tokens
+from trace_dsl.terms import Constant, Expr, Length, Steps, Tokens
 
 NOMINAL_STEPS = 1_000
 
@@ -132,17 +133,26 @@ def _lengths(expr: Expr) -> Iterator[Length]:
             yield schedule.anneal.length
 
 
+def step_numbers(expr: Expr) -> Iterator[float]:
+    """The numbers in a formula that reads the step, which it may be compared with or divided by."""
+    if not isinstance(expr, Constant) and "step" in signals_of(expr):
+        yield from (part.value for part in walk(expr) if isinstance(part, Constant) and part.value < 1e9)
+
+
 def run_length(expr: Expr, total_steps: int | None) -> tuple[int, float]:
-    """(steps, tokens) of a run of so many steps; of None, of one long enough for every schedule to run its course."""
+    """(steps, tokens) of a run of so many steps; of None, of one long enough for every schedule to run its course and
+    for `step` to pass every number.
+    """
     lengths = tuple(_lengths(expr))
     tokens = sum(length.count for length in lengths if isinstance(length, Tokens))
     if total_steps is not None:
         return max(total_steps, 1), tokens
     steps = sum(length.count for length in lengths if isinstance(length, Steps))
-    return min(max(NOMINAL_STEPS, 2 * steps), 100 * NOMINAL_STEPS), tokens
+    passed = math.ceil(max(step_numbers(expr), default=0.0))
+    return min(max(NOMINAL_STEPS, 2 * steps, 2 * passed), 100 * NOMINAL_STEPS), tokens
 
 
 def end_of_run(expr: Expr) -> Progress:
-    """The point after the last step of a run that every schedule has reached the end of."""
+    """The point after the last step of a run that is long enough for all that an expression says of its length."""
     steps, tokens = run_length(expr, None)
     return Progress(step=steps, total_steps=steps, tokens=2 * tokens)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from trace_dsl.checks.reading import NOMINAL_STEPS, expressions_of, run_length
-from trace_dsl.expressions import schedules_of, signals_of, walk
+from trace_dsl.checks.reading import NOMINAL_STEPS, expressions_of, run_length, step_numbers
+from trace_dsl.expressions import schedules_of
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Route, Spec
+from trace_dsl.model import Spec
 from trace_dsl.over_steps import formula_size
 from trace_dsl.reach import Reach, Standing, Stretch, reads_step, steps_asked, steps_reached
 from trace_dsl.schedules import Progress, phase_ends
-from trace_dsl.terms import Constant, Expr
 
 # So many parts of predicates are looked at for one spec, those aside that only compare the step with numbers. Where
-# there are more: evenly spread steps, the ends of every phase of a schedule, and the numbers in predicates on the step.
+# there are more: evenly spread steps, the ends of every phase of a schedule, and the numbers in formulas on the step.
 _STANDINGS = 100_000
 # And so many parts of all expressions.
 _VALUES = 2_000_000
@@ -81,27 +80,16 @@ def _steps(spec: Spec, total: int, predicates: int) -> Sequence[int]:
 
 
 def _nominal_length(spec: Spec) -> int:
-    lengths = [run_length(expr, None)[0] for expr in expressions_of(spec)]
-    return max([NOMINAL_STEPS, *lengths, *(2 * math.ceil(number) for number in _compared(spec))])
+    return max([NOMINAL_STEPS, *(run_length(expr, None)[0] for expr in expressions_of(spec))])
 
 
 def _thinned(spec: Spec, total_steps: int, stride: int) -> Sequence[int]:
-    """Every `stride`-th step, the last one, and those around the ends of phases and the numbers of predicates."""
-    telling = [*_compared(spec)]
+    """Every `stride`-th step, the last one, those around the ends of phases and the numbers in formulas on the step."""
+    telling: list[float] = []
     for expr in expressions_of(spec):
+        telling += step_numbers(expr)
         for schedule in schedules_of(expr):
             telling += phase_ends(schedule, total_steps)
     around = sorted({math.floor(number) + beside for number in telling for beside in (-1, 0, 1)})
     around = around[:: 1 + len(around) * stride // total_steps]
     return sorted({*range(0, total_steps, stride), total_steps - 1} | {s for s in around if 0 <= s < total_steps})
-
-
-def _compared(spec: Spec) -> Iterator[float]:
-    """The numbers in predicates that read the step."""
-    for route in filter(reads_step, spec.routes):
-        yield from (part.value for part in _parts(route) if isinstance(part, Constant) and part.value < 1e9)
-
-
-def _parts(route: Route) -> Iterator[Expr]:
-    assert route.when is not None
-    return walk(route.when) if "step" in signals_of(route.when) else iter(())

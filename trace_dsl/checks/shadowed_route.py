@@ -27,6 +27,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
         if route.place in spec.broken:  # mended, it takes other tokens
             continue
         shadows = earlier.shadows(route)
+        fix = earlier.fix(route, shadows)
         earlier.add(route)
         if not shadows:
             continue
@@ -36,7 +37,7 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             route.place,
             f"no token reaches `{route.text}`: {names} take{'s' if len(shadows) == 1 else ''} them all",
             consequence="the first route that matches wins, so the losses written here would never train anything",
-            fix="move it above the other, or give the other a predicate",
+            fix=fix,
             others=tuple(OtherPlace(place=other.place, note=f"`{other.text}` comes first") for other in shadows),
         )
 
@@ -81,6 +82,24 @@ class _Earlier:
             if left:
                 return ()
         return tuple(shadows.values())
+
+    def fix(self, route: Route, shadows: tuple[Route, ...]) -> str:
+        """What to do about a route that `shadows` take everything of."""
+        hidden = tuple(other for other in shadows if self._takes_all_of(route, other))
+        if not hidden:
+            return "move it above the other, or give the other a predicate"
+        if len(shadows) == 1:
+            return "both take the same tokens: join their losses with `+` in one route, or take one of the two out"
+        names = " and ".join(f"`{other.text}`" for other in hidden)
+        return f"take it out, or give {names} narrower predicates; above them it would leave them nothing"
+
+    def _takes_all_of(self, route: Route, other: Route) -> bool:
+        """Whether `route` would leave nothing for `other` if it came first."""
+        if not all(_carries(route, label) for label in other.labels):
+            return False
+        if route.when == other.when or self.everything is None:
+            return route.when == other.when
+        return not self._taken_by(other) & ~self._taken_by(route)
 
     def _tell_apart(self, route: Route) -> None:
         """See to it that the outcomes tell what the route's predicate asks."""

@@ -76,9 +76,22 @@ def _ends_at_zero(weight: Expr) -> bool:
             return _ends_at_zero(weight.args[0])
         case Operation(op=Operator.ADD | Operator.SUB | Operator.NEG):
             return all(_ends_at_zero(arg) for arg in weight.args)
-        case Apply(function=Function.WHERE):
-            return all(_ends_at_zero(arg) for arg in weight.args[1:])
-        case Apply(function=Function.ABS | Function.SQRT | Function.SIGN | Function.MIN | Function.MAX):
+        case Apply(function=Function.WHERE, args=(condition, *branches)):
+            chosen = _chosen_at_the_end(condition)
+            return all(_ends_at_zero(arg) for arg in (branches if chosen is None else [branches[not chosen]]))
+        case Apply(function=Function.MIN):
+            return any(_ends_at_zero(arg) for arg in weight.args)
+        case Apply(function=Function.ABS | Function.SQRT | Function.SIGN | Function.MAX):
             return all(_ends_at_zero(arg) for arg in weight.args)
         case _:
             return False
+
+
+def _chosen_at_the_end(condition: Expr) -> bool | None:
+    """Whether a condition holds once every schedule has run its course; None where the step does not tell."""
+    if not is_known_before_run(condition):
+        return None
+    try:
+        return bool(weight_at_step(condition, end_of_run(condition)))
+    except ValueError:  # undefined-weight
+        return None

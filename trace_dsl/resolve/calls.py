@@ -5,7 +5,7 @@ from __future__ import annotations
 from trace_dsl.expressions import apply_function
 from trace_dsl.model import DEFAULT_TEACHER
 from trace_dsl.resolve.arguments import Bound, bind
-from trace_dsl.resolve.elsewhere import for_value
+from trace_dsl.resolve.elsewhere import for_function
 from trace_dsl.resolve.expressions import number, predicate, signal
 from trace_dsl.resolve.findings import Context, Typed
 from trace_dsl.resolve.literals import constant, count, percent, schedule_from, word
@@ -73,7 +73,7 @@ def resolve_call(context: Context, call: Call) -> Typed | None:
         LanguageRule.UNKNOWN_NAME,
         call.function.place,
         f"there is no function `{name}`",
-        fix=for_value(name) or did_you_mean(name, FUNCTIONS),
+        fix=for_function(name) or did_you_mean(name, FUNCTIONS),
     )
     return None
 

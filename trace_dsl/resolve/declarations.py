@@ -19,7 +19,7 @@ from trace_dsl.model import (
     Teacher,
 )
 from trace_dsl.resolve.arguments import Bound, bind, function_of
-from trace_dsl.resolve.elsewhere import truth_of
+from trace_dsl.resolve.elsewhere import for_estimator, truth_of
 from trace_dsl.resolve.expressions import predicate
 from trace_dsl.resolve.findings import Context
 from trace_dsl.resolve.literals import constant, count, share, text, word
@@ -121,6 +121,9 @@ def _kind_meant(value: Callable, known: tuple[str, ...]) -> str | Suggestion:
         return "write self(frozen), the policy at its start"
     if "self" in known and name in _STUDENT:
         return "write self(sync=10), for example: the model that is trained, as it was some steps ago"
+    said = for_estimator(name) if "group" in known else None
+    if said is not None:
+        return said
     meant = did_you_mean(name, known)
     if isinstance(value, Call) or meant.near is None or meant.near in ESTIMATORS:
         return meant

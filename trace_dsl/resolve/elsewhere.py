@@ -23,10 +23,11 @@ _ABOUT = {
     "entropy": "entropy_coef entropy_coeff ent_coef entropy_bonus entropy_weight",
     "denominator": "loss_type loss_agg_mode loss_mode reduction aggregation normalization",
     "scale": "scale_rewards norm_adv_by_std_in_grpo normalize_advantage normalize_advantages advantage_normalization "
-    "whiten_rewards whiten_advantages normalize_std normalise_std norm_by_std std_norm whiten normalize",
+    "whiten_rewards whiten_advantages normalize_reward normalize_rewards normalize_std normalise_std norm_by_std "
+    "std_norm whiten normalize",
     "clip": "epsilon_low epsilon_high clip_ratio_low clip_ratio_high cliprange_low cliprange_high clip_low clip_high "
     "high low eps_low eps_high eps_clip_low eps_clip_high clip_higher",
-    "value model": "lam gae gae_lambda gae_lam gamma vf_coef value_coef value_loss_coef critic",
+    "value model": "lam lambd gae gae_lambda gae_lam gamma vf_coef value_coef value_loss_coef critic",
     "length": "mask_truncated_completions overlong_filter overlong_filtering mask_truncated filter_truncated",
     "estimator": "adv_estimator advantage_estimator estimator",
 }
@@ -63,6 +64,7 @@ _PER = {
     "gspo": "level=sequence",
     "cispo": "the loss cispo(high=...)",
     "constant": "per=const(n), as in per=const(4096)",
+    **dict.fromkeys(("none", "sum"), "per=const(1): the sum over each response, then the mean of responses"),
 }
 _KL = "fkl is KL(teacher || student), rkl is KL(student || teacher)"
 _LOSSES = {
@@ -80,6 +82,42 @@ _LOSSES = {
     "dpo": "there are no losses of pairs",
     **dict.fromkeys(("kl", "kld", "kl_div", "kl_loss", "kl_divergence", "kd", "distill"), _KL),
     **dict.fromkeys(("gae", "value", "vf", "critic", "value_loss"), "there is no value model: A comes from rewards"),
+}
+_SHAPES = (("linear", "linear"), ("cos", "cos"), ("cosine", "cos"), ("exponential", "exp"), ("step", "step"))
+# Functions of other languages; x and p stand for what they are given.
+_FUNCTIONS = {
+    **dict.fromkeys(
+        ("std", "stddev", "stdev", "standard_deviation"),
+        "write sqrt(mean((x - m)*(x - m), over=group)) with `let m = mean(x, over=group)`; A is divided by it already",
+    ),
+    **dict.fromkeys(("var", "variance"), "write mean((x - m)*(x - m), over=group) with `let m = mean(x, over=group)`"),
+    **dict.fromkeys(
+        ("normalize", "normalise", "whiten", "standardize", "zscore"),
+        "A is the reward less its group's mean, over its std; others are written out, as in x - mean(x, over=batch)",
+    ),
+    "median": "write quantile(x, 50%, over=batch)",
+    "count": "write sum(where(p, 1, 0), over=row)",
+    "any": "write max(where(p, 1, 0), over=row) > 0",
+    "all": "write mean(where(p, 1, 0), over=row) == 1",
+    **dict.fromkeys(("pow", "power"), "multiply, or write exp(n * log(x))"),
+    "square": "write x*x",
+    "relu": "write max(x, 0)",
+    "tanh": "write 2*sigmoid(2*x) - 1",
+    **dict.fromkeys(("clamp", "bound"), "write clip(x, lo, hi)"),
+    **{name: f"a weight that changes over the run is schedule(0.5, anneal={shape}(30))" for name, shape in _SHAPES},
+    **dict.fromkeys(
+        ("warmup", "ramp", "anneal", "decay", "interpolate", "lerp", "piecewise"),
+        "a weight that changes over the run is schedule(0.5, ramp=10, warmup=10, anneal=linear(30))",
+    ),
+}
+_ESTIMATORS = {
+    **dict.fromkeys(("gae", "critic", "value"), "there is no value model: write group(), loo or none"),
+    **dict.fromkeys(
+        ("dr_grpo", "reinforce_baseline", "reinforce_plus_plus_baseline"),
+        "write group(scale=none): the reward less its group's mean, divided by nothing",
+    ),
+    **dict.fromkeys(("reinforce", "reinforce_plus_plus"), "write none: the reward as it is"),
+    **dict.fromkeys(("group_norm", "grpo_norm"), "write group(), the reward less its group's mean, over its std"),
 }
 _SAMPLED_KL = frozenset({"kl_penalty", "k1", "k2", "low_var_kl"})
 # What a divergence to a teacher is called where it is one loss with a direction.
@@ -308,6 +346,16 @@ def for_value(name: str) -> str | None:
     if name in ("detach", "stop_gradient", "sg", "stopgrad"):
         return "leave it out: weights, predicates and advantages are detached"
     return None
+
+
+def for_function(name: str) -> str | None:
+    """What to write instead of a function that does not exist; None when its name says nothing."""
+    return _FUNCTIONS.get(name.lower()) or for_value(name)
+
+
+def for_estimator(name: str) -> str | None:
+    """What to write instead of an advantage estimator of another system; None when its name says nothing."""
+    return _ESTIMATORS.get(name.lower())
 
 
 def label_meant(name: str) -> str | None:

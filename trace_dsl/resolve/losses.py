@@ -272,13 +272,30 @@ def _advantage(context: Context, bound: Bound) -> Expr | None:
     return Signal(name="A", rank=Rank.ROW) if node is None else number(context, node, "an advantage")
 
 
+# What is written for a bound that there is not.
+_NO_BOUND = frozenset({"none", "null", "false", "off", "no", "inf", "infinity"})
+
+
+def _is_no_bound(context: Context, node: Node) -> bool:
+    """Whether `clip` is turned off, which is an error: left out, it would be the default one."""
+    if not isinstance(node, Name) or node.name.lower() not in _NO_BOUND or node.name in context.lets:
+        return False
+    context.error(
+        LanguageRule.INVALID_VALUE,
+        node.place,
+        f"`clip` is a number or a pair (low, high), not `{node.name}`",
+        fix="write clip=(1, 1e6), which never acts: no ratio is below 0",
+    )
+    return True
+
+
 def _policy_gradient(context: Context, bound: Bound) -> PolicyGradient | None:
     errors = len(context.diagnostics)
     advantage = _advantage(context, bound)
     low: float | None = DEFAULT_CLIP
     high: float | None = DEFAULT_CLIP
     node = bound.get("clip")
-    sides = None if node is None else pair(context, node, "`clip`")
+    sides = None if node is None or _is_no_bound(context, node) else pair(context, node, "`clip`")
     if sides is not None:
         same = sides[0] is sides[1]
         low = constant(context, sides[0], "the low side of `clip`", above=0, at_most=1, fix=_distances(context, sides))

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.language import SHORTEST, facts
 from tests.language.rule_cases.case import Case
 
+SPREAD = (
+    "let m = mean(reward, over=group)\nlet s = sqrt(mean((reward - m)*(reward - m), over=group))\n"
+    "let t = max(reward, over=group) - mean(reward, over=group)\n"
+)
 DECAY = "let kl = schedule(0.5, warmup=10, anneal=linear(30))\n"
 
 STATEMENTS = (
@@ -139,6 +143,60 @@ STATEMENTS = (
         run=facts(total_steps=50),
     ),
     Case(
+        rule="unguarded-context",
+        fires=(
+            "teacher = self(sync=10, sees=sibling)\nrest: pg(adv=A + 0.5*gap)",
+            "rest: nll(w=0.1*sigmoid(gap))",
+            "teacher a = self(frozen, sees=feedback)\nrest: pg(adv=max(gap(a), mean(teacher_logp(a), over=row)))",
+            "rest: pg(adv=where(correct, gap, A))",
+            "rest: pg(adv=where(not has(diagnosis), gap, A))",
+            # what other rollouts lack
+            "rest when has(diagnosis): pg(adv=gap/sum(exp(gap), over=batch))\nrest: grpo()",
+            "key: pg(adv=mean(gap, over=group))\nrest: grpo()",
+            "teacher = self(sync=10, sees=sibling)\nkey: pg(adv=gap)\nrest: grpo()",
+            "key when not has(diagnosis): none\nrest: pg(adv=gap)",
+            "teacher a = self(frozen, sees=sibling)\nteacher b = self(frozen, sees=feedback)\n"
+            "rest: rkl(w=gap(b), teacher=a)",
+        ),
+        misses=(
+            "teacher = self(sync=10, sees=sibling)\nrest when has(sibling): pg(adv=A + 0.5*gap)\nrest: grpo()",
+            "rest: nll(w=where(has(diagnosis), sigmoid(gap), 1))",
+            "rest: nll(w=where(not has(diagnosis), 1, sigmoid(gap)))",
+            "rest when gap > 0: pg(adv=gap)\nrest: grpo()",
+            "rest when not has(diagnosis): grpo()\nrest: pg(adv=gap)",
+            "key: pg(adv=gap)\nrest: grpo()",
+            "rest: rkl(w=exp(-teacher_entropy))",
+            "rest: grpo(w=gap, anchor=mix(old, teacher, 0.5))",
+            "rest: pg(adv=mean(where(has(diagnosis), gap, 0), over=batch))",
+            "rest: nll(w=where(gap > 1, 2, 1))\n",
+            "rest: nll(w=where(top(gap, 20%, over=batch), 2, 1))\n",
+            "teacher = self(sync=10, sees=solution)\nrest: pg(adv=gap)",
+            "teacher = self(sync=10, sees=mismatched)\nrest: pg(adv=gap)",
+            'teacher = model("m")\nrest: pg(adv=gap)',
+        ),
+    ),
+    Case(
+        rule="zero-spread",
+        fires=(
+            SPREAD + "rest: pg(adv=(reward - m)/s)",
+            SPREAD + "rest: grpo(w=1/t)",
+            SPREAD + "key when correct: pg(adv=A/s)\nrest: none",
+            SPREAD + "rest: pg(adv=where(correct, A/s, A))",
+            SPREAD + "rest when not all_correct: pg(adv=(reward - m)/s)\nrest: none",
+            SPREAD + "rest when mixed: pg(adv=A - mean(A/s, over=batch))\nrest: none",
+        ),
+        misses=(
+            SPREAD + "rest: pg(adv=(reward - m)/(s + 1e-6))",
+            SPREAD + "rest: pg(adv=(reward - m)/max(s, 1e-6))",
+            SPREAD + "rest when mixed: pg(adv=(reward - m)/s)\nrest: none",
+            SPREAD + "rest when not mixed: none\nrest: pg(adv=(reward - m)/s)",
+            SPREAD + "rest: pg(adv=where(mixed, (reward - m)/s, 0))",
+            SPREAD + "rest: pg(adv=A/m)",
+            SPREAD + "rest: grpo(w=where((reward - m)/s > 1, 2, 1))",
+            "rest: pg(adv=A/entropy)",
+        ),
+    ),
+    Case(
         rule="undefined-weight",
         fires=(
             "rest: grpo(w=1/step)",
@@ -237,6 +295,9 @@ STATEMENTS = (
             DECAY + "rest: fkl(w=0.6 - kl)",
             "key when step < 20 or correct: fkl(w=0.5)\nrest: grpo()",
             "key when step >= 20: fkl(w=0.5)\nrest: grpo()",
+            "rest: fkl(w=where(step < 60, 0, sigmoid(gap)))",
+            "rest: fkl(w=where(correct, sigmoid(gap), 0))",
+            DECAY + "rest: fkl(w=max(kl, sigmoid(gap)))",
         ),
         misses=(
             SHORTEST,
@@ -248,6 +309,11 @@ STATEMENTS = (
             "teacher = self(sync=10)\nrest: fkl()",
             "teacher = self(sync=10, sees=mismatched)\nrest: fkl()",
             "rest: fkl(w=where(step < 100, 1, 0))",
+            "rest: fkl(w=where(step < 2000, 1, 0))",
+            "rest: fkl(w=max(0, 1 - step/2000))",
+            "rest: fkl(w=where(step < 60, sigmoid(gap), 0))",
+            DECAY + "rest: fkl(w=where(kl > 0, sigmoid(gap), 0))",
+            DECAY + "rest: fkl(w=min(kl, sigmoid(gap)))",
             "rest: pg(adv=gap)",
         ),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from trace_dsl.syntax.messages.scene import KEYWORDS, Advice, Scene
+from trace_dsl.syntax.messages.statements import statement_meant
 from trace_dsl.vocabulary import DIVERGENCES, FUNCTIONS, LOSSES, SIGNALS
 
 _JOINING = frozenset({"AND", "OR", "PLUS", "OVER", "COMMA"})
@@ -61,6 +62,9 @@ def after_label(scene: Scene) -> Advice:
         and (scene.is_word or scene.kind in ("LPAR", "STRING", "NUMBER") or scene.found == ".")
     ):
         return scene.say_from_previous(f"`{name}` starts no statement: a spec is data and runs no code", _PYTHON[name])
+    meant = statement_meant(scene)
+    if meant is not None:
+        return meant
     if scene.at_end:
         return scene.say(f"the route `{name}` has no losses", "add `: LOSS`, or `: none`")
     if scene.is_dash:
@@ -131,7 +135,11 @@ def _word(scene: Scene) -> Advice:
     if found in _INSTEAD_OF_WHEN and scene.next.kind not in ("LPAR", "EQUAL"):
         return scene.say(f"`{found}` is written `when` here", "write `when`")
     if scene.colon_ahead:
-        return scene.say(f"`{found}` stands where `when` or `:` is expected", f"write `when {found}`")
+        label = scene.kind == "NAME" and scene.next.kind == "COLON" and found not in SIGNALS
+        fix = (
+            f"write `| {found}` for another label, `when {found}` for a predicate" if label else f"write `when {found}`"
+        )
+        return scene.say(f"`{found}` stands where `when` or `:` is expected", fix)
     if scene.kind in KEYWORDS:
         return scene.say(
             f"`{found}` cannot stand behind the label `{scene.previous.text}`",
