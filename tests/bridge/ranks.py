@@ -34,7 +34,7 @@ def under(layout: Layout, *, seed: int = 1) -> Iterator[None]:
 
 
 def _end_groups(before: set[dist.ProcessGroup]) -> None:
-    """End the groups made since: each gloo group has threads that wake a hundred times a second for as long as it is."""
+    """End the groups made since: as long as a gloo group is there, its threads wake a hundred times a second."""
     for group in _groups() - before:
         dist.destroy_process_group(group)
 
