@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 EXIT_INTERRUPTED = 130
+_NAMED = 4  # ranks in one message
 _NO_FILE = "<N/A>"  # torch's word for a process that wrote no error file
 _HEARTBEAT = "RankGone: "
+_TIMED_OUT = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's words and NCCL's
 
 
 def launch(
@@ -76,20 +78,27 @@ def launch(
         return EXIT_INTERRUPTED
     except ChildFailedError as error:
         if not _has_spoken(error.failures.get(0)):
-            print(f"error: {_told(directory, *culprit(error.failures))}", file=sys.stderr, flush=True)
+            print(f"error: {told(directory, error.failures)}", file=sys.stderr, flush=True)
         return EXIT_FAILED
     return 0
 
 
 def culprit(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """The rank whose end made the others fail: one that another missed, then one that was killed, then the first."""
+    """The rank whose end made the others fail: one that another missed, then one that waited in vain, then one that was
+    killed, then the first. After one that waited the launcher kills those that do not heed it.
+    """
 
-    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, bool, int]:
         _, failure = item
         killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM  # that is the launcher's own
-        return _HEARTBEAT not in failure.message, not killed, failure.timestamp
+        return _HEARTBEAT not in failure.message, not _waited(failure), not killed, failure.timestamp
 
     return min(failures.items(), key=order)
+
+
+def _waited(failure: ProcessFailure) -> bool:
+    """Whether a collective timed out: some rank, which need not have failed, never came to it."""
+    return any(words in failure.message for words in _TIMED_OUT)
 
 
 def _has_spoken(failure: ProcessFailure | None) -> bool:
@@ -97,13 +106,19 @@ def _has_spoken(failure: ProcessFailure | None) -> bool:
     return failure is not None and failure.exitcode > 0 and failure.error_file == _NO_FILE
 
 
-def _told(directory: RunDirectory, rank: int, failure: ProcessFailure) -> str:
-    """One message for people."""
+def told(directory: RunDirectory, failures: Mapping[int, ProcessFailure]) -> str:
+    """One message for people of how ranks ended."""
+    rank, failure = culprit(failures)
     tail = f"The other ranks were stopped. {last_checkpoint_told(directory)}"
     message = failure.message.partition("\n")[0]
     if message.startswith(_HEARTBEAT):
         return f"{message.removeprefix(_HEARTBEAT)}. {tail}"
     log = log_path(directory.path, rank)
+    if _waited(failure):
+        stuck = [other for other, ended in failures.items() if ended.exitcode == -signal.SIGKILL]
+        others = "".join(f", rank {other} hung in {read_doing(directory.path, other)}" for other in stuck[:_NAMED])
+        waited = f"rank {rank} waited in vain for another one in {read_doing(directory.path, rank)}{others}"
+        return f"{waited}: {message}; where each rank stood is in {log.parent}. {tail}"
     if failure.exitcode < 0:
         doing = read_doing(directory.path, rank)
         where = "before it had started" if doing is None else f"in {doing}"

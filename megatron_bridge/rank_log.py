@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import signal
 import time
 import traceback
 from dataclasses import dataclass
@@ -74,13 +75,16 @@ class RankLog:
         return log_path(self._run, self.rank)
 
     def open(self) -> None:
-        """Start the files in the run's directory. A crash of the interpreter is told in the log, too."""
+        """Start the files in the run's directory. A crash of the interpreter is told in the log, too, and where each
+        thread was when SIGTERM came, whose handler is called as before: what hangs in a collective does not heed it.
+        """
         if self._log is not None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._log = self.path.open("a", encoding="utf-8", buffering=1)
         self._now = os.open(self.path.with_suffix(".now"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         faulthandler.enable(self._log)
+        faulthandler.register(signal.SIGTERM, self._log, chain=True)
         self.note(f"started as process {os.getpid()}")
         self._tell()
 

@@ -8,6 +8,8 @@ Weights are random and made on the spot. Each case starts its ranks as processes
 step of a tiny model, so that what is made once is there (code, buffers of the process groups), then builds the model,
 makes the optimizer and takes two steps: from the second one on the optimizer has its state. Two figures a rank:
 
+A case that says so writes a checkpoint then, as the trainer does; for the others the estimate leaves that out.
+
 - tracked: the largest sum of live bytes that torch's allocator handed out, exact, from the events of `torch.profiler`.
 - resident: the peak resident set (VmHWM, reset by writing 5 to /proc/self/clear_refs) over what was resident before the
   model was built, in a run of its own without the profiler. glibc is told to give blocks back at once
@@ -33,6 +35,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from fit_cases import CASES, PROMPT, SHAPE, TINY, Case, settings_of
 from peak_memory import peak_bytes
 from rich.console import Console
@@ -54,7 +57,8 @@ PAGE = Path("docs/benchmarks/fit.md")
 
 def estimates(case: Case) -> tuple[StageMemory, ...]:
     batch = batch_of(case.file, case.shape, PROMPT)
-    return stages(case.file, case.shape, case.teachers, batch=batch, device="cpu")
+    found = stages(case.file, case.shape, case.teachers, batch=batch, device="cpu")
+    return found if case.saved else tuple(replace(stage, saving=()) for stage in found)
 
 
 # ------------------------------------------------------------------------------------------------------- in the ranks
@@ -69,8 +73,10 @@ def _steps(case: Case, steps: int = 2) -> None:
     from megatron_bridge.training.collect import Rollout
     from megatron_bridge.training.microbatch import Share, cut
     from megatron_bridge.training.optimize import make_trainer, train_step
+    from megatron_bridge.training.saving import Saving
     from megatron_bridge.training.stopped import NotFinite
     from megatron_bridge.training.teacher import TeacherModel
+    from megatron_bridge.training.timings import Timings
 
     file, shape = case.file, case.shape
     batch = batch_of(file, shape, PROMPT)
@@ -135,6 +141,18 @@ def _steps(case: Case, steps: int = 2) -> None:
             chunk_rows=file.chunk_rows,
         )
         assert not isinstance(done, NotFinite)
+    if case.saved:
+        with tempfile.TemporaryDirectory() as folder:
+            # one folder for all ranks, and none that a tiny model left
+            where = [Path(folder)]
+            dist.broadcast_object_list(where, src=0)
+            saving = Saving(where[0], file.checkpoint, trainer, Timings())
+            extra: dict[str, object] = {}
+            saving.begin(steps, {"policy": trainer.model}, extra=extra, meta={})
+            if file.checkpoint.asynchronous:  # training goes on meanwhile
+                train_step(trainer, micro_batches, teachers, part, temperature=1.0, vocab_size=shape.vocab_size)
+            saving.finish()
+            dist.barrier()
 
 
 class Asked:

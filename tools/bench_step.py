@@ -109,7 +109,7 @@ class Bench:
 
     def draw(self) -> Collected:
         """The rollouts of the first iteration."""
-        return self._loop._sampler.collect(self._loop._sampler.ahead(0), 0)
+        return self._loop._sampler.collect(0)
 
     def step(self, collected: Collected, step: int | None = None) -> None:
         """One optimizer step as the loop takes it, as number `step` of the run."""

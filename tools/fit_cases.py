@@ -8,7 +8,7 @@ from megatron_bridge.fit.estimate import batch_of
 from megatron_bridge.fit.teachers import TeacherLoad
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.settings import RolloutSettings
-from megatron_bridge.run_file import LayoutSettings, OptimizerSettings, RunFile
+from megatron_bridge.run_file import CheckpointSettings, LayoutSettings, OptimizerSettings, RunFile
 
 PROMPT = 64  # tokens
 SHAPE = ModelShape(
@@ -30,11 +30,13 @@ TINY = replace(SHAPE, hidden_size=64, ffn_size=64, vocab_size=256, heads=4, head
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Settings of one run, and its model. taught: the share of response tokens that a frozen teacher teaches."""
+    """Settings of one run, and its model. taught: the share of response tokens that a frozen teacher teaches; saved: a
+    checkpoint is written."""
 
     file: RunFile
     shape: ModelShape = SHAPE
     taught: float = 0.0
+    saved: bool = False
 
     @property
     def teachers(self) -> tuple[TeacherLoad, ...]:
@@ -68,6 +70,12 @@ CASES = {
     "pp2": Case(file=_file(LayoutSettings(pp=2), micro_batches=4)),
     "pp2-vpp2": Case(file=_file(LayoutSettings(pp=2, vpp=2), micro_batches=4)),
     "dp2-distributed": Case(file=_file(LayoutSettings(dp=2), optim=OptimizerSettings(distributed=True))),
+    "dp2-distributed-saved": Case(
+        file=_file(LayoutSettings(dp=2), optim=OptimizerSettings(distributed=True)), saved=True
+    ),
+    "tp1-saved-meanwhile": Case(
+        file=_file(LayoutSettings(), checkpoint=CheckpointSettings(asynchronous=True)), saved=True
+    ),
     "tp2-sp-untied": Case(file=_file(LayoutSettings(tp=2, sp=True)), shape=replace(SHAPE, tied=False)),
     "cp2-recompute": Case(file=_file(LayoutSettings(cp=2, recompute=True), micro_batch=4)),
     "tp1-bf16": Case(file=_file(LayoutSettings(), precision="bf16")),
@@ -92,5 +100,6 @@ def settings_of(case: Case) -> str:
             f"{batch.micro_batches} micro-batches of {batch.tokens // batch.length} sequences",
             *(["packed"] if batch.packed else []),
             *([f"a frozen teacher at {case.taught:.0%} of the response tokens"] if case.taught else []),
+            *(["a checkpoint", *(["written meanwhile"] if file.checkpoint.asynchronous else [])] if case.saved else []),
         ]
     )

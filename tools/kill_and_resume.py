@@ -1,6 +1,7 @@
 """Kill a training run at random moments, resume it each time, and compare what it gives with an unbroken run.
 
     python tools/kill_and_resume.py --kills 30 --seed 0
+    python tools/kill_and_resume.py --kills 10 checkpoint.asynchronous=true layout.tp=1 layout.dp=2
 
 Trains the demo's policy on a small batch under `--ranks` processes: once unbroken, then with SIGKILL sent to the
 launcher, to one rank or to all of them, in turn in each phase (rollout, annotate, train, save) and at any moment. After
@@ -50,11 +51,12 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """How runs are started: under `ranks` tensor-parallel processes, into `output`."""
+    """How runs are started: `ranks` processes, tensor-parallel unless `overrides` say otherwise, into `output`."""
 
     ranks: int
     steps: int
     output: Path
+    overrides: tuple[str, ...] = ()
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         """Begin the run, or go on with it."""
@@ -62,7 +64,7 @@ class Job:
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(self.ranks)),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
             *("-m", "megatron_bridge.train", str(RUN), f"output={self.output}", f"name={name}", *SMALL),
-            *(f"layout.tp={self.ranks}", f"steps={self.steps}", "--resume"),
+            *(f"layout.tp={self.ranks}", f"steps={self.steps}", *self.overrides, "--resume"),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         with (self.output / f"{name}.out").open("ab") as said:
@@ -177,11 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, default=2, help="tensor-parallel processes (default: 2)")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a run (default: 10)")
     parser.add_argument("--output", type=Path, help="where runs go, and stay (default: a folder that is removed)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change in all runs")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         output = (options.output or Path(folder)).resolve()
         output.mkdir(parents=True, exist_ok=True)
-        setup = Job(ranks=options.ranks, steps=options.steps, output=output)
+        setup = Job(ranks=options.ranks, steps=options.steps, output=output, overrides=tuple(options.overrides))
         setup.finish("whole")
         phases: Counter[str] = Counter()
         different = 0

@@ -20,6 +20,7 @@ from megatron_bridge.fit.memory import (
     states,
 )
 from megatron_bridge.fit.parameters import Widths, parameters_of
+from megatron_bridge.fit.saving import SavingBytes, saving_bytes
 from megatron_bridge.fit.teachers import TeacherBytes, TeacherLoad, teacher_bytes
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.run_file import RunFile
@@ -58,9 +59,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """The ranks of one pipeline stage. `held` is there all the time; `teaching`, `training`, `update` and `sampling`
-    are what the phases of a step need beside it, at most one at a time; `outside` is what other processes take, `host`
-    what of a rank is in host memory instead."""
+    """The ranks of one pipeline stage. `held` is there all the time; `teaching`, `training`, `update`, `sampling` and
+    `saving` are what the phases of a run need beside it, at most one at a time; `outside` is what other processes take,
+    `host` what of a rank is in host memory instead."""
 
     stage: int
     parameters: int
@@ -69,12 +70,19 @@ class StageMemory:
     training: tuple[Part, ...]
     update: tuple[Part, ...]
     sampling: tuple[Part, ...]
+    saving: tuple[Part, ...] = ()
     host: tuple[Part, ...] = ()
     outside: tuple[Part, ...] = ()
 
     @property
     def phases(self) -> dict[str, tuple[Part, ...]]:
-        return {"teaching": self.teaching, "training": self.training, "update": self.update, "sampling": self.sampling}
+        return {
+            "teaching": self.teaching,
+            "training": self.training,
+            "update": self.update,
+            "sampling": self.sampling,
+            "saving": self.saving,
+        }
 
     @property
     def peak_phase(self) -> str:
@@ -173,6 +181,7 @@ def _stage(
             last=last,
         )
         sampling = (Part(name="keys and values, and the draw", bytes=sampled),)
+    saving = _saving(saving_bytes(file, parameters, teachers, stage=stage, width=width), device)
     foreach = device == "cuda" and file.transformer_impl == "local"
     return StageMemory(
         stage=stage,
@@ -182,6 +191,7 @@ def _stage(
             Part(name="gradients", bytes=gradients),
             Part(name="optimizer", bytes=optimizer),
             *shown.held,
+            *saving.held,
         ),
         teaching=shown.teaching,
         training=(
@@ -199,32 +209,46 @@ def _stage(
             ),
         ),
         sampling=sampling,
-        host=shown.host,
+        saving=saving.saving,
+        host=(*shown.host, *saving.host),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Teachers:
-    """What teachers add to the fields of `StageMemory`."""
+class _Added:
+    """What teachers, or checkpoints, add to the fields of `StageMemory`."""
 
     held: tuple[Part, ...] = ()
     teaching: tuple[Part, ...] = ()
     training: tuple[Part, ...] = ()
+    saving: tuple[Part, ...] = ()
     host: tuple[Part, ...] = ()
 
 
-def _teachers(found: TeacherBytes, *, offload: bool, device: Device) -> _Teachers:
+def _saving(found: SavingBytes, device: Device) -> _Added:
+    gathered = Part(name="optimizer's state, gathered for a checkpoint", bytes=found.gathered)
+    copied = Part(name="copy of what a checkpoint is written from", bytes=found.copied)
+    if device == "cpu":
+        return _Added(held=(copied,) if copied.bytes else (), saving=(gathered,) if gathered.bytes else ())
+    exchanged = Part(name="exchange of the optimizer's state", bytes=found.exchanged)
+    return _Added(
+        saving=(exchanged,) if exchanged.bytes else (),
+        host=tuple(part for part in (gathered, copied) if part.bytes),
+    )
+
+
+def _teachers(found: TeacherBytes, *, offload: bool, device: Device) -> _Added:
     if not found.weights:
-        return _Teachers()
+        return _Added()
     weights, forward = Part(name="teachers' weights", bytes=found.weights), Part(name="their pass", bytes=found.forward)
     rows = Part(name="teachers' hidden rows", bytes=found.rows)
     if device == "cpu":  # the device's memory is the host's
         kept = (rows,) if rows.bytes else ()
-        return _Teachers(held=(weights,), teaching=(forward, *kept), training=kept)
+        return _Added(held=(weights,), teaching=(forward, *kept), training=kept)
     brought = Part(name="teachers' weights, one at a time", bytes=found.brought)
     at_once = Part(name="teachers' hidden rows of a micro-batch", bytes=found.rows_at_once)
     outputs = Part(name="teachers' output weights", bytes=found.outputs)
-    return _Teachers(
+    return _Added(
         held=() if offload else (weights,),
         teaching=(brought, forward) if offload else (forward,),
         training=tuple(part for part in ((outputs,) if offload else ()) + (at_once,) if part.bytes),

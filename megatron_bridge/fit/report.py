@@ -189,6 +189,14 @@ def _offloaded_teachers(file: RunFile) -> Changed:
     return (None, file) if file.teacher.offload else _set(file, teacher__offload=True)
 
 
+def _written_at_once(file: RunFile) -> Changed:
+    return _set(file, checkpoint__asynchronous=False) if file.checkpoint.asynchronous else (None, file)
+
+
+def _not_interleaved(file: RunFile) -> Changed:
+    return (None, file) if file.layout.vpp == 1 else _set(file, layout__vpp=1)
+
+
 def _fewer_sampled(file: RunFile) -> Changed:
     if file.rollout.engine != "embedded" or file.rollout.max_batch < 8:
         return None, file
@@ -223,8 +231,10 @@ _CANDIDATES: tuple[Callable[[RunFile], Changed], ...] = (
     _half_precision,
     _sequence_parallel,
     _offloaded_teachers,
+    _written_at_once,
     _fewer_sampled,
     _one_sequence,
+    _not_interleaved,
     _smaller_chunks,
     _recomputed,
     _more_tensor_parallel,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megatron_bridge.rollout.connections import AttemptFailed, Connections
-from megatron_bridge.rollout.engine import RolloutError, Sample, SamplingParams
+from megatron_bridge.rollout.engine import Begun, RolloutError, Sample, SamplingParams
 from megatron_bridge.rollout.protocol import (
     Answer,
     BadAnswer,
@@ -54,7 +54,7 @@ class Counts:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Drawing:
+class Drawing:
     """The tokens of one sample so far."""
 
     token_ids: list[int] = field(default_factory=list)
@@ -65,6 +65,29 @@ class _Drawing:
         self.token_ids += answer.token_ids
         self.logprobs += answer.logprobs
         self.versions += [version] * len(answer.token_ids)
+
+    @staticmethod
+    def of(begun: Begun) -> Drawing:
+        return Drawing(
+            token_ids=list(begun.token_ids), logprobs=list(begun.logprobs), versions=list(begun.weight_versions)
+        )
+
+    def begun(self) -> Begun:
+        return Begun(
+            token_ids=tuple(self.token_ids), logprobs=tuple(self.logprobs), weight_versions=tuple(self.versions)
+        )
+
+    def sample(self, request: Request) -> Sample | None:
+        """The sample, once it is whole."""
+        stopped = bool(self.token_ids) and self.token_ids[-1] in request.params.stop_token_ids
+        if not stopped and len(self.token_ids) < request.budget:
+            return None
+        return Sample(
+            token_ids=tuple(self.token_ids),
+            logprobs=tuple(self.logprobs),
+            finish="stop" if stopped else "length",
+            weight_versions=tuple(self.versions),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,20 +150,23 @@ class Client:
 
     # ------------------------------------------------------------------------------------------------------ sampling
 
-    async def draw(self, requests: Sequence[Request]) -> list[Sample]:
-        """Draw every request's sample, in their order. Raises RolloutError as soon as one cannot be drawn."""
-        tasks = [asyncio.create_task(self._sample(request)) for request in requests]
+    async def draw(self, requests: Sequence[Request], drawings: Sequence[Drawing] | None = None) -> list[Sample]:
+        """Draw every request's sample, in their order. Raises RolloutError as soon as one cannot be drawn.
+
+        `drawings` are what the samples have already, one a request; what is drawn is added to them.
+        """
+        drawings = [Drawing() for _ in requests] if drawings is None else drawings
+        tasks = [asyncio.create_task(self._sample(*pair)) for pair in zip(requests, drawings, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _sample(self, request: Request) -> Sample:
-        drawing, trouble = _Drawing(), _Trouble()
-        stops = set(request.params.stop_token_ids)
+    async def _sample(self, request: Request, drawing: Drawing) -> Sample:
+        trouble = _Trouble()
         async with self._places:
-            while True:
+            while (sample := drawing.sample(request)) is None:
                 try:
                     attempt = await self._attempt(request, drawing)
                 except AttemptFailed as error:
@@ -154,20 +180,15 @@ class Client:
                     continue
                 trouble.stale_since = None
                 drawing.add(attempt.answer, attempt.version)
-                stopped = bool(drawing.token_ids) and drawing.token_ids[-1] in stops
-                if stopped or len(drawing.token_ids) >= request.budget:
-                    return Sample(
-                        token_ids=tuple(drawing.token_ids),
-                        logprobs=tuple(drawing.logprobs),
-                        finish="stop" if stopped else "length",
-                        weight_versions=tuple(drawing.versions),
-                    )
+                if drawing.sample(request) is not None:
+                    continue
                 if attempt.answer.token_ids:
                     trouble.failures = 0
                     self.counts.resumed += 1
                 elif self._open.is_set():  # cut without a token, and not by an update
                     cut = f"{attempt.url} cut a request {trouble.failures + 1} times before its first token"
                     await self._again(trouble, cut)
+            return sample
 
     async def _again(self, trouble: _Trouble, what: str, cause: Exception | None = None) -> None:
         """Wait before one more request. Raises RolloutError where that was the last."""
@@ -192,7 +213,7 @@ class Client:
             )
         await asyncio.sleep(_FIRST_WAIT)
 
-    async def _attempt(self, request: Request, drawing: _Drawing) -> _Attempt:
+    async def _attempt(self, request: Request, drawing: Drawing) -> _Attempt:
         """One request for the rest of a sample."""
         await self._open.wait()
         target = await self._target()
@@ -201,7 +222,7 @@ class Client:
         finally:
             self.pool.release(target)
 
-    async def _ask(self, target: Server, request: Request, drawing: _Drawing) -> _Attempt:
+    async def _ask(self, target: Server, request: Request, drawing: Drawing) -> _Attempt:
         version = self.version
         if not self._open.is_set():  # closed while a target was waited for
             cut = Answer(token_ids=(), logprobs=(), versions=(), finish="abort")
@@ -270,6 +291,12 @@ class Client:
                 for target in self.pool.targets:
                     for post in target.posts:
                         post.cancel()
+
+    async def so_far(self, drawings: Sequence[Drawing]) -> list[Begun]:
+        """While drawing is paused: what samples have. Drawing goes on with the weights of before."""
+        found = [drawing.begun() for drawing in drawings]
+        self._open.set()
+        return found
 
     async def go_on(self, version: int, current: Sequence[str]) -> None:
         """Draw with the weights of `version`, which the servers `current` (URLs) hold."""

@@ -24,7 +24,7 @@ from megatron_bridge.device import training_device
 from megatron_bridge.losses import gemm
 from megatron_bridge.model.attention import RaggedCache
 from megatron_bridge.model.gpt import bare
-from megatron_bridge.rollout.engine import Drawn, Finish, Sample, SamplingParams, check_budgets
+from megatron_bridge.rollout.engine import Begun, Drawn, Finish, Sample, SamplingParams, check_budgets
 
 _COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share is still in flight
 
@@ -66,9 +66,15 @@ class EmbeddedEngine:
         self.weight_version = step
 
     def start(
-        self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        params: SamplingParams,
+        *,
+        keys: Sequence[int],
+        begun: Sequence[Sequence[Begun]] | None = None,
     ) -> EmbeddedPending:
-        """See `RolloutEngine`; nothing is drawn before `result()`."""
+        """See `RolloutEngine`; nothing is drawn before `result()`, and `begun`, of another engine, is not read."""
         return EmbeddedPending(engine=self, prompts=prompts, n=n, params=params, keys=keys)
 
     def metrics(self) -> dict[str, float]:
@@ -278,6 +284,9 @@ class EmbeddedPending:
         began = time.perf_counter()
         samples = self.engine.generate(self.prompts, self.n, self.params, keys=self.keys)
         return Drawn(samples=samples, seconds=time.perf_counter() - began)
+
+    def so_far(self) -> None:
+        """See `Pending`: the same weights draw the same samples again."""
 
 
 def inverse_cdf(probability_BV: torch.Tensor, noise_B: torch.Tensor) -> torch.Tensor:

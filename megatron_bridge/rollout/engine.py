@@ -55,6 +55,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The tokens that a sample has so far, perhaps all of them; fields as those of `Sample`."""
+
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    weight_versions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """The samples of one request, in the order of its prompts, and the seconds from its start to its last token."""
 
@@ -67,6 +76,12 @@ class Pending(Protocol):
 
     def result(self) -> Drawn:
         """Wait for them. Collective over all ranks; every rank gets its data-parallel share. Raises RolloutError."""
+        ...
+
+    def so_far(self) -> list[list[Begun]] | None:
+        """What each sample has by now, in the order of the prompts, on every rank its data-parallel share; drawing goes
+        on. None where the same samples come when they are drawn again. Collective over all ranks.
+        """
         ...
 
 
@@ -86,10 +101,17 @@ class RolloutEngine(Protocol):
         ...
 
     def start(
-        self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        params: SamplingParams,
+        *,
+        keys: Sequence[int],
+        begun: Sequence[Sequence[Begun]] | None = None,
     ) -> Pending:
         """Ask for `n` responses to each prompt; a served engine draws them while the trainer does other things.
 
+        `begun`, as `Pending.so_far` gave it, are tokens that the samples have already: they go on from there.
         `keys[i]` is the global index of prompt i. In the embedded engine the randomness of sample j of prompt i is a
         pure function of (params.seed, keys[i], j): the same samples come however a batch is cut and whichever rank
         draws it. Raises PromptError for a prompt that is empty or leaves no room for one new token.

@@ -24,8 +24,8 @@ from megatron.core import parallel_state
 from megatron_bridge.model.gpt import bare
 from megatron_bridge.model.shape import ModelShape
 from megatron_bridge.rollout.background import Background
-from megatron_bridge.rollout.client import Client, Counts, Request
-from megatron_bridge.rollout.engine import Drawn, RolloutError, Sample, SamplingParams, check_budgets
+from megatron_bridge.rollout.client import Client, Counts, Drawing, Request
+from megatron_bridge.rollout.engine import Begun, Drawn, RolloutError, Sample, SamplingParams, check_budgets
 from megatron_bridge.rollout.launcher import ManagedProcess, ServerPlan, plan_router, plan_server
 from megatron_bridge.rollout.proof import Proof
 from megatron_bridge.rollout.protocol import unproved_name, version_name
@@ -89,7 +89,13 @@ class ServedEngine:
             self._send(step)
 
     def start(
-        self, prompts: Sequence[Sequence[int]], n: int, params: SamplingParams, *, keys: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        params: SamplingParams,
+        *,
+        keys: Sequence[int],
+        begun: Sequence[Sequence[Begun]] | None = None,
     ) -> ServedPending:
         """See `RolloutEngine`. Servers draw with randomness of their own: `keys` and the seed fix nothing."""
         if len(keys) != len(prompts):
@@ -100,10 +106,13 @@ class ServedEngine:
             for prompt, budget in zip(prompts, budgets, strict=True)
             for _ in range(n)
         ]
+        drawings = [Drawing() for _ in requests]
+        if begun is not None:
+            drawings = [Drawing.of(sample) for samples in begun for sample in samples]
         future = None
         if self._client is not None and self._background is not None:
-            future = self._background.submit(_timed(self._client, requests))
-        return ServedPending(engine=self, n=n, future=future)
+            future = self._background.submit(_timed(self._client, requests, drawings))
+        return ServedPending(engine=self, n=n, future=future, drawings=drawings)
 
     def metrics(self) -> dict[str, float]:
         """See `RolloutEngine`; counts are those of this rank's requests."""
@@ -264,6 +273,18 @@ class ServedEngine:
         samples, seconds = box[0]
         return Drawn(samples=[samples[i : i + n] for i in range(0, len(samples), n)], seconds=seconds)
 
+    def so_far(self, pending: ServedPending) -> list[list[Begun]]:
+        """What samples have, on every rank. Requests in flight come back with their tokens and go on. Collective."""
+        client, background = self._client, self._background
+        if client is not None and background is not None and pending.future is not None and not pending.future.done():
+            background.run(client.pause())
+        dist.barrier()  # a leader that pauses interrupts the requests of all
+        box: list[Any] = [None]
+        if client is not None and background is not None:
+            box = [background.run(client.so_far(pending.drawings))]
+        dist.broadcast_object_list(box, group=self._group, group_src=0)
+        return [box[0][i : i + pending.n] for i in range(0, len(box[0]), pending.n)]
+
     def _look(self, future: Future[tuple[list[Sample], float]] | None) -> tuple[str | None, bool, bool]:
         """Wait a while: (what is wrong, whether the samples are there, whether servers lost their weights)."""
         if future is None or self._client is None or self._watch is None:
@@ -304,15 +325,20 @@ class ServedEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedPending:
-    """Samples that servers draw; `future` is None on ranks that do not lead."""
+    """Samples that servers draw; `future` is None on ranks that do not lead, where `drawings` get no tokens."""
 
     engine: ServedEngine
     n: int
     future: Future[tuple[list[Sample], float]] | None
+    drawings: Sequence[Drawing]
 
     def result(self) -> Drawn:
         """See `Pending`."""
         return self.engine.wait(self.future, self.n)
+
+    def so_far(self) -> list[list[Begun]]:
+        """See `Pending`."""
+        return self.engine.so_far(self)
 
 
 async def _connect(
@@ -334,7 +360,9 @@ async def _end(client: Client | None, watch: Watch | None) -> None:
         await watch.stop()
 
 
-async def _timed(client: Client, requests: Sequence[Request]) -> tuple[list[Sample], float]:
+async def _timed(
+    client: Client, requests: Sequence[Request], drawings: Sequence[Drawing]
+) -> tuple[list[Sample], float]:
     began = time.perf_counter()
-    samples = await client.draw(requests)
+    samples = await client.draw(requests, drawings)
     return samples, time.perf_counter() - began

@@ -21,7 +21,7 @@ from megatron_bridge.annotation import Annotation, Annotator, Problem, Written
 from megatron_bridge.contexts import Context, Diagnosis, Feedback, Sibling, Solution
 from megatron_bridge.prompts import encode_prompt
 from megatron_bridge.rollout.align import AlignedText, align, token_spans
-from megatron_bridge.rollout.engine import Finish, Pending, RolloutEngine, SamplingParams
+from megatron_bridge.rollout.engine import Begun, Finish, Pending, RolloutEngine, SamplingParams
 from megatron_bridge.tasks.base import PromptFormat, Task
 from megatron_bridge.training.together import agreed, told_by_first
 from megatron_bridge.verify.grade import Grade, check_failures
@@ -115,11 +115,14 @@ def begin_rollouts(
     n: int,
     params: SamplingParams,
     prompt_format: PromptFormat,
+    begun: Sequence[Sequence[Begun]] | None = None,
 ) -> PendingRollouts:
-    """Ask for `n` responses to each problem. Raises PromptError, on this rank alone."""
+    """Ask for `n` responses to each problem, of which `begun` is there already. Raises PromptError, on this rank
+    alone.
+    """
     prompts = [encode_prompt(tokenizer, prompt_format, p.prompt) for p in problems]
     return PendingRollouts(
-        problems=problems, keys=keys, prompts=prompts, pending=engine.start(prompts, n, params, keys=keys)
+        problems=problems, keys=keys, prompts=prompts, pending=engine.start(prompts, n, params, keys=keys, begun=begun)
     )
 
 

@@ -130,14 +130,13 @@ class Loop:
         if self._owes_evaluation:  # the run was killed between saving and evaluating
             self._evaluate(records)
             self._keep_evaluation()
-        ahead = self._sampler.ahead(self._step)
         while self._step < run.steps:
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
             self._saving.finish_written()
             self._profiler.at(self._step)
-            collected = self._sampler.collect(ahead, self._step)
+            collected = self._sampler.collect(self._step)
             if self._interrupt.agreed(self._device):
                 self._save()
                 return self._outcome(None)
@@ -328,9 +327,9 @@ class Loop:
             "trained_tokens": self._trained_tokens,
             "exposure": self._exposure,
             "latches": self._latches,
-            "data": self._sampler.position.state(self._step // self._run.minibatches, self._run.rollout.prompts),
             "before": self._before.to_json(),
             "teachers": {name: asdict(usage) for name, usage in self._usage.items()},
+            **self._sampler.state(self._step),
         }
         meta = meta_of(self._loaded, self._plan)
         if self._evaluated[0] == self._step:
@@ -371,9 +370,7 @@ class Loop:
         self._trained_tokens = restored.extra["trained_tokens"]
         self._exposure = restored.extra["exposure"]
         self._latches = restored.extra["latches"]
-        self._sampler.position = self._sampler.position.restored(
-            restored.extra["data"], self._step // self._run.minibatches, self._run.rollout.prompts
-        )
+        self._sampler.restore(restored.extra, self._step)
         self._usage |= {name: TeacherUsage(**usage) for name, usage in restored.extra["teachers"].items()}
         if change is not None:
             for teacher in self._teachers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from megatron.core import parallel_state
@@ -30,6 +31,7 @@ from megatron_bridge.training.collect import (
 from megatron_bridge.training.data_position import DataPosition
 from megatron_bridge.training.evaluate import Evaluation, evaluate
 from megatron_bridge.training.policy_answers import PolicyAnswers
+from megatron_bridge.training.rollout_buffer import RolloutBuffer
 from megatron_bridge.training.timings import Timings
 from megatron_bridge.training.together import agreed, gathered, told_by_first
 from trace_dsl.plan import Plan
@@ -65,20 +67,41 @@ class Sampler:
         agreed(lambda: told_by_first(self._annotator.start))
         self._shown = tuple(dict.fromkeys(t.teacher.sees for t in plan.teachers))
         self._metrics: dict[str, float] = {}
-        self.position = DataPosition(identity=agreed(lambda: task.identity(self._run.seed)))
+        self._position = DataPosition(identity=agreed(lambda: task.identity(self._run.seed)))
+        self._ahead: Ahead | None = None
+        self._buffer = RolloutBuffer.of(self._run)
 
-    def ahead(self, step: int) -> Ahead:
-        """The iterations that are left after `step` optimizer steps."""
-        each = self._run.minibatches
-        return Ahead(
-            self._begin, first=step // each, last=self._run.steps // each, staleness=self._run.rollout.staleness
-        )
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint after `step` optimizer steps carries: the position in the data, and the rollouts that were
+        asked for and are not trained on. Collective over all ranks.
+        """
+        iteration, prompts = step // self._run.minibatches, self._run.rollout.prompts
+        begun = {}
+        for number, asked in () if self._ahead is None else self._ahead.untrained(iteration):
+            mine = asked.pending.so_far()
+            if mine is not None:
+                begun[number] = [samples for part in gathered(mine, self._group) for samples in part]
+        return {
+            "data": self._position.state(iteration, prompts),
+            "rollouts": self._buffer.state(begun, iteration, self._position.first(iteration, prompts)),
+        }
+
+    def restore(self, extra: Mapping[str, Any], step: int) -> None:
+        """Go on from `state`. Raises CheckpointError when problems or their order are others."""
+        iteration, prompts = step // self._run.minibatches, self._run.rollout.prompts
+        self._position = self._position.restored(extra["data"], iteration, prompts)
+        self._buffer.restore(extra.get("rollouts"), iteration, self._position.first(iteration, prompts))
+
+    # ---------------------------------------------------------------------------------------------------- rollouts
 
     def _begin(self, iteration: int) -> PendingRollouts:
         """Ask for the rollouts of an iteration; this rank samples its share of the prompts."""
         rollout = self._run.rollout
         mine = share(rollout.prompts, self._group.rank(), self._group.size())
-        first = self.position.first(iteration, rollout.prompts) + mine.start
+        first = self._position.first(iteration, rollout.prompts) + mine.start
+        begun = self._buffer.take(iteration)
         params = SamplingParams(
             temperature=rollout.temperature,
             max_new_tokens=rollout.max_response_tokens,
@@ -94,22 +117,27 @@ class Sampler:
                 n=rollout.group_size,
                 params=params,
                 prompt_format=self._task.prompt_format,
+                begun=None if begun is None else begun[mine.start : mine.stop],
             )
         )
 
-    def collect(self, ahead: Ahead, step: int) -> Collected:
+    def collect(self, step: int) -> Collected:
         """The global batch of the next iteration, none of its tokens staler than the run file allows.
 
         Collective over all ranks. Raises TraceError, on every rank, where the data, the engine, the verifier or the
         annotator fails.
         """
         began = time.perf_counter()
-        timings = self._timings
+        timings, each = self._timings, self._run.minibatches
+        if self._ahead is None:
+            self._ahead = Ahead(
+                self._begin, first=step // each, last=self._run.steps // each, staleness=self._run.rollout.staleness
+            )
         self._log.enter(Phase.ROLLOUT, step)
         with timings.part("sync"):
             self._engine.sync(step)
         with timings.part("rollout"):
-            asked = ahead.take()
+            asked = self._ahead.take()
             drawn, draw_seconds = agreed(lambda: finish_rollouts(asked, self._tokenizer))
         self._log.enter(Phase.ANNOTATE, step)
         with timings.part("verify"):
@@ -123,9 +151,7 @@ class Sampler:
         check_judges(self._task, rollouts)
         return Collected(
             rollouts=rollouts,
-            staleness=staleness_of(
-                rollouts, step=step, minibatches=self._run.minibatches, allowed=self._run.rollout.staleness
-            ),
+            staleness=staleness_of(rollouts, step=step, minibatches=each, allowed=self._run.rollout.staleness),
             wait_seconds=time.perf_counter() - began,
             draw_seconds=max(seconds for _, _, seconds in parts),
         )

@@ -99,8 +99,8 @@ def test_teachers_are_what_the_plan_says(tmp_path: Path) -> None:
     rows, at_once = "teachers' hidden rows", "teachers' hidden rows of a micro-batch"
     taught_at_once = parts(everywhere, "training")[at_once]
     assert taught_at_once == pytest.approx(4 * parts(synced, "training")[at_once], rel=1e-3)
-    assert parts(everywhere, "host") == {rows: everywhere["batch"]["micro_batches"] * taught_at_once}
-    assert parts(none, "host") == {}
+    assert parts(everywhere, "host")[rows] == everywhere["batch"]["micro_batches"] * taught_at_once
+    assert rows not in parts(none, "host")
     assert everywhere["time"]["operations"] > synced["time"]["operations"] > none["time"]["operations"]
 
 
@@ -152,6 +152,36 @@ def test_an_interleaved_pipeline_waits_less_and_keeps_more() -> None:
     for one, other in zip(kept(plain), kept(twice), strict=True):
         assert other["bytes"] > one["bytes"]
     assert kept(twice)[0]["bytes"] == pytest.approx(15 / 3 / 4 * kept(plain)[0]["bytes"], rel=0.03)
+
+
+def test_an_interleaved_pipeline_that_does_not_fit_may_do_without() -> None:
+    """Known failure: what would help most was not among the advice."""
+    settings = (LARGE, "pack_tokens=null", "micro_batch=1", "layout.sp=false", "layout.pp=4", "layout.vpp=3")
+    found = values(*settings, "--memory", "30")
+    assert not found["fits"]
+    (change,) = (one for one in found["changes"] if one["settings"] == ["layout.vpp=1"])
+    assert change["total"] == values(*settings[:-1], "--memory", "30")["peak"] < found["peak"]
+
+
+def test_what_a_checkpoint_takes_of_host_memory() -> None:
+    """Known failure: tens of GiB on every rank that no figure told of."""
+    gathered, copied = "optimizer's state, gathered for a checkpoint", "copy of what a checkpoint is written from"
+    alone = (LARGE, "optim.distributed=false")
+    plain, shared = values(*alone), values(LARGE)
+    number = plain["stages"][0]["parameters"]
+    assert {gathered, copied}.isdisjoint(parts(plain, "host"))
+    bucket = 40_000_000 + 151936 // 4 * 4096  # and a parameter that overruns it, over cp 2
+    assert parts(shared, "host")[gathered] == 12 * number + (3 * 4 // 2 + 3 * 4) * bucket
+    assert parts(shared, "saving") == {"exchange of the optimizer's state": (4 // 2 + 2 * 4) * bucket}
+    for settings in (alone, (LARGE,)):  # bfloat16 weights, float32 state, the teacher
+        assert parts(values(*settings, "checkpoint.asynchronous=true"), "host")[copied] == (2 + 12 + 2) * number
+    on_cpu = (RUN, "--device", "cpu", "layout.tp=1", "layout.dp=2")
+    wide = values(*on_cpu, "checkpoint.asynchronous=true")
+    number = wide["stages"][0]["parameters"]
+    assert parts(wide)[copied] == (4 + 8 + 4) * number
+    assert gathered in parts(values(*on_cpu, "optim.distributed=true"), "saving")
+    advised = values(*on_cpu, "checkpoint.asynchronous=true", "--memory", "0.1")["changes"]
+    assert ["checkpoint.asynchronous=false"] in [one["settings"] for one in advised]
 
 
 def test_sglang_takes_its_share_where_it_is_started() -> None:

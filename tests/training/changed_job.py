@@ -25,8 +25,8 @@ def nan_log_prob() -> None:
 
     collect = Sampler.collect
 
-    def collected(self: Sampler, ahead: Any, step: int) -> Any:
-        found = collect(self, ahead, step)
+    def collected(self: Sampler, step: int) -> Any:
+        found = collect(self, step)
         if step == NAN_STEP:
             rollouts, half = found.rollouts, len(found.rollouts) // 2
             mixed = {a.group for a in rollouts for b in rollouts if a.group == b.group and a.reward != b.reward}

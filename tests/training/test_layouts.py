@@ -59,6 +59,7 @@ class Case:
     distributed: bool = False
     micro_batch: int = 2
     pack_tokens: int | None = None
+    tied: bool = True
 
 
 CASES = {
@@ -88,6 +89,9 @@ CASES = {
     "pp2-vpp2-dp2-distributed-recompute": Case(layout=Layout(pp=2, dp=2, vpp=2), distributed=True, recompute=True),
     "pp2-vpp2-cp2-packed": Case(layout=Layout(pp=2, cp=2, vpp=2), pack_tokens=4000),
     "cp2-dp2-distributed-recompute": Case(layout=Layout(cp=2, dp=2), distributed=True, recompute=True),
+    "tp4-untied": Case(layout=Layout(tp=4), micro_batch=16, tied=False),
+    "pp2-tp2-sp-untied": Case(layout=Layout(tp=2, pp=2, sp=True), tied=False),
+    "pp2-vpp2-dp2-distributed-untied": Case(layout=Layout(pp=2, dp=2, vpp=2), distributed=True, tied=False),
 }
 
 
@@ -201,29 +205,46 @@ def _passes_in_flight() -> Iterator[list[int]]:
         yield seen
 
 
-def _all(policy: str, rollouts: list[Rollout], folder: str) -> dict[str, dict]:
-    found = {name: _one(policy, rollouts, case, f"{folder}/{name}") for name, case in CASES.items()}
-    _broken(policy, rollouts, folder)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A policy, the rollouts of its step, and what that gives in float64: loss, gradients, every loss alone."""
+
+    policy: Path
+    rollouts: list[Rollout]
+    loss: float
+    gradients: dict[str, torch.Tensor]
+    parts: dict[str, Part]
+
+
+def _all(given: dict[bool, tuple[str, list[Rollout]]], folder: str) -> dict[str, dict]:
+    found = {name: _one(*given[case.tied], case, f"{folder}/{name}") for name, case in CASES.items()}
+    _broken(*given[True], folder)
     return found
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> Path:
-    """A random model with four layers and four key/value heads, which reads the demo's tokens."""
-    directory = tmp_path_factory.mktemp("policy")
-    make_model(directory, tied=True, vocab=128, layers=4, kv_heads=4, sharp=1.0)
-    for path in DEMO.glob("tokenizer*"):
-        shutil.copy(path, directory)
-    return directory
+def worlds(tmp_path_factory) -> dict[bool, World]:
+    """With tied embeddings, and with an output layer of its own: random models with four layers and four key/value
+    heads, which read the demo's tokens."""
+    drawn, task = run_distributed(rollouts_of, 1, DEMO)[0], get_task("ledger")
+    found = {}
+    for tied in (True, False):
+        policy = tmp_path_factory.mktemp("policy")
+        make_model(policy, tied=tied, vocab=128, layers=4, kv_heads=4, sharp=1.0)
+        for path in DEMO.glob("tokenizer*"):
+            shutil.copy(path, policy)
+        rollouts = _near(policy, drawn)
+        loss, *rest = reference_gradients(policy, rollouts, task, AutoTokenizer.from_pretrained(policy), STEP)
+        found[tied] = World(policy=policy, rollouts=rollouts, loss=loss, gradients=rest[0], parts=rest[1])
+    return found
 
 
-@pytest.fixture(scope="module")
-def rollouts(policy) -> list[Rollout]:
+def _near(policy: Path, drawn: list[Rollout]) -> list[Rollout]:
     """Responses of the demo policy, with log-probs near those of the random one."""
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     found = []
-    for rollout in run_distributed(rollouts_of, 1, DEMO)[0]:
+    for rollout in drawn:
         if rollout.token_ids:
             with torch.no_grad():
                 logp_tv = response_logp(model, rollout.prompt_ids, rollout.token_ids)
@@ -235,41 +256,35 @@ def rollouts(policy) -> list[Rollout]:
 
 
 @pytest.fixture(scope="module")
-def reference(policy, rollouts) -> tuple[float, dict[str, torch.Tensor], dict[str, Part]]:
-    return reference_gradients(policy, rollouts, get_task("ledger"), AutoTokenizer.from_pretrained(policy), STEP)
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("gradients")
 
 
 @pytest.fixture(scope="module")
-def found(policy, rollouts, folder) -> list[dict[str, dict]]:
-    return run_distributed(_all, 4, str(policy), rollouts, str(folder))
+def found(worlds, folder) -> list[dict[str, dict]]:
+    given = {tied: (str(world.policy), world.rollouts) for tied, world in worlds.items()}
+    return run_distributed(_all, 4, given, str(folder))
 
 
 def _worst(directory: Path, expected: dict[str, torch.Tensor]) -> tuple[float, str]:
     """The largest error of a gradient relative to the largest gradient, and whose it is."""
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     got = load_file(directory / "model.safetensors")
-    errors = {
-        key: float((got[key].double() - gradient).abs().max()) / scale
-        for key, gradient in expected.items()
-        if key in got  # a tied output layer is not written
-    }
+    assert got.keys() == expected.keys()
+    errors = {key: float((got[key].double() - gradient).abs().max()) / scale for key, gradient in expected.items()}
     worst = max(errors, key=errors.__getitem__)
     return errors[worst], worst
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_equal_the_float64_reference(found, reference, folder, name) -> None:
-    error, worst = _worst(folder / name, reference[1])
+def test_gradients_equal_the_float64_reference(found, worlds, folder, name) -> None:
+    world = worlds[CASES[name].tied]
+    error, worst = _worst(folder / name, world.gradients)
     print(f"{name}: worst {error:.2e} at {worst}")
     assert error < 1e-5, f"{worst}: {error:.2e} of the largest gradient"
     for rank in found:
-        assert abs(rank[name]["loss"] - reference[0]) < 1e-6
-        for got, expected in zip(rank[name]["losses"], reference[2].values(), strict=True):
+        assert abs(rank[name]["loss"] - world.loss) < 1e-6
+        for got, expected in zip(rank[name]["losses"], world.parts.values(), strict=True):
             assert got.loss == pytest.approx(expected.loss, rel=1e-4, abs=1e-7)
             assert got.gradient == pytest.approx(expected.gradient, rel=1e-4)
             assert got.clipped == expected.clipped
@@ -283,8 +298,8 @@ def test_as_many_passes_wait_for_their_backward_pass_as_the_estimate_says(found,
 
 
 @pytest.mark.parametrize("name", ["broken-tp", "broken-cp", "broken-pp", "broken-chunks"])
-def test_a_missing_reduction_or_a_wrong_order_is_seen(found, reference, folder, name) -> None:
-    assert _worst(folder / name, reference[1])[0] > 1e-2
+def test_a_missing_reduction_or_a_wrong_order_is_seen(found, worlds, folder, name) -> None:
+    assert _worst(folder / name, worlds[True].gradients)[0] > 1e-2
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -294,6 +309,7 @@ def test_one_batch_alone_goes_through_every_pipeline(found, name) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_measured_signals_are_the_same_everywhere(found, name) -> None:
+    first = next(other for other, case in CASES.items() if case.tied == CASES[name].tied)
     for rank in found:
-        for signal, value_T in found[0]["dp4"]["signals"].items():
+        for signal, value_T in found[0][first]["signals"].items():
             torch.testing.assert_close(rank[name]["signals"][signal], value_T, rtol=1e-5, atol=1e-5, equal_nan=True)

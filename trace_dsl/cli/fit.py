@@ -137,7 +137,13 @@ def _show(found: Fit, *, ranks: int) -> None:
         print_wrapped(screen, Text(f"note: {note}"))
 
 
-_WHILE = {"teaching": "teachers read", "training": "training", "sampling": "sampling", "update": "the optimizer works"}
+_WHILE = {
+    "teaching": "teachers read",
+    "training": "training",
+    "sampling": "sampling",
+    "update": "the optimizer works",
+    "saving": "a checkpoint is written",
+}
 
 
 def _show_verdict(found: Fit) -> None:
