@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,3 +228,15 @@ def test_nobody_is_kept_out(opened: object, page_file: Path, scheme: str, width:
         page.evaluate(program)
         found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         assert [(v["id"], [n["html"][:200] for n in v["nodes"][:3]]) for v in found["violations"]] == []
+
+
+def test_a_weight_that_only_the_run_knows_is_no_weight_of_0(opened: object, tmp_path: Path) -> None:
+    """A route whose weight no file tells is hatched and says so; one that is surely 0 says 0."""
+    lines = [{"prompt": "p", "response": "one two", "reward": n, "correct": n == 1, "diagnosis": None} for n in (0, 1)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    spec = spec_of("rest when correct: nll(w=softmax(mean(entropy, over=row), over=group))\nrest: nll(w=reward)\n")
+    found = preview(spec, compile_plan(spec, facts_of()), read_rollouts(tmp_path / "own.jsonl"))
+    with page_of(opened, write_page(found, tmp_path / "page.html")) as page:
+        assert page.locator(".route .now").all_inner_texts() == ["decided during the run", "w 0"]
+        page.locator(".seg.r0.maybe").wait_for()
+        assert page.locator("#curves").inner_text().count("is decided during the run") == 1

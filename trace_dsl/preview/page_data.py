@@ -146,6 +146,8 @@ def _loss(found: Preview, loss: LossPreview) -> dict[str, Any]:
         "advantage_quantity": None if loss.advantage is None else _curves(loss.advantage),
         "peak": _peak(loss.weight),
         "extent": _extent(found, loss),
+        "nought": _is_nought(loss.weight),
+        "unknown": None in _values_taken(found, loss),
     }
 
 
@@ -185,14 +187,34 @@ def _extent(found: Preview, loss: LossPreview) -> list[float] | None:
     """
     if isinstance(loss.weight, Variants) or len(loss.weight) != 1 or loss.weight[0].values is None:
         return None
-    batch, rank, column = found.batch, loss.weight[0].rank, loss.weight[0].values
-    values: set[Known] = set()
-    for routing in found.routings:
-        may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
-        tokens = (t for t, choice in enumerate(routing.choice_T) if choice in may)
-        values |= {column[t if rank is Rank.TOKEN else batch.row_T[t]] for t in tokens}
+    values = _values_taken(found, loss)
     known = [value for value in values if value is not None and math.isfinite(value)]
     return [min(known), max(known)] if known and len(known) == len(values) else None
+
+
+def _values_taken(found: Preview, loss: LossPreview) -> set[Known]:
+    """What the columns of a weight are at the tokens that its route may take."""
+    tokens = set[int]()
+    for routing in found.routings:
+        may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
+        tokens |= {t for t, choice in enumerate(routing.choice_T) if choice in may}
+    rows = {found.batch.row_T[t] for t in tokens}
+    return {column[n] for rank, column in _columns(loss.weight) for n in (tokens if rank is Rank.TOKEN else rows)}
+
+
+def _columns(quantity: Quantity) -> list[tuple[Rank, Column]]:
+    """The columns of a quantity, by rollout or by token; none for what follows from the step."""
+    if isinstance(quantity, Variants):
+        return [(quantity.rank, column) for column in quantity.columns]
+    return [(term.rank, term.values) for term in quantity if term.values is not None]
+
+
+def _is_nought(quantity: Quantity) -> bool:
+    """Whether a quantity is surely 0, at every step and token."""
+    if isinstance(quantity, Variants):
+        return all(value == 0.0 for column in quantity.columns for value in column)
+    factors = [(term.by_step, [1.0] if term.values is None else term.values) for term in quantity]
+    return all(None not in (*steps, *values) and (not any(steps) or not any(values)) for steps, values in factors)
 
 
 def _largest(column: Sequence[Known]) -> float:

@@ -84,8 +84,8 @@ function lossLine(loss) {
   liveNumbers.push((stop) => {
     const common = commonWeight(loss, stop), extent = common === undefined ? extentAt(loss, stop) : null;
     const largest = extent ? Math.max(...extent.map(Math.abs)) : Math.abs(common || 0);
-    now.textContent = extent ? `w ${[...new Set(extent.map(digits))].join(" to ")}` : common === undefined ? "by token"
-      : common === null ? UNKNOWN : `w ${digits(common)}`;
+    now.textContent = extent ? `w ${[...new Set(extent.map(digits))].join(" to ")}`
+      : common === null || (common === undefined && loss.unknown) ? UNKNOWN : common === undefined ? "by token" : `w ${digits(common)}`;
     bar.style.setProperty("--share", Math.min(largest / LARGEST, 1));
   });
   return make("div", { class: "loss" }, make("span", { class: "call", text: loss.text }), now,
@@ -121,7 +121,7 @@ function curvePanel() {
   }
   box.append(keys);
   for (const loss of measured) {
-    box.append(make("p", { class: "soft hint", text: `${loss.name}: w = ${loss.weight} differs by rollout or token, or is ${UNKNOWN}.` }));
+    box.append(make("p", { class: "soft hint", text: `${loss.name}: w = ${loss.weight} ${loss.unknown ? `is ${UNKNOWN}` : "differs by rollout or token"}.` }));
   }
 }
 
