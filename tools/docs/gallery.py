@@ -18,6 +18,7 @@ from trace_dsl.facts import run_of_length
 from trace_dsl.lint import lint_file
 from trace_dsl.plan import Plan, compile_plan
 from trace_dsl.plan.plan import PlannedLoss, loss_names
+from trace_dsl.preview.page_data import route_hue, route_letter
 from trace_dsl.preview.preview import Preview, preview, token_route
 from trace_dsl.preview.rollouts import RolloutFile, read_rollouts
 from trace_dsl.preview.routing import NO_ROUTE
@@ -29,7 +30,6 @@ ROLLOUTS = Path(__file__).with_name("gallery.jsonl")
 FOLDER = "gallery"
 STEPS = 100
 SHOWN = 2  # rollouts of which the page shows the tokens
-_HUES = 8
 _WIDTH, _HEIGHT = 320, 64
 
 
@@ -93,20 +93,25 @@ def _losses(plan: Plan) -> Iterator[str]:
     yield '<div class="gallery"><table class="gallery"><thead>'
     yield "<tr><th></th><th>tokens</th><th>loss</th><th>weight</th></tr></thead><tbody>"
     for r, route in enumerate(plan.routes):
-        head = f"<td>{_letter(r)}</td><td>{html.escape(route.route.text)}</td>"
+        head = f"<td>{_letter(plan, r)}</td><td>{html.escape(route.route.text)}</td>"
         if not route.losses:
             yield f"<tr>{head}<td>no loss</td><td></td></tr>"
         for c, loss in enumerate(route.losses):
             told = f"<code>{html.escape(names[r, c])}</code><br>{html.escape(loss.formula)}"
-            yield f"<tr>{head if c == 0 else '<td></td><td></td>'}<td>{told}</td><td>{_curve(loss, r)}</td></tr>"
+            yield f"<tr>{head if c == 0 else '<td></td><td></td>'}<td>{told}</td><td>{_curve(loss, _hue(plan, r))}</td></tr>"
     yield "</tbody></table></div>"
 
 
-def _letter(route: int) -> str:
-    return f'<span class="route r{route % _HUES}">{chr(ord("A") + route % 26)}</span>'
+def _hue(plan: Plan, route: int) -> str:
+    """The class that gives what it is on the colour of a route."""
+    return f"r{route_hue([one.route for one in plan.routes], route)}"
 
 
-def _curve(loss: PlannedLoss, route: int) -> str:
+def _letter(plan: Plan, route: int) -> str:
+    return f'<span class="route {_hue(plan, route)}">{route_letter(route)}</span>'
+
+
+def _curve(loss: PlannedLoss, hue: str) -> str:
     """The weight over the run as a picture, or its formula where the run decides it."""
     moments = (Progress(step=step, total_steps=STEPS) for step in range(STEPS))
     known = [value for at in moments if (value := weight_known_at(loss.channel.weight, at)) is not None]
@@ -121,7 +126,7 @@ def _curve(loss: PlannedLoss, route: int) -> str:
     )
     label = f"from {known[0]:g} at step 0 to {known[-1]:g} at step {STEPS - 1}"
     return (
-        f'<svg class="weight r{route % _HUES}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+        f'<svg class="weight {hue}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
         f'<polyline points="{points}"/></svg><br>{label}'
     )
 
@@ -132,8 +137,8 @@ def _strip(shown: Preview, row: int) -> str:
     parts = []
     for n, (start, end) in enumerate(rollout.intervals):
         route = token_route(shown, 0, first + n)
-        kind = "decided" if route is None else "none" if route == NO_ROUTE else f"r{route % _HUES}"
-        said = "decided during the run" if route is None else "no route" if route == NO_ROUTE else f"route {route + 1}"
+        kind = "decided" if route is None else "none" if route == NO_ROUTE else _hue(shown.plan, route)
+        said = "decided during the run" if route is None else "no route" if route == NO_ROUTE else f"route {route_letter(route)}"
         parts.append(f'<span class="{kind}" title="{said}">{html.escape(rollout.response[start:end])}</span>')
     outcome = "correct" if rollout.correct else "wrong"
     return f'<p class="gallery"><b>{outcome}</b>{"".join(parts)}</p>'

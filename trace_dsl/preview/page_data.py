@@ -24,6 +24,7 @@ from trace_dsl.preview.preview import LossPreview, Preview, denominator_at, disa
 from trace_dsl.preview.quantities import Quantity, Variants
 from trace_dsl.terms import Rank
 
+REST_HUE = 7  # of the theme's hues; those before it are for other routes
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # (prompt, what the teacher sees, the text of it) -> the teacher's prompt
 TeacherPrompt = Callable[[str, str, str], str]
@@ -38,6 +39,13 @@ def route_letter(index: int) -> str:
 def takes_what_is_left(route: Route) -> bool:
     """Whether a route is the plain `rest`, which is the ground that the others stand out from."""
     return route.is_rest and route.when is None and route.rows == PLAIN_ROWS
+
+
+def route_hue(routes: Sequence[Route], index: int) -> int:
+    """Which of the theme's hues a route has, on every page and on a terminal: the plain `rest` is grey."""
+    if takes_what_is_left(routes[index]):
+        return REST_HUE
+    return sum(not takes_what_is_left(route) for route in routes[:index]) % REST_HUE
 
 
 def page_data(found: Preview, *, run: str, notes: Sequence[str], start: int) -> dict[str, Any]:
@@ -67,6 +75,7 @@ def page_data(found: Preview, *, run: str, notes: Sequence[str], start: int) -> 
                 "labels": list(planned.route.labels),
                 "rest": planned.route.is_rest,
                 "quiet": takes_what_is_left(planned.route),
+                "hue": route_hue([one.route for one in plan.routes], r),
                 "when": planned.predicate_text,
                 "rows": planned.route.rows,
             }

@@ -24,8 +24,7 @@ function chip(route) {
 function routeStyles() {
   const rules = DATA.routes.map((route) => {
     const { index } = route, pattern = PATTERNS[index % PATTERNS.length];
-    const hue = route.quiet ? 7 : DATA.routes.slice(0, index).filter((one) => !one.quiet).length % 7;
-    return `.r${index}{--hue:var(--hue-${hue});--pattern:${pattern};--chip:rgb(var(--hue))}`
+    return `.r${index}{--hue:var(--hue-${route.hue});--pattern:${pattern};--chip:rgb(var(--hue))}`
       + `.seg.r${index}{--faint:${route.quiet ? 0.5 : 1};background:rgb(var(--hue)/calc(var(--faint)*var(--a${index},0)));`
       + `border-bottom:${route.quiet ? 1 : 2}px ${pattern} rgb(var(--hue))}`
       + `.seg.r${index}.own{background:rgb(var(--hue)/calc(var(--faint)*var(--own,0)))}`
