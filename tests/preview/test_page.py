@@ -238,5 +238,48 @@ def test_a_weight_that_only_the_run_knows_is_no_weight_of_0(opened: object, tmp_
     found = preview(spec, compile_plan(spec, facts_of()), read_rollouts(tmp_path / "own.jsonl"))
     with page_of(opened, write_page(found, tmp_path / "page.html")) as page:
         assert page.locator(".route .now").all_inner_texts() == ["decided during the run", "w 0"]
+        page.locator("#text-1").scroll_into_view_if_needed()
         page.locator(".seg.r0.maybe").wait_for()
         assert page.locator("#curves").inner_text().count("is decided during the run") == 1
+
+
+def test_curves_are_told_apart_without_colours(opened: object, page_file: Path) -> None:
+    """Each loss has dashes of its own: two that have the same weight are both seen."""
+    with page_of(opened, page_file) as page:
+        dashes = page.locator("#curves polyline").evaluate_all(
+            "all => all.map((e) => e.getAttribute('stroke-dasharray'))"
+        )
+        assert len(dashes) == len(set(dashes)) == 4
+
+
+def test_words_of_the_chart_can_be_read_on_a_narrow_screen(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file, viewport={"width": 390, "height": 800}) as page:
+        heights = page.locator("#curves svg text").evaluate_all(
+            "all => all.map((e) => e.getBoundingClientRect().height)"
+        )
+        assert min(heights) > 10
+
+
+def test_what_has_the_focus_is_not_under_the_bar(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file) as page:
+        page.evaluate("scrollTo(0, document.querySelectorAll('.rollout')[3].offsetTop)")
+        page.locator("details.shown summary").nth(4).focus()
+        for _ in range(4):
+            page.keyboard.press("Shift+Tab")
+            place = "document.activeElement.getBoundingClientRect().top"
+            assert page.evaluate(place) >= page.evaluate(
+                "document.querySelector('.bar').getBoundingClientRect().bottom"
+            )
+
+
+def test_the_legend_says_how_tokens_look(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file) as page:
+        said = page.get_by_role("list", name="How tokens look").inner_text()
+        for look in ("the darker, the larger the weight", "decided during the run", "trains nothing"):
+            assert look in said
+
+
+def test_coverage_is_told_against_the_cap(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file) as page:
+        said = page.get_by_role("img", name="error: ").get_attribute("aria-label")
+        assert said == "error: 18% of a response on average, 22% at most, in 27 responses that have it; cap 25%"

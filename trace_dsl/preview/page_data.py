@@ -265,7 +265,7 @@ def _headers(found: Preview, differing: frozenset[int]) -> Iterator[dict[str, An
     for row, one in enumerate(found.file.rollouts):
         yield {
             "line": one.line,
-            "group": one.group,
+            "group": one.group_name,
             "correct": one.correct,
             "judged": one.judged,
             "reward": one.reward,

@@ -46,7 +46,7 @@ def rollout_text(found: Preview, row: int, stop: int, *, plain: bool) -> Iterato
     verdict = "no verdict" if not one.judged else "correct" if one.correct else "wrong"
     yield Text.assemble(
         (f"rollout {row + 1}", "bold"),
-        f"  group {one.group + 1}, {verdict}, reward {digits(one.reward)}, A {digits(batch.advantage_R[row])}, "
+        f"  group {one.group_name}, {verdict}, reward {digits(one.reward)}, A {digits(batch.advantage_R[row])}, "
         f"{batch.length_R[row]} tokens",
     )
     routing = found.routings[found.routing_of_stop[stop]]

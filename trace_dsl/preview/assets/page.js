@@ -8,7 +8,7 @@ const byId = (id) => document.getElementById(id);
 
 function rolloutCard(row) {
   const header = DATA.rows[row], labels = Object.entries(header.labels).map(([name, count]) => `${count} ${name}`).join(", ");
-  const facts = [`group ${header.group + 1}`, `reward ${digits(header.reward)}`, `A ${told(header.A)}`, plural(header.tokens, "token"),
+  const facts = [`group ${header.group}`, `reward ${digits(header.reward)}`, `A ${told(header.A)}`, plural(header.tokens, "token"),
     labels || "no spans"].join(" · ");
   const top = make("header", {}, make("h3", { text: `Rollout ${row + 1}` }),
     make("span", { class: `verdict ${header.correct ? "good" : "bad"}`, text: `${header.correct ? "✓" : "✗"} ${verdict(header)}` }),

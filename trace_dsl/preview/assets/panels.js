@@ -15,9 +15,10 @@ const UNKNOWN = "decided during the run";
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
+/** The letter of a route; in no colour where the route has no loss, as its tokens are. */
 function chip(route) {
-  if (route === null) return make("span", { class: "chip none", text: "–", "aria-hidden": "true" });
-  return make("span", { class: `chip r${route.index}`, text: route.letter, "aria-hidden": "true" });
+  const look = route !== null && route.losses.length ? `r${route.index}` : "none";
+  return make("span", { class: `chip ${look}`, text: route === null ? "–" : route.letter, "aria-hidden": "true" });
 }
 
 /** Style of each route: its hue, and a pattern that needs no colour. */
@@ -102,7 +103,8 @@ function svg(tag, attributes, ...children) {
   element.append(...children);
   return element;
 }
-const DASHES = ["", "7 4", "2 4", "10 3 2 3"];
+// One for each loss, behind each other: where two curves are one, the upper leaves gaps that show the lower.
+const DASHES = ["", "9 6", "2 5", "14 4 2 4", "6 3 2 3 2 3"];
 const FRAME = { width: 900, height: 230, left: 46, right: 12, top: 10, bottom: 26 };
 
 function curvePanel() {
@@ -110,11 +112,12 @@ function curvePanel() {
   const known = DATA.losses.filter((loss) => loss.by_step && loss.quantity.terms);
   const banded = DATA.losses.filter((loss) => !known.includes(loss) && loss.extent);
   const measured = DATA.losses.filter((loss) => !known.includes(loss) && !loss.extent);
+  FRAME.width = Math.max(320, Math.min(900, box.clientWidth || 900)); // so that words are as large as elsewhere
   if (known.length + banded.length) box.append(chart(known, banded));
   const keys = make("ul", { class: "keys" });
   for (const loss of [...known, ...banded]) {
     const line = svg("line", { x1: 0, x2: 28, y1: 4, y2: 4, class: "curve", "stroke-width": banded.includes(loss) ? 8 : 2,
-      style: `stroke:rgb(var(--hue)/${banded.includes(loss) ? 0.3 : 1})`, "stroke-dasharray": dashOf(loss) });
+      style: `stroke:rgb(var(--hue)/${banded.includes(loss) ? 0.3 : 1})`, "stroke-dasharray": banded.includes(loss) ? "" : dashOf(loss) });
     keys.append(make("li", { class: `r${loss.route}` }, svg("svg", { viewBox: "0 0 28 8", "aria-hidden": "true" }, line),
       make("span", { text: `${DATA.routes[loss.route].letter} ${loss.name}${banded.includes(loss) ? ", its smallest to its largest" : ""}` })));
   }
@@ -124,7 +127,7 @@ function curvePanel() {
   }
 }
 
-const dashOf = (loss) => DASHES[DATA.routes[loss.route].losses.indexOf(loss) % DASHES.length];
+const dashOf = (loss) => DASHES[loss.index % DASHES.length];
 
 function chart(losses, banded) {
   const values = losses.map((loss) => Array.from({ length: STOPS }, (_, stop) => commonWeight(loss, stop) ?? NaN));
@@ -176,7 +179,8 @@ function coveragePanel() {
   for (const label of DATA.labels) {
     const cap = label.cap === null ? "no cap" : `cap ${percent(label.cap)}`;
     const cut = label.cut ? `, ${plural(label.cut, "token")} cut off` : "";
-    const said = `${percent(label.mean)} of ${plural(label.responses, "response")}, ${percent(label.largest)} at most; ${cap}${cut}`;
+    const said = label.responses ? `${percent(label.mean)} of a response on average, ${percent(label.largest)} at most, `
+      + `in ${plural(label.responses, "response")} that ${label.responses === 1 ? "has" : "have"} it; ${cap}${cut}` : `in no response; ${cap}`;
     const track = make("div", { class: "track", role: "img", "aria-label": `${label.name}: ${said}` },
       make("span", { class: "mean", style: `width:${100 * label.mean}%` }),
       make("span", { class: "largest", style: `left:${100 * label.largest}%` }));
@@ -208,7 +212,7 @@ function detailsOf(row, token, stop) {
   const signals = Object.entries(data.signals).map(([name, values]) => [name, told(at(values, token))]);
   if (signals.length) parts.push(section("Measured here", pairs(signals)));
   parts.push(section("Rollout", pairs([["reward", digits(header.reward)], ["verdict", verdict(header)],
-    [`A, ${DATA.advantage}`, told(header.A)], ["group", String(header.group + 1)]])));
+    [`A, ${DATA.advantage}`, told(header.A)], ["group", header.group]])));
   return parts;
 }
 
