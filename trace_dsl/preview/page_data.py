@@ -203,12 +203,12 @@ def _extent(found: Preview, loss: LossPreview) -> list[float] | None:
 
 def _values_taken(found: Preview, loss: LossPreview) -> set[Known]:
     """What the columns of a weight are at the tokens that its route may take."""
-    tokens = set[int]()
-    for routing in found.routings:
+    columns, tokens = _columns(loss.weight), set[int]()
+    for routing in found.routings if columns else ():
         may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
         tokens |= {t for t, choice in enumerate(routing.choice_T) if choice in may}
     rows = {found.batch.row_T[t] for t in tokens}
-    return {column[n] for rank, column in _columns(loss.weight) for n in (tokens if rank is Rank.TOKEN else rows)}
+    return {column[n] for rank, column in columns for n in (tokens if rank is Rank.TOKEN else rows)}
 
 
 def _columns(quantity: Quantity) -> list[tuple[Rank, Column]]:
