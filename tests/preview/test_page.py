@@ -283,3 +283,19 @@ def test_coverage_is_told_against_the_cap(opened: object, page_file: Path) -> No
     with page_of(opened, page_file) as page:
         said = page.get_by_role("img", name="error: ").get_attribute("aria-label")
         assert said == "error: 18% of a response on average, 22% at most, in 27 responses that have it; cap 25%"
+
+
+def test_tokens_behind_emoji_are_whole(opened: object, tmp_path: Path) -> None:
+    """A browser counts most emoji and mathematical letters as two characters, a file as one."""
+    response = "\N{GRINNING FACE} so \N{MATHEMATICAL ITALIC SMALL X} = 1, done"
+    line = {"prompt": "p", "response": response, "reward": 1, "spans": [{"label": "key", "start": 5, "end": 6}]}
+    (tmp_path / "own.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    spec = spec_of("spans key(cap=50%)\nkey: nll()\nrest: grpo()\n")
+    found = preview(spec, compile_plan(spec, facts_of()), read_rollouts(tmp_path / "own.jsonl"))
+    with page_of(opened, write_page(found, tmp_path / "page.html")) as page:
+        page.locator("#text-0").scroll_into_view_if_needed()
+        assert page.locator("#text-0 .seg.r0").inner_text().strip() == "\N{MATHEMATICAL ITALIC SMALL X}"
+        texts = page.evaluate(
+            "rollout(0).starts.map((start, n) => rollout(0).response.slice(start, rollout(0).ends[n]))"
+        )
+        assert texts == [response[start:end] for start, end in found.file.rollouts[0].intervals]

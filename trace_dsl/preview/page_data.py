@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def rollout_data(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> dic
     return {
         "prompt": one.prompt,
         "response": one.response,
-        "intervals": _packed(one.intervals),
+        "intervals": _packed(_in_browser(one.response, one.intervals)),
         "spans": [[s.label, s.kind, s.start, s.end] for s in batch.spans if s.row == row],
         "capped": {
             label: _runs(mask[first:last]) for label, mask in found.labelled.mask_T.items() if any(mask[first:last])
@@ -294,6 +294,14 @@ def _teachers(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> list[d
             told = {"known": True, "prompt": None if text is None else teacher_prompt(prompt, sees, text)}
         shown.append({"name": teacher.name, "sees": sees, **told})
     return shown
+
+
+def _in_browser(text: str, intervals: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """Intervals as a browser counts: a character past U+FFFF, such as most emoji, is two of its units."""
+    if text.isascii():
+        return intervals
+    place = list(accumulate((1 + (character > "\uffff") for character in text), initial=0))
+    return [(place[start], place[end]) for start, end in intervals]
 
 
 def _packed(intervals: Sequence[tuple[int, int]]) -> dict[str, Any]:
