@@ -293,6 +293,7 @@ def test_tokens_behind_emoji_are_whole(opened: object, tmp_path: Path) -> None:
     spec = spec_of("spans key(cap=50%)\nkey: nll()\nrest: grpo()\n")
     found = preview(spec, compile_plan(spec, facts_of()), read_rollouts(tmp_path / "own.jsonl"))
     with page_of(opened, write_page(found, tmp_path / "page.html")) as page:
+        assert page.locator("details.shown summary").inner_text() == "Prompt", "the spec has no teacher"
         page.locator("#text-0").scroll_into_view_if_needed()
         assert page.locator("#text-0 .seg.r0").inner_text().strip() == "\N{MATHEMATICAL ITALIC SMALL X}"
         texts = page.evaluate(

@@ -18,7 +18,8 @@ function rolloutCard(row) {
     "aria-label": `Response of rollout ${row + 1}, ${plural(header.tokens, "token")}; arrow keys walk through them` });
   const width = Math.max(20, Math.min(110, Math.floor((byId("list").clientWidth || 800) / 8.5)));
   response.style.minHeight = `${29 * Math.max(1, header.lines + Math.ceil(header.characters / width))}px`;
-  const prompts = make("details", { class: "shown" }, make("summary", { text: "Prompt, and what the teacher is shown" }));
+  const prompts = make("details", { class: "shown" }, make("summary", {
+    text: DATA.teachers.length ? "Prompt, and what the teacher is shown" : "Prompt" }));
   prompts.addEventListener("toggle", () => { if (prompts.open && prompts.children.length === 1) prompts.append(sides(row)); });
   return make("article", { class: "rollout", "aria-label": `Rollout ${row + 1}` }, top, response, prompts);
 }
