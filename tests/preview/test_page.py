@@ -300,3 +300,21 @@ def test_tokens_behind_emoji_are_whole(opened: object, tmp_path: Path) -> None:
             "rollout(0).starts.map((start, n) => rollout(0).response.slice(start, rollout(0).ends[n]))"
         )
         assert texts == [response[start:end] for start, end in found.file.rollouts[0].intervals]
+
+
+def test_those_who_listen_hear_what_those_who_see_see(opened: object, page_file: Path) -> None:
+    """Routes are items with their letters; a token's spans are spoken; Enter leads into the details, Escape back."""
+    with page_of(opened, page_file) as page:
+        routes = page.get_by_role("region", name="Routes").get_by_role("list").first
+        assert routes.get_by_role("listitem").count() == 3
+        assert routes.aria_snapshot().count("listitem: A error when wrong rkl(w=kl, per=sequence)") == 1
+        row = row_with_an_error(page)
+        page.focus(f"#text-{row}")
+        page.keyboard.press("n")
+        kind = page.evaluate(f"rollout({row}).spans[0][1]")
+        assert f"error span, {kind}; route A, error when wrong" in page.locator("#spoken").inner_text()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "details"
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.id") == f"text-{row}"
+        assert "with error spans" in page.locator("#filter").inner_text()

@@ -70,7 +70,7 @@ const FILTERS = [["all", "all rollouts", () => true], ["correct", "correct ones"
 function filterControls() {
   const select = byId("filter");
   const labels = [...new Set(DATA.rows.flatMap((r) => Object.keys(r.labels)))].map((label) => [
-    `label ${label}`, `with a ${label} span`, (r) => label in r.labels]);
+    `label ${label}`, `with ${label} spans`, (r) => label in r.labels]);
   const choices = [...FILTERS, ...labels].filter(([name, , fits]) => name === "all" || DATA.rows.some(fits));
   for (const [name, words] of choices) select.append(make("option", { value: name, text: words }));
   const apply = () => {
@@ -130,23 +130,21 @@ function tokenControls() {
     const box = event.target.closest(".text");
     if (!box || event.ctrlKey || event.metaKey || event.altKey) return;
     const row = Number(box.dataset.row), token = chosen && chosen.row === row ? chosen.token : 0;
-    const next = moved(event.key, row, token);
+    const enter = event.key === "Enter" && DATA.rows[row].tokens > 0, next = enter ? token : moved(event.key, row, token);
     if (next === null) return;
     event.preventDefault();
     pinned = true;
-    choose(row, next, { speak: true, open: true });
-    keepInView(row, next);
+    choose(row, next, { speak: !enter, open: true });
+    if (enter) byId("details").focus(); else keepInView(row, next);
   });
   const close = () => {
     pinned = false;
+    if (chosen && byId("details").contains(document.activeElement)) byId(`text-${chosen.row}`).focus({ preventScroll: true });
     byId("details").classList.remove("open");
     outline();
   };
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
-  byId("close").addEventListener("click", () => {
-    close();
-    if (chosen) byId(`text-${chosen.row}`).focus({ preventScroll: true });
-  });
+  byId("close").addEventListener("click", close);
   const settle = () => {
     document.documentElement.style.setProperty("--bar", `${document.querySelector(".bar").offsetHeight}px`);
     outline();

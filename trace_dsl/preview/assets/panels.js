@@ -18,7 +18,7 @@ const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count ==
 /** The letter of a route; in no colour where the route has no loss, as its tokens are. */
 function chip(route) {
   const look = route !== null && route.losses.length ? `r${route.index}` : "none";
-  return make("span", { class: `chip ${look}`, text: route === null ? "–" : route.letter, "aria-hidden": "true" });
+  return make("span", { class: `chip ${look}`, text: route === null ? "–" : route.letter, "aria-hidden": route === null && "true" });
 }
 
 /** Style of each route: its hue, and a pattern that needs no colour. */
@@ -47,10 +47,10 @@ function routePanel() {
     if (!route.losses.length) losses.append(make("span", { class: "soft", text: "no loss" }));
     const tokens = make("div", { class: "tokens" });
     liveNumbers.push((stop) => { tokens.textContent = tokensOf(route.index, stop); });
-    list.append(make("div", { class: `route r${route.index}` }, chip(route),
+    list.append(make("div", { class: `route r${route.index}`, role: "listitem" }, chip(route),
       make("div", { class: "route-name", text: route.name }), losses, tokens));
   }
-  const none = make("div", { class: "route" }, chip(null), make("div", { class: "route-name", text: "no route" }),
+  const none = make("div", { class: "route", role: "listitem" }, chip(null), make("div", { class: "route-name", text: "no route" }),
     make("div", { class: "soft", text: "feeds no loss" }));
   const tokens = make("div", { class: "tokens" });
   none.append(tokens);
@@ -281,9 +281,11 @@ function spokenText(row, token, stop) {
   const data = rollout(row), choice = choiceAt(row, stop, token);
   const piece = data.response.slice(data.starts[token], data.ends[token]).trim() || (data.starts[token] === data.ends[token] ? "end" : "blank");
   const named = choice.map((r) => (r === NO_ROUTE ? "no route" : `route ${DATA.routes[r].letter}, ${DATA.routes[r].name}`)).join(" or ");
+  const spans = data.spans.filter(([, , first, last]) => first <= token && token < last)
+    .map(([label, kind]) => `${label} span${kind ? `, ${kind}` : ""}`);
   const losses = DATA.losses.filter((loss) => choice.includes(loss.route)).map((loss) => {
     const whole = weight(loss, row, stop, token);
     return `${loss.name} weight ${whole === null ? UNKNOWN : digits(whole)}`;
   });
-  return [piece, named, ...losses].join("; ");
+  return [piece, ...spans, named, ...losses].join("; ");
 }
