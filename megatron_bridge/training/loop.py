@@ -53,7 +53,7 @@ from megatron_bridge.training.teacher import (
     state_of,
 )
 from megatron_bridge.training.timings import Timings, time_metrics
-from trace_dsl.lowering import FusedRouting, Lowered, lower
+from trace_dsl.lowering import FusedRouting, Lowered, RolloutBatch, lower
 from trace_dsl.plan import Plan
 from trace_dsl.plan.measurements import measurements, needs_proximal
 from trace_dsl.terms import Rank, Signal
@@ -184,7 +184,7 @@ class Loop:
         self._keep_needed_teachers()
         for teacher in self._teachers:
             teacher.before_step(self._trainer.model, step)
-        lowered, micro_batches = self._lower(rollouts, proximal_logp_T)
+        batch, lowered, micro_batches = self._lower(rollouts, proximal_logp_T)
         result = train_step(
             self._trainer,
             micro_batches,
@@ -239,7 +239,7 @@ class Loop:
                 | self._sampler.metrics(),
             )
             if step % run.save_rollouts_every == 0:
-                records.rollouts(step, rollouts, lowered)
+                records.rollouts(step, rollouts, batch, lowered)
 
     def _measure(self, signals: frozenset[Signal], rollouts: Sequence[Rollout]) -> tuple[tuple[Signal, Tensor], ...]:
         """The signals under the weights of now, over the response tokens of `rollouts`."""
@@ -256,19 +256,21 @@ class Loop:
                 vocab_size=self._loaded.shape.vocab_size,
             )
 
-    def _lower(self, rollouts: Sequence[Rollout], proximal_logp_T: Tensor | None) -> tuple[Lowered, list[MicroBatch]]:
-        """The step's fused weights, and this rank's micro-batches with them; measures what the plan reads first."""
+    def _lower(
+        self, rollouts: Sequence[Rollout], proximal_logp_T: Tensor | None
+    ) -> tuple[RolloutBatch, Lowered, list[MicroBatch]]:
+        """The step's batch with what the plan reads of it measured, its fused weights, this rank's micro-batches."""
         signals = measurements(self._plan, self._step)
-        measured = self._measure(signals, rollouts) if signals else ()
+        batch = to_batch(rollouts, self._measure(signals, rollouts) if signals else ())
         lowered = lower(
             self._plan,
-            to_batch(rollouts, measured),
+            batch,
             self._step,
             tokens=self._trained_tokens,
             latches=self._latches,
             seed=self._run.seed,
         )
-        return lowered, self._cut(rollouts, lowered.routing, proximal_logp_T)
+        return batch, lowered, self._cut(rollouts, lowered.routing, proximal_logp_T)
 
     def _cut(
         self, rollouts: Sequence[Rollout], routing: FusedRouting, proximal_logp_T: Tensor | None = None

@@ -6,6 +6,7 @@ Only rank 0 writes. A resumed run cuts `metrics.jsonl` back to its checkpoint fi
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.contexts import text_of
 from megatron_bridge.training.collect import Rollout
 from megatron_bridge.training.evaluate import Evaluation
-from trace_dsl.lowering import Lowered
+from trace_dsl.lowering import Lowered, RolloutBatch
 from trace_dsl.model import Sees
+from trace_dsl.terms import Signal
 
 if TYPE_CHECKING:
     from megatron_bridge.training.wandb_log import WandbLog
@@ -102,13 +105,18 @@ class Records:
         new = [{"step": step, **{name: getattr(one, name) for name in EVALUATED}} for one in evaluations]
         _write_lines(self._evaluations, [*kept, *new])
 
-    def rollouts(self, step: int, rollouts: Sequence[Rollout], lowered: Lowered) -> None:
-        """Write the step's rollouts with their spans and the route of every token, one JSON object a line."""
+    def rollouts(self, step: int, rollouts: Sequence[Rollout], batch: RolloutBatch, lowered: Lowered) -> None:
+        """Write the step's rollouts with their spans, what was measured, and the route of every token, one JSON object
+        a line.
+        """
         lines, first = [], 0
         for rollout, advantage in zip(rollouts, lowered.advantage_R.tolist(), strict=True):
             last = first + len(rollout.token_ids)
-            routes = lowered.route_of_T[first:last].tolist()
-            lines.append(json.dumps({**rollout_line(rollout), "advantage": advantage, "route": routes}))
+            line = rollout_line(rollout) | {"advantage": advantage, "route": lowered.route_of_T[first:last].tolist()}
+            if batch.measured:
+                signals = {"old_logp": batch.old_logp_T, **{_name(s): value_T for s, value_T in batch.measured}}
+                line["signals"] = {name: _numbers(value_T[first:last]) for name, value_T in signals.items()}
+            lines.append(json.dumps(line))
             first = last
         folder = self._directory / "rollouts"
         folder.mkdir(exist_ok=True)
@@ -151,6 +159,16 @@ def rollout_line(rollout: Rollout) -> dict[str, Any]:
         "weight_versions": rollout.weight_versions,
         "intervals": rollout.aligned.intervals,
     }
+
+
+def _name(signal: Signal) -> str:
+    """As a spec names it, with the teacher's name always: another spec may have another teacher by default."""
+    return signal.name if signal.teacher is None else f"{signal.name}({signal.teacher})"
+
+
+def _numbers(value_t: Tensor) -> list[float | None]:
+    """float32 in full, null where a teacher is shown nothing."""
+    return [None if math.isnan(value) else value for value in value_t.tolist()]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -175,11 +175,15 @@ def test_the_gallery_shows_every_published_spec_and_leads_to_its_preview(site: P
         assert f'href="gallery/{path.stem}.html"' in text
         assert (site / "gallery" / f"{path.stem}.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     trace = text.partition('id="trace"')[2].partition("</h2>")[2].partition("<h2")[0]
-    assert "KL(teacher || student)" in trace
-    assert "from 0.5 at step 0 to 0 at step 99" in trace
+    assert "KL(teacher || student) · per sequence" in trace
+    assert "0.5 at step 0, 0.5 at step 10, 0 at step 40, 0 at step 99" in trace
+    assert re.search(r"weights, copied every 10 steps, sees diagnosis; last run at step 39", trace), "the plan"
     # the words of the key span in the colour of its route, those of the error span in another's
     assert re.search(r'class="r0"[^>]*> ?quarter<', trace)
     assert re.search(r'class="r1"[^>]*> ?25%<', trace)
+    assert re.search(r'class="r7"[^>]*> ?Answer:<', trace), "the plain rest is grey, as in the preview"
+    # a schedule that only the advantage reads is drawn too
+    assert "0.5 at step 0, 0 at step 50" in text.partition('id="rlsd"')[2].partition("</h2>")[2].partition("<h2")[0]
 
 
 def test_a_link_to_nowhere_fails_the_build(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +41,14 @@ def axe() -> str:
         if npm is None:
             pytest.skip("there is no npm on the PATH to fetch axe-core with: make browser")
         CACHE.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run([npm, "pack", AXE, "--silent"], cwd=CACHE, capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[-200:]}")
-        with tarfile.open(CACHE / done.stdout.split()[-1]) as packed:
-            packed.extract("package/axe.min.js", CACHE, filter="data")
-        (CACHE / "package" / "axe.min.js").rename(CACHE / "axe.min.js")
+        # Other processes of tests fetch it at the same time: each in a folder of its own, and whole or not at all.
+        with tempfile.TemporaryDirectory(dir=CACHE) as own:
+            done = subprocess.run([npm, "pack", AXE, "--silent"], cwd=own, capture_output=True, text=True, timeout=120)
+            if done.returncode:
+                pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[-200:]}")
+            with tarfile.open(Path(own, done.stdout.split()[-1])) as packed:
+                packed.extract("package/axe.min.js", own, filter="data")
+            Path(own, "package", "axe.min.js").replace(CACHE / "axe.min.js")
     return (CACHE / "axe.min.js").read_text(encoding="utf-8")
 
 

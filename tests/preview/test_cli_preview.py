@@ -131,6 +131,16 @@ def test_a_terminal_has_colours_and_letters(folder: Path) -> None:
     assert "\x1b" not in on_terminal(folder, NO_COLOR="1")
 
 
+def test_a_route_has_one_colour_on_terminal_and_page(folder: Path) -> None:
+    """The plain rest is grey on both, and takes no hue from the routes before it."""
+    written = on_terminal(folder)
+    assert "\x1b[1;7;34mA\x1b" in written
+    assert "\x1b[1;7;38;5;244mB\x1b" in written
+    run("own.trace", "--rollouts", "own.jsonl")
+    page = (folder / "preview.html").read_text(encoding="utf-8")
+    assert re.findall(r'"hue":(\d)', page) == ["0", "7"]
+
+
 def test_what_is_not_known_is_said(folder: Path) -> None:
     spec = "teacher = self(sync=10, sees=diagnosis)\nkey when entropy > 1: fkl()\nrest: grpo()\n"
     (folder / "own.trace").write_text(spec)

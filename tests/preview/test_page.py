@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,3 +228,93 @@ def test_nobody_is_kept_out(opened: object, page_file: Path, scheme: str, width:
         page.evaluate(program)
         found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         assert [(v["id"], [n["html"][:200] for n in v["nodes"][:3]]) for v in found["violations"]] == []
+
+
+def test_a_weight_that_only_the_run_knows_is_no_weight_of_0(opened: object, tmp_path: Path) -> None:
+    """A route whose weight no file tells is hatched and says so; one that is surely 0 says 0."""
+    lines = [{"prompt": "p", "response": "one two", "reward": n, "correct": n == 1, "diagnosis": None} for n in (0, 1)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    spec = spec_of("rest when correct: nll(w=softmax(mean(entropy, over=row), over=group))\nrest: nll(w=reward)\n")
+    found = preview(spec, compile_plan(spec, facts_of()), read_rollouts(tmp_path / "own.jsonl"))
+    with page_of(opened, write_page(found, tmp_path / "page.html")) as page:
+        assert page.locator(".route .now").all_inner_texts() == ["decided during the run", "w 0"]
+        page.locator("#text-1").scroll_into_view_if_needed()
+        page.locator(".seg.r0.maybe").wait_for()
+        assert page.locator("#curves").inner_text().count("is decided during the run") == 1
+
+
+def test_curves_are_told_apart_without_colours(opened: object, page_file: Path) -> None:
+    """Each loss has dashes of its own: two that have the same weight are both seen."""
+    with page_of(opened, page_file) as page:
+        dashes = page.locator("#curves polyline").evaluate_all(
+            "all => all.map((e) => e.getAttribute('stroke-dasharray'))"
+        )
+        assert len(dashes) == len(set(dashes)) == 4
+
+
+def test_words_of_the_chart_can_be_read_on_a_narrow_screen(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file, viewport={"width": 390, "height": 800}) as page:
+        heights = page.locator("#curves svg text").evaluate_all(
+            "all => all.map((e) => e.getBoundingClientRect().height)"
+        )
+        assert min(heights) > 10
+
+
+def test_what_has_the_focus_is_not_under_the_bar(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file) as page:
+        page.evaluate("scrollTo(0, document.querySelectorAll('.rollout')[3].offsetTop)")
+        page.locator("details.shown summary").nth(4).focus()
+        for _ in range(4):
+            page.keyboard.press("Shift+Tab")
+            place = "document.activeElement.getBoundingClientRect().top"
+            assert page.evaluate(place) >= page.evaluate(
+                "document.querySelector('.bar').getBoundingClientRect().bottom"
+            )
+
+
+def test_the_legend_says_how_tokens_look(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file) as page:
+        said = page.get_by_role("list", name="How tokens look").inner_text()
+        for look in ("the darker, the larger the weight", "decided during the run", "trains nothing"):
+            assert look in said
+
+
+def test_coverage_is_told_against_the_cap(opened: object, page_file: Path) -> None:
+    with page_of(opened, page_file) as page:
+        said = page.get_by_role("img", name="error: ").get_attribute("aria-label")
+        assert said == "error: 18% of a response on average, 22% at most, in 27 responses that have it; cap 25%"
+
+
+def test_tokens_behind_emoji_are_whole(opened: object, tmp_path: Path) -> None:
+    """A browser counts most emoji and mathematical letters as two characters, a file as one."""
+    response = "\N{GRINNING FACE} so \N{MATHEMATICAL ITALIC SMALL X} = 1, done"
+    line = {"prompt": "p", "response": response, "reward": 1, "spans": [{"label": "key", "start": 5, "end": 6}]}
+    (tmp_path / "own.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    spec = spec_of("spans key(cap=50%)\nkey: nll()\nrest: grpo()\n")
+    found = preview(spec, compile_plan(spec, facts_of()), read_rollouts(tmp_path / "own.jsonl"))
+    with page_of(opened, write_page(found, tmp_path / "page.html")) as page:
+        assert page.locator("details.shown summary").inner_text() == "Prompt", "the spec has no teacher"
+        page.locator("#text-0").scroll_into_view_if_needed()
+        assert page.locator("#text-0 .seg.r0").inner_text().strip() == "\N{MATHEMATICAL ITALIC SMALL X}"
+        texts = page.evaluate(
+            "rollout(0).starts.map((start, n) => rollout(0).response.slice(start, rollout(0).ends[n]))"
+        )
+        assert texts == [response[start:end] for start, end in found.file.rollouts[0].intervals]
+
+
+def test_those_who_listen_hear_what_those_who_see_see(opened: object, page_file: Path) -> None:
+    """Routes are items with their letters; a token's spans are spoken; Enter leads into the details, Escape back."""
+    with page_of(opened, page_file) as page:
+        routes = page.get_by_role("region", name="Routes").get_by_role("list").first
+        assert routes.get_by_role("listitem").count() == 3
+        assert routes.aria_snapshot().count("listitem: A error when wrong rkl(w=kl, per=sequence)") == 1
+        row = row_with_an_error(page)
+        page.focus(f"#text-{row}")
+        page.keyboard.press("n")
+        kind = page.evaluate(f"rollout({row}).spans[0][1]")
+        assert f"error span, {kind}; route A, error when wrong" in page.locator("#spoken").inner_text()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "details"
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.id") == f"text-{row}"
+        assert "with error spans" in page.locator("#filter").inner_text()

@@ -31,6 +31,8 @@ def test_a_line_of_ones_own_needs_three_keys(tmp_path: Path) -> None:
     assert [one.response[a:b] for a, b in one.intervals] == ["It", " is", " 2."]
     assert (one.line, three.line) == (1, 4)
     assert file.made_of_words == 3
+    named = read(tmp_path, GOOD, {**GOOD, "group": "algebra-7"}, {**GOOD, "group": 338})
+    assert [line.group_name for line in named.rollouts] == ["1", "algebra-7", "338"]
     assert file.step is None
 
 

@@ -12,6 +12,7 @@ from tests.run_report.cases import line, make_run, write_lines
 from trace_dsl.run_report.chart import Chart, Curve, in_words, thinned
 from trace_dsl.run_report.html import charts
 from trace_dsl.run_report.parts import values
+from trace_dsl.run_report.pictures import write_pictures
 from trace_dsl.run_report.read import read_runs
 from trace_dsl.run_report.svg import frame_of, svg_of, tick_text, ticks
 
@@ -111,6 +112,15 @@ def test_tick_texts() -> None:
     assert [tick_text(value, share=False) for value in (0.30000000000000004, 5000, 25000, 2.5e6, 1.5e-4, -2e-9)] \
         == ["0.3", "5000", "25k", "2.5M", "1.5e-4", "-2e-9"]  # fmt: skip
     assert tick_text(0.30000000000000004, share=True) == "30%"
+
+
+def test_names_of_curves_stand_below_the_picture(tmp_path: Path) -> None:
+    """Five curves leave no room for them between the axes."""
+    pytest.importorskip("matplotlib")
+    curves = tuple(Curve(name=f"curve {n}", points=((0, n), (9, 9 - n))) for n in range(5))
+    (path,) = write_pictures([Chart(identifier="x", title="X", unit="", curves=curves)], tmp_path, "svg")
+    places = {words: float(y) for y, words in re.findall(r'<text [^>]*\by="([-.\d]+)"[^>]*>([^<]+)<', path.read_text())}
+    assert all(places[f"curve {n}"] > places["step"] for n in range(5))
 
 
 def test_one_step_and_one_value_can_be_drawn(tmp_path: Path) -> None:

@@ -139,3 +139,30 @@ def test_what_cannot_be_read_or_written(folder: Path) -> None:
     assert run("runs/a", "--previews")[0] == 1
     assert run("runs/a")[0] == 0
     assert "this version finds errors in its spec.trace" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_time_of_a_run_is_the_sum_of_its_phases(folder: Path) -> None:
+    """A summary's seconds leave evaluations out, so they are not what the page takes apart."""
+    run("runs/a")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<dt>Time</dt><dd>15 s</dd>" in page
+    assert 'aria-label="Shares of 15 s: ' in page
+
+
+def test_what_a_teacher_sees_is_said(folder: Path) -> None:
+    spec = "teacher = self(sync=10, sees=diagnosis)\nrest: fkl(w=schedule(0.5, anneal=linear(2)))\n"
+    make_run(folder / "runs" / "taught", spec=spec)
+    run("runs/taught")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "copied every 10 steps, sees diagnosis; last run at step 1</p>" in page
+
+
+def test_signs_are_explained_where_they_stand(folder: Path) -> None:
+    """What is behind ± is said; lines for a change of the objective are spoken of where there was one."""
+    run("runs/a")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"\+25\.0 ± \d+\.\d points \(standard error\) on 4 problems", page)
+    assert "Dashed upright lines" not in page
+    (folder / "runs" / "a" / "changes.jsonl").write_text('{"step": 2}\n')
+    run("runs/a")
+    assert "Dashed upright lines" in (folder / "report.html").read_text(encoding="utf-8")

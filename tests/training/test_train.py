@@ -77,7 +77,7 @@ def test_a_micro_batch_of_one_and_small_chunks_change_nothing(output: Path, tp1:
 def test_run_directory_holds_everything(tp1: Path) -> None:
     assert {path.name for path in tp1.iterdir()} == {
         *("spec.trace", "run.yaml", "plan.json", "metrics.jsonl", "tensorboard", "rollouts", "checkpoints", "logs"),
-        *("model", "summary.json"),
+        *("model", "summary.json", "evaluations.jsonl"),
     }
     assert (tp1 / "spec.trace").read_text() == Path("specs/demo/trace.trace").read_text()
     assert json.loads((tp1 / "plan.json").read_text())["hash"] == summary(tp1.parent, "tp1")["plan_hash"]

@@ -170,6 +170,8 @@ def _teacher_prompt(task: Task | None) -> TeacherPrompt:
 
 def _notes(shown: Preview) -> list[str]:
     """What a reader should know of the file: what is left out, what is not known."""
+    from trace_dsl.preview.batch import signals_left_out
+
     notes = []
     file, batch = shown.file, shown.batch
     known = {label.name for label in shown.plan.labels}
@@ -182,6 +184,9 @@ def _notes(shown: Preview) -> list[str]:
                 f"No line has {loss.context!r}, so whether {loss.name} takes a rollout is decided during the run: a "
                 f"teacher sees the {loss.context}."
             )
+    left_out = signals_left_out(file.rollouts, shown.spec)
+    if left_out:
+        notes.append(f"Left out, as the spec has no such teacher: {', '.join(left_out)}.")
     differing = sum(
         one.advantage is not None and abs(one.advantage - mine) > 1e-6 * max(1.0, abs(mine))
         for one, mine in zip(file.rollouts, batch.advantage_R, strict=True)

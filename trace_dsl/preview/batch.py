@@ -140,11 +140,22 @@ def _check_names(rollouts: Sequence[Rollout], spec: Spec) -> None:
                 f"line {one.line}: rows: the spec has no rollouts {one.rows!r}; {did_you_mean(one.rows, sources).text}"
             )
         for name in one.signals:
-            if signal_named(name, spec) is None:
+            if signal_named(name, spec) is None and not _of_another_teacher(name):
                 raise RolloutsError(
                     f"line {one.line}: signals: {name!r} is no measurement that this spec knows; "
                     f"{did_you_mean(name, known).text}"
                 )
+
+
+def signals_left_out(rollouts: Sequence[Rollout], spec: Spec) -> tuple[str, ...]:
+    """Those that a line gives of teachers that the spec does not have."""
+    names = dict.fromkeys(name for one in rollouts for name in one.signals)
+    return tuple(name for name in names if signal_named(name, spec) is None)
+
+
+def _of_another_teacher(name: str) -> bool:
+    info = SIGNALS.get(name.partition("(")[0])
+    return info is not None and info.rank is Rank.TOKEN and info.of_teacher
 
 
 def _written(one: Rollout) -> list[bool]:
@@ -194,12 +205,13 @@ def _siblings(rollouts: Sequence[Rollout]) -> tuple[str | None, ...]:
 
 
 def _signals(rollouts: Sequence[Rollout], spec: Spec) -> dict[Signal, Column]:
-    """Every signal that some line gives, unknown at the tokens of the others."""
+    """Every signal of the spec that some line gives, unknown at the tokens of the others."""
     names = dict.fromkeys(name for one in rollouts for name in one.signals)
     found: dict[Signal, Column] = {}
     for name in names:
         signal = signal_named(name, spec)
-        assert signal is not None, "names are checked"
+        if signal is None:
+            continue
         column: Column = []
         for one in rollouts:
             values = one.signals.get(name)

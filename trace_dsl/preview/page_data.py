@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from trace_dsl.preview.preview import LossPreview, Preview, denominator_at, disa
 from trace_dsl.preview.quantities import Quantity, Variants
 from trace_dsl.terms import Rank
 
+REST_HUE = 7  # of the theme's hues; those before it are for other routes
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # (prompt, what the teacher sees, the text of it) -> the teacher's prompt
 TeacherPrompt = Callable[[str, str, str], str]
@@ -38,6 +39,13 @@ def route_letter(index: int) -> str:
 def takes_what_is_left(route: Route) -> bool:
     """Whether a route is the plain `rest`, which is the ground that the others stand out from."""
     return route.is_rest and route.when is None and route.rows == PLAIN_ROWS
+
+
+def route_hue(routes: Sequence[Route], index: int) -> int:
+    """Which of the theme's hues a route has, on every page and on a terminal: the plain `rest` is grey."""
+    if takes_what_is_left(routes[index]):
+        return REST_HUE
+    return sum(not takes_what_is_left(route) for route in routes[:index]) % REST_HUE
 
 
 def page_data(found: Preview, *, run: str, notes: Sequence[str], start: int) -> dict[str, Any]:
@@ -67,6 +75,7 @@ def page_data(found: Preview, *, run: str, notes: Sequence[str], start: int) -> 
                 "labels": list(planned.route.labels),
                 "rest": planned.route.is_rest,
                 "quiet": takes_what_is_left(planned.route),
+                "hue": route_hue([one.route for one in plan.routes], r),
                 "when": planned.predicate_text,
                 "rows": planned.route.rows,
             }
@@ -97,7 +106,7 @@ def rollout_data(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> dic
     return {
         "prompt": one.prompt,
         "response": one.response,
-        "intervals": _packed(one.intervals),
+        "intervals": _packed(_in_browser(one.response, one.intervals)),
         "spans": [[s.label, s.kind, s.start, s.end] for s in batch.spans if s.row == row],
         "capped": {
             label: _runs(mask[first:last]) for label, mask in found.labelled.mask_T.items() if any(mask[first:last])
@@ -146,6 +155,8 @@ def _loss(found: Preview, loss: LossPreview) -> dict[str, Any]:
         "advantage_quantity": None if loss.advantage is None else _curves(loss.advantage),
         "peak": _peak(loss.weight),
         "extent": _extent(found, loss),
+        "nought": _is_nought(loss.weight),
+        "unknown": None in _values_taken(found, loss),
     }
 
 
@@ -185,14 +196,34 @@ def _extent(found: Preview, loss: LossPreview) -> list[float] | None:
     """
     if isinstance(loss.weight, Variants) or len(loss.weight) != 1 or loss.weight[0].values is None:
         return None
-    batch, rank, column = found.batch, loss.weight[0].rank, loss.weight[0].values
-    values: set[Known] = set()
-    for routing in found.routings:
-        may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
-        tokens = (t for t, choice in enumerate(routing.choice_T) if choice in may)
-        values |= {column[t if rank is Rank.TOKEN else batch.row_T[t]] for t in tokens}
+    values = _values_taken(found, loss)
     known = [value for value in values if value is not None and math.isfinite(value)]
     return [min(known), max(known)] if known and len(known) == len(values) else None
+
+
+def _values_taken(found: Preview, loss: LossPreview) -> set[Known]:
+    """What the columns of a weight are at the tokens that its route may take."""
+    columns, tokens = _columns(loss.weight), set[int]()
+    for routing in found.routings if columns else ():
+        may = {n for n, choice in enumerate(routing.choices) if loss.route in choice}
+        tokens |= {t for t, choice in enumerate(routing.choice_T) if choice in may}
+    rows = {found.batch.row_T[t] for t in tokens}
+    return {column[n] for rank, column in columns for n in (tokens if rank is Rank.TOKEN else rows)}
+
+
+def _columns(quantity: Quantity) -> list[tuple[Rank, Column]]:
+    """The columns of a quantity, by rollout or by token; none for what follows from the step."""
+    if isinstance(quantity, Variants):
+        return [(quantity.rank, column) for column in quantity.columns]
+    return [(term.rank, term.values) for term in quantity if term.values is not None]
+
+
+def _is_nought(quantity: Quantity) -> bool:
+    """Whether a quantity is surely 0, at every step and token."""
+    if isinstance(quantity, Variants):
+        return all(value == 0.0 for column in quantity.columns for value in column)
+    factors = [(term.by_step, [1.0] if term.values is None else term.values) for term in quantity]
+    return all(None not in (*steps, *values) and (not any(steps) or not any(values)) for steps, values in factors)
 
 
 def _largest(column: Sequence[Known]) -> float:
@@ -234,7 +265,7 @@ def _headers(found: Preview, differing: frozenset[int]) -> Iterator[dict[str, An
     for row, one in enumerate(found.file.rollouts):
         yield {
             "line": one.line,
-            "group": one.group,
+            "group": one.group_name,
             "correct": one.correct,
             "judged": one.judged,
             "reward": one.reward,
@@ -263,6 +294,14 @@ def _teachers(found: Preview, row: int, teacher_prompt: TeacherPrompt) -> list[d
             told = {"known": True, "prompt": None if text is None else teacher_prompt(prompt, sees, text)}
         shown.append({"name": teacher.name, "sees": sees, **told})
     return shown
+
+
+def _in_browser(text: str, intervals: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """Intervals as a browser counts: a character past U+FFFF, such as most emoji, is two of its units."""
+    if text.isascii():
+        return intervals
+    place = list(accumulate((1 + (character > "\uffff") for character in text), initial=0))
+    return [(place[start], place[end]) for start, end in intervals]
 
 
 def _packed(intervals: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One response. `intervals`: the characters of each token, empty for a stop token.
+    """One response. `intervals`: the characters of each token, empty for a stop token. group_name: as the line has it.
 
     contexts: what a teacher can be shown of it, None for what it lacks; a context that the line does not speak of is
     no key. signals: numbers by token, None where there is none, by the signal's name as a spec writes it. judged: the
@@ -51,6 +51,7 @@ class Rollout:
     reward: float
     correct: bool
     group: int
+    group_name: str
     intervals: tuple[Interval, ...]
     spans: tuple[Span, ...]
     rows: str = PLAIN_ROWS
@@ -242,6 +243,7 @@ def _rollout(line: _RolloutLine, value: Mapping[str, Any], number: int, where: s
         reward=float(line.reward),
         correct=line.reward >= 1.0 if line.correct is None else line.correct,
         group=group,
+        group_name=str(group + 1 if line.group is None else line.group),
         intervals=intervals,
         spans=tuple(Span(label=s.label, kind=s.kind, start=s.start, end=s.end) for s in line.spans),
         rows=line.rows,

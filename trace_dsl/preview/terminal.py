@@ -9,12 +9,13 @@ from rich.text import Text
 
 from trace_dsl.plan.wording import route_name
 from trace_dsl.preview.digits import digits
-from trace_dsl.preview.page_data import route_letter, takes_what_is_left
+from trace_dsl.preview.page_data import route_hue, route_letter, takes_what_is_left
 from trace_dsl.preview.preview import Preview, denominator_at, weight_at, weight_if_taken
 from trace_dsl.preview.routing import NO_ROUTE
 
-# Dark enough for light letters on every terminal; letters tell routes apart where there are no colours.
-COLOURS = ("blue", "dark_orange3", "green4", "magenta", "cyan", "yellow4", "red3", "grey50")
+# The hues of the pages' theme; dark enough for light letters on every terminal. Letters tell routes apart where there
+# are no colours.
+COLOURS = ("blue", "dark_orange3", "green4", "magenta", "cyan", "orange4", "yellow4", "grey50")
 UNKNOWN = "decided during the run"
 
 
@@ -29,7 +30,7 @@ def routes_text(found: Preview, stop: int) -> Iterator[Text]:
             maybe += r in routes
         many = f"{sure}" if sure == maybe else f"{sure} to {maybe}"
         yield Text.assemble(
-            _letter((r,)), " ", (route_name(planned.route), "bold"), f": {many} of {found.batch.tokens} tokens"
+            _letter(found, (r,)), " ", (route_name(planned.route), "bold"), f": {many} of {found.batch.tokens} tokens"
         )
         for loss in (one for one in found.losses if one.route == r):
             weights = _weights(found, r, loss.loss, stop)
@@ -45,7 +46,7 @@ def rollout_text(found: Preview, row: int, stop: int, *, plain: bool) -> Iterato
     verdict = "no verdict" if not one.judged else "correct" if one.correct else "wrong"
     yield Text.assemble(
         (f"rollout {row + 1}", "bold"),
-        f"  group {one.group + 1}, {verdict}, reward {digits(one.reward)}, A {digits(batch.advantage_R[row])}, "
+        f"  group {one.group_name}, {verdict}, reward {digits(one.reward)}, A {digits(batch.advantage_R[row])}, "
         f"{batch.length_R[row]} tokens",
     )
     routing = found.routings[found.routing_of_stop[stop]]
@@ -66,7 +67,7 @@ def rollout_text(found: Preview, row: int, stop: int, *, plain: bool) -> Iterato
         for loss in (loss for loss in found.losses if loss.route in routes):
             w, by = weight_if_taken(found, loss, stop, token), denominator_at(found, loss, stop, row)
             said = f"w {_told(w)} / {_told(by)} = {_told(weight_at(found, loss, stop, token))}"
-            yield Text.assemble("  ", _letter((loss.route,)), f" {loss.name}: {said} at its first token")
+            yield Text.assemble("  ", _letter(found, (loss.route,)), f" {loss.name}: {said} at its first token")
 
 
 def _told(value: float | None) -> str:
@@ -83,18 +84,18 @@ def _append(body: Text, words: str, routes: tuple[int, ...], found: Preview, *, 
     if rest or not trains:
         body.append(words, style="" if rest else "dim")
         return
-    body.append_text(_letter(routes))
-    style = f"underline {_colour(routes[0])}" if len(routes) == 1 else "italic dim"
+    body.append_text(_letter(found, routes))
+    style = f"underline {_colour(found, routes[0])}" if len(routes) == 1 else "italic dim"
     body.append(words, style=style)
 
 
-def _letter(routes: Sequence[int]) -> Text:
+def _letter(found: Preview, routes: Sequence[int]) -> Text:
     text = "/".join("-" if r == NO_ROUTE else route_letter(r) for r in routes)
-    return Text(text + ("?" if len(routes) > 1 else ""), style=f"bold reverse {_colour(routes[0])}")
+    return Text(text + ("?" if len(routes) > 1 else ""), style=f"bold reverse {_colour(found, routes[0])}")
 
 
-def _colour(route: int) -> str:
-    return COLOURS[route % len(COLOURS)]
+def _colour(found: Preview, route: int) -> str:
+    return COLOURS[route_hue([one.route for one in found.plan.routes], route)]
 
 
 def _weights(found: Preview, route: int, loss: int, stop: int) -> str:

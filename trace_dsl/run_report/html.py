@@ -70,6 +70,8 @@ def html_of(shown: Sequence[Shown], made: str) -> str:
     links = "".join(f'<a href="#{part.identifier}">{escape(part.title)}</a>' for part in parts[1:])
     name = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     what = "run report" if len(runs) == 1 else ", ".join(run.name for run in runs)
+    marked = any(run.changes for run in runs)
+    changed = " Dashed upright lines are steps at which the objective was changed." if marked else ""
     body = (
         '<a class="skip" href="#content">Skip to the report</a>'
         f'<header class="bar"><h1><span class="mono">{escape(name)}</span> '
@@ -77,8 +79,7 @@ def html_of(shown: Sequence[Shown], made: str) -> str:
         f'<nav aria-label="Parts of the report">{links}</nav>'
         '<button id="theme" type="button" aria-label="Switch between light and dark"></button></header>'
         f'<main id="content" tabindex="-1">{"".join(section(p.identifier, p.title, p.html) for p in parts)}'
-        f'<p class="soft small">Made {escape(made)} by <code>trace-dsl report</code>. '
-        "Dashed upright lines are steps at which the objective was changed.</p></main>"
+        f'<p class="soft small">Made {escape(made)} by <code>trace-dsl report</code>.{changed}</p></main>'
     )
     return document(
         title=f"{name}: report",
@@ -113,7 +114,7 @@ def _no_accuracy(run: Run) -> str:
 def _several(runs: Sequence[Run]) -> _Part:
     found = [{one.split: one for one in outcomes(run)} for run in runs]
     splits = tuple(dict.fromkeys(split for one in found for split in one))
-    heads = ("run", *(f"{split}: {what}" for split in splits for what in ("first → last", "change")))
+    heads = ("run", *(f"{split}: {what}" for split in splits for what in ("first → last", "change ± standard error")))
     heads += ("steps", "time", "response tokens", "last reward")
     rows = []
     for run, by_split in zip(runs, found, strict=True):

@@ -41,7 +41,7 @@ def _before_after(one: Outcome) -> str:
 
 
 def _sureness(one: Outcome) -> str:
-    told = f"{change(one)} on {one.problems} problems, steps {one.first_step} to {one.last_step}"
+    told = f"{change(one)} (standard error) on {one.problems} problems, steps {one.first_step} to {one.last_step}"
     return told if one.gained is None else f"{told}; {one.gained} newly solved, {one.lost} no longer"
 
 
@@ -66,11 +66,17 @@ def plan_part(run: Run) -> str:
 def _routes(plan: Mapping[str, Any]) -> str:
     rows = "".join(_route(route, plan["total_steps"]) for route in plan["routes"])
     teachers = "".join(
-        f"<p class='soft small'>Teacher <code>{escape(one['name'])}</code>: {escape(str(one['what']))}</p>"
+        f"<p class='soft small'>Teacher <code>{escape(one['name'])}</code>: {escape(_teacher(one))}</p>"
         for one in plan.get("teachers", ())
         if "what" in one
     )
     return f'<ul class="routes">{rows}</ul>{teachers}'
+
+
+def _teacher(one: Mapping[str, Any]) -> str:
+    """What a teacher is, what it is shown and until when it runs, as `trace-dsl plan` says it."""
+    when = "never run" if one["last_step"] < 0 else f"last run at step {one['last_step']}"
+    return f"{one['what']}, sees {one['sees']}; {when}"
 
 
 def _route(route: Mapping[str, Any], steps: int) -> str:

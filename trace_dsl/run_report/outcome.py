@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from trace_dsl.run_report.read import Evaluated, Run
+from trace_dsl.run_report.times import times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +92,16 @@ def moment(seconds: float) -> str:
 
 
 def seconds_taken(run: Run) -> float | None:
-    """Of a finished run what it says; else from its first line to its last; None where neither is known."""
+    """Of its steps, with evaluations and checkpoints, as the page takes them apart; of a run that wrote no phases what
+    it says, or from its first line to its last; None where nothing is known.
+    """
+    phases = times(run)
+    if phases is not None:
+        return phases.total
     if run.finished and run.summary is not None and "seconds" in run.summary:
         return float(run.summary["seconds"])
-    times = [line["time"] for line in run.metrics if line.get("time") is not None]
-    return float(times[-1] or 0) - float(times[0] or 0) if len(times) > 1 else None
+    clock = [line["time"] for line in run.metrics if line.get("time") is not None]
+    return float(clock[-1] or 0) - float(clock[0] or 0) if len(clock) > 1 else None
 
 
 def duration(seconds: float) -> str:

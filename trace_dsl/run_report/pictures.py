@@ -60,7 +60,7 @@ def _write(chart: Chart, path: Path, kind: str) -> Path:
         axis.set_ylim(bottom=0)
     axis.set(title=chart.full_title, xlabel="step", ylabel=f"{chart.unit}{', %' if chart.share else ''}")
     if len(chart.curves) > 1:
-        axis.legend(frameon=False, fontsize=8)
+        figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)  # where no curve is
     aside = path.with_name(path.name + ".partial")
     metadata = {"Date": None} if kind == "svg" else {}
     figure.savefig(aside, format=kind, bbox_inches="tight", dpi=200, metadata=metadata)

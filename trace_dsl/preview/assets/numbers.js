@@ -132,6 +132,6 @@ function extentAt(loss, stop) {
 /** The weight that a loss has at every token of its route; undefined where it is not one number, null if unknown. */
 function commonWeight(loss, stop) {
   if (!loss.active[stop]) return 0;
-  if (!loss.by_step || !loss.quantity.terms) return loss.peak === 0 ? 0 : undefined;
+  if (!loss.by_step || !loss.quantity.terms) return loss.nought ? 0 : undefined;
   return loss.quantity.terms.reduce((sum, term) => (sum === null || term[stop] === null ? null : sum + term[stop]), 0);
 }

@@ -8,7 +8,7 @@ const byId = (id) => document.getElementById(id);
 
 function rolloutCard(row) {
   const header = DATA.rows[row], labels = Object.entries(header.labels).map(([name, count]) => `${count} ${name}`).join(", ");
-  const facts = [`group ${header.group + 1}`, `reward ${digits(header.reward)}`, `A ${told(header.A)}`, plural(header.tokens, "token"),
+  const facts = [`group ${header.group}`, `reward ${digits(header.reward)}`, `A ${told(header.A)}`, plural(header.tokens, "token"),
     labels || "no spans"].join(" · ");
   const top = make("header", {}, make("h3", { text: `Rollout ${row + 1}` }),
     make("span", { class: `verdict ${header.correct ? "good" : "bad"}`, text: `${header.correct ? "✓" : "✗"} ${verdict(header)}` }),
@@ -18,7 +18,8 @@ function rolloutCard(row) {
     "aria-label": `Response of rollout ${row + 1}, ${plural(header.tokens, "token")}; arrow keys walk through them` });
   const width = Math.max(20, Math.min(110, Math.floor((byId("list").clientWidth || 800) / 8.5)));
   response.style.minHeight = `${29 * Math.max(1, header.lines + Math.ceil(header.characters / width))}px`;
-  const prompts = make("details", { class: "shown" }, make("summary", { text: "Prompt, and what the teacher is shown" }));
+  const prompts = make("details", { class: "shown" }, make("summary", {
+    text: DATA.teachers.length ? "Prompt, and what the teacher is shown" : "Prompt" }));
   prompts.addEventListener("toggle", () => { if (prompts.open && prompts.children.length === 1) prompts.append(sides(row)); });
   return make("article", { class: "rollout", "aria-label": `Rollout ${row + 1}` }, top, response, prompts);
 }
@@ -69,7 +70,7 @@ const FILTERS = [["all", "all rollouts", () => true], ["correct", "correct ones"
 function filterControls() {
   const select = byId("filter");
   const labels = [...new Set(DATA.rows.flatMap((r) => Object.keys(r.labels)))].map((label) => [
-    `label ${label}`, `with a ${label} span`, (r) => label in r.labels]);
+    `label ${label}`, `with ${label} spans`, (r) => label in r.labels]);
   const choices = [...FILTERS, ...labels].filter(([name, , fits]) => name === "all" || DATA.rows.some(fits));
   for (const [name, words] of choices) select.append(make("option", { value: name, text: words }));
   const apply = () => {
@@ -129,23 +130,21 @@ function tokenControls() {
     const box = event.target.closest(".text");
     if (!box || event.ctrlKey || event.metaKey || event.altKey) return;
     const row = Number(box.dataset.row), token = chosen && chosen.row === row ? chosen.token : 0;
-    const next = moved(event.key, row, token);
+    const enter = event.key === "Enter" && DATA.rows[row].tokens > 0, next = enter ? token : moved(event.key, row, token);
     if (next === null) return;
     event.preventDefault();
     pinned = true;
-    choose(row, next, { speak: true, open: true });
-    keepInView(row, next);
+    choose(row, next, { speak: !enter, open: true });
+    if (enter) byId("details").focus(); else keepInView(row, next);
   });
   const close = () => {
     pinned = false;
+    if (chosen && byId("details").contains(document.activeElement)) byId(`text-${chosen.row}`).focus({ preventScroll: true });
     byId("details").classList.remove("open");
     outline();
   };
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
-  byId("close").addEventListener("click", () => {
-    close();
-    if (chosen) byId(`text-${chosen.row}`).focus({ preventScroll: true });
-  });
+  byId("close").addEventListener("click", close);
   const settle = () => {
     document.documentElement.style.setProperty("--bar", `${document.querySelector(".bar").offsetHeight}px`);
     outline();

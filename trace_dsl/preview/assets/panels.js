@@ -15,17 +15,17 @@ const UNKNOWN = "decided during the run";
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
+/** The letter of a route; in no colour where the route has no loss, as its tokens are. */
 function chip(route) {
-  if (route === null) return make("span", { class: "chip none", text: "–", "aria-hidden": "true" });
-  return make("span", { class: `chip r${route.index}`, text: route.letter, "aria-hidden": "true" });
+  const look = route !== null && route.losses.length ? `r${route.index}` : "none";
+  return make("span", { class: `chip ${look}`, text: route === null ? "–" : route.letter, "aria-hidden": route === null && "true" });
 }
 
 /** Style of each route: its hue, and a pattern that needs no colour. */
 function routeStyles() {
   const rules = DATA.routes.map((route) => {
     const { index } = route, pattern = PATTERNS[index % PATTERNS.length];
-    const hue = route.quiet ? 7 : DATA.routes.slice(0, index).filter((one) => !one.quiet).length % 7;
-    return `.r${index}{--hue:var(--hue-${hue});--pattern:${pattern};--chip:rgb(var(--hue))}`
+    return `.r${index}{--hue:var(--hue-${route.hue});--pattern:${pattern};--chip:rgb(var(--hue))}`
       + `.seg.r${index}{--faint:${route.quiet ? 0.5 : 1};background:rgb(var(--hue)/calc(var(--faint)*var(--a${index},0)));`
       + `border-bottom:${route.quiet ? 1 : 2}px ${pattern} rgb(var(--hue))}`
       + `.seg.r${index}.own{background:rgb(var(--hue)/calc(var(--faint)*var(--own,0)))}`
@@ -47,10 +47,10 @@ function routePanel() {
     if (!route.losses.length) losses.append(make("span", { class: "soft", text: "no loss" }));
     const tokens = make("div", { class: "tokens" });
     liveNumbers.push((stop) => { tokens.textContent = tokensOf(route.index, stop); });
-    list.append(make("div", { class: `route r${route.index}` }, chip(route),
+    list.append(make("div", { class: `route r${route.index}`, role: "listitem" }, chip(route),
       make("div", { class: "route-name", text: route.name }), losses, tokens));
   }
-  const none = make("div", { class: "route" }, chip(null), make("div", { class: "route-name", text: "no route" }),
+  const none = make("div", { class: "route", role: "listitem" }, chip(null), make("div", { class: "route-name", text: "no route" }),
     make("div", { class: "soft", text: "feeds no loss" }));
   const tokens = make("div", { class: "tokens" });
   none.append(tokens);
@@ -84,8 +84,8 @@ function lossLine(loss) {
   liveNumbers.push((stop) => {
     const common = commonWeight(loss, stop), extent = common === undefined ? extentAt(loss, stop) : null;
     const largest = extent ? Math.max(...extent.map(Math.abs)) : Math.abs(common || 0);
-    now.textContent = extent ? `w ${[...new Set(extent.map(digits))].join(" to ")}` : common === undefined ? "by token"
-      : common === null ? UNKNOWN : `w ${digits(common)}`;
+    now.textContent = extent ? `w ${[...new Set(extent.map(digits))].join(" to ")}`
+      : common === null || (common === undefined && loss.unknown) ? UNKNOWN : common === undefined ? "by token" : `w ${digits(common)}`;
     bar.style.setProperty("--share", Math.min(largest / LARGEST, 1));
   });
   return make("div", { class: "loss" }, make("span", { class: "call", text: loss.text }), now,
@@ -103,7 +103,8 @@ function svg(tag, attributes, ...children) {
   element.append(...children);
   return element;
 }
-const DASHES = ["", "7 4", "2 4", "10 3 2 3"];
+// One for each loss, behind each other: where two curves are one, the upper leaves gaps that show the lower.
+const DASHES = ["", "9 6", "2 5", "14 4 2 4", "6 3 2 3 2 3"];
 const FRAME = { width: 900, height: 230, left: 46, right: 12, top: 10, bottom: 26 };
 
 function curvePanel() {
@@ -111,21 +112,22 @@ function curvePanel() {
   const known = DATA.losses.filter((loss) => loss.by_step && loss.quantity.terms);
   const banded = DATA.losses.filter((loss) => !known.includes(loss) && loss.extent);
   const measured = DATA.losses.filter((loss) => !known.includes(loss) && !loss.extent);
+  FRAME.width = Math.max(320, Math.min(900, box.clientWidth || 900)); // so that words are as large as elsewhere
   if (known.length + banded.length) box.append(chart(known, banded));
   const keys = make("ul", { class: "keys" });
   for (const loss of [...known, ...banded]) {
     const line = svg("line", { x1: 0, x2: 28, y1: 4, y2: 4, class: "curve", "stroke-width": banded.includes(loss) ? 8 : 2,
-      style: `stroke:rgb(var(--hue)/${banded.includes(loss) ? 0.3 : 1})`, "stroke-dasharray": dashOf(loss) });
+      style: `stroke:rgb(var(--hue)/${banded.includes(loss) ? 0.3 : 1})`, "stroke-dasharray": banded.includes(loss) ? "" : dashOf(loss) });
     keys.append(make("li", { class: `r${loss.route}` }, svg("svg", { viewBox: "0 0 28 8", "aria-hidden": "true" }, line),
       make("span", { text: `${DATA.routes[loss.route].letter} ${loss.name}${banded.includes(loss) ? ", its smallest to its largest" : ""}` })));
   }
   box.append(keys);
   for (const loss of measured) {
-    box.append(make("p", { class: "soft hint", text: `${loss.name}: w = ${loss.weight} differs by rollout or token, or is ${UNKNOWN}.` }));
+    box.append(make("p", { class: "soft hint", text: `${loss.name}: w = ${loss.weight} ${loss.unknown ? `is ${UNKNOWN}` : "differs by rollout or token"}.` }));
   }
 }
 
-const dashOf = (loss) => DASHES[DATA.routes[loss.route].losses.indexOf(loss) % DASHES.length];
+const dashOf = (loss) => DASHES[loss.index % DASHES.length];
 
 function chart(losses, banded) {
   const values = losses.map((loss) => Array.from({ length: STOPS }, (_, stop) => commonWeight(loss, stop) ?? NaN));
@@ -177,7 +179,8 @@ function coveragePanel() {
   for (const label of DATA.labels) {
     const cap = label.cap === null ? "no cap" : `cap ${percent(label.cap)}`;
     const cut = label.cut ? `, ${plural(label.cut, "token")} cut off` : "";
-    const said = `${percent(label.mean)} of ${plural(label.responses, "response")}, ${percent(label.largest)} at most; ${cap}${cut}`;
+    const said = label.responses ? `${percent(label.mean)} of a response on average, ${percent(label.largest)} at most, `
+      + `in ${plural(label.responses, "response")} that ${label.responses === 1 ? "has" : "have"} it; ${cap}${cut}` : `in no response; ${cap}`;
     const track = make("div", { class: "track", role: "img", "aria-label": `${label.name}: ${said}` },
       make("span", { class: "mean", style: `width:${100 * label.mean}%` }),
       make("span", { class: "largest", style: `left:${100 * label.largest}%` }));
@@ -209,7 +212,7 @@ function detailsOf(row, token, stop) {
   const signals = Object.entries(data.signals).map(([name, values]) => [name, told(at(values, token))]);
   if (signals.length) parts.push(section("Measured here", pairs(signals)));
   parts.push(section("Rollout", pairs([["reward", digits(header.reward)], ["verdict", verdict(header)],
-    [`A, ${DATA.advantage}`, told(header.A)], ["group", String(header.group + 1)]])));
+    [`A, ${DATA.advantage}`, told(header.A)], ["group", header.group]])));
   return parts;
 }
 
@@ -278,9 +281,11 @@ function spokenText(row, token, stop) {
   const data = rollout(row), choice = choiceAt(row, stop, token);
   const piece = data.response.slice(data.starts[token], data.ends[token]).trim() || (data.starts[token] === data.ends[token] ? "end" : "blank");
   const named = choice.map((r) => (r === NO_ROUTE ? "no route" : `route ${DATA.routes[r].letter}, ${DATA.routes[r].name}`)).join(" or ");
+  const spans = data.spans.filter(([, , first, last]) => first <= token && token < last)
+    .map(([label, kind]) => `${label} span${kind ? `, ${kind}` : ""}`);
   const losses = DATA.losses.filter((loss) => choice.includes(loss.route)).map((loss) => {
     const whole = weight(loss, row, stop, token);
     return `${loss.name} weight ${whole === null ? UNKNOWN : digits(whole)}`;
   });
-  return [piece, named, ...losses].join("; ");
+  return [piece, ...spans, named, ...losses].join("; ");
 }
