@@ -34,6 +34,7 @@ from megatron_bridge.tasks import Task, open_task
 from megatron_bridge.tasks.settings import NamedOrOwn, TaskSettings, with_absolute_paths
 from trace_dsl.errors import RunFileError
 from trace_dsl.facts import RunFacts
+from trace_dsl.model_files import stop_tokens
 from trace_dsl.strict_yaml import Strict, problems, where
 
 
@@ -148,6 +149,7 @@ def load_run(path: Path, overrides: Sequence[str] = (), *, to_train: bool = True
         vocab_size=shape.vocab_size,
         max_response_tokens=file.rollout.max_response_tokens,
         temperature=file.rollout.temperature,
+        stop_tokens=stop_tokens(policy_path),
     )
     return LoadedRun(file=file, path=path, spec_path=spec_path, policy_path=policy_path, shape=shape, facts=facts)
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # Later stages import earlier ones. A module belongs to the longest prefix that fits it.
 STAGES = (
     ("trace_dsl.errors", "trace_dsl.facts", "trace_dsl.terms", "trace_dsl.model", "trace_dsl.strict_yaml"),
-    ("trace_dsl.schedules", "trace_dsl.rules", "trace_dsl.spec_files"),
+    ("trace_dsl.schedules", "trace_dsl.rules", "trace_dsl.spec_files", "trace_dsl.model_files"),
     ("trace_dsl.vocabulary", "trace_dsl.expressions"),
     ("trace_dsl.over_steps", "trace_dsl.certainty"),
     ("trace_dsl.reach", "trace_dsl.undefined"),

@@ -26,7 +26,8 @@ class RunFacts:
     annotator can emit; teacher_contexts: what the task can show a teacher (see `model.Sees`); vocab_size: the student's
     vocabulary; max_response_tokens: where a response is cut; stored_teachers: teachers whose log-probabilities
     are read from a file of rollouts instead of being computed; context_fields: for each context whose template the run
-    file can change, the names that the template shows.
+    file can change, the names that the template shows; stop_tokens: the ids at which the policy's responses end, none
+    where its files do not say.
     """
 
     total_steps: int
@@ -38,6 +39,7 @@ class RunFacts:
     temperature: float = 1.0
     stored_teachers: tuple[StoredTeacher, ...] = ()
     context_fields: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    stop_tokens: tuple[int, ...] = ()
 
 
 def run_of_length(total_steps: int) -> RunFacts:

@@ -37,6 +37,7 @@ from megatron_bridge.training.loop import Loop, Outcome
 from megatron_bridge.training.patience import patience
 from megatron_bridge.training.records import Records, read_metrics
 from megatron_bridge.training.together import agreed
+from trace_dsl import model_files
 from trace_dsl.errors import PolicyError, TraceError
 from trace_dsl.plan import Plan
 
@@ -136,14 +137,13 @@ def _results(directory: RunDirectory) -> str:
 
 
 def stop_tokens(policy: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids that end a response: those of generation_config.json, or the tokenizer's end-of-sequence token."""
-    path = policy / "generation_config.json"
-    listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    if listed is None:
-        listed = tokenizer.eos_token_id
-    if listed is None:
-        raise PolicyError(f"{policy}: neither generation_config.json nor the tokenizer names an end-of-sequence token")
-    return tuple(listed) if isinstance(listed, list) else (listed,)
+    """The ids that end a response: those of generation_config.json or config.json, or the tokenizer's."""
+    listed = model_files.stop_tokens(policy)
+    if not listed and tokenizer.eos_token_id is None:
+        raise PolicyError(
+            f"{policy}: neither generation_config.json, config.json nor the tokenizer names an end-of-sequence token"
+        )
+    return listed or (tokenizer.eos_token_id,)
 
 
 def _write_summary(loaded: LoadedRun, plan: Plan, directory: RunDirectory, outcome: Outcome) -> None:

@@ -37,6 +37,7 @@ def facts(
         max_response_tokens=128,
         stored_teachers=stored,
         context_fields=context_fields,
+        stop_tokens=(7,),
     )
 
 

@@ -201,6 +201,8 @@ def rules_of_example(folder: Path, text: str) -> set[str]:
     (folder / "base.trace").write_text("key: nll()\nrest: grpo()\n", encoding="utf-8")
     (folder / "big").mkdir(exist_ok=True)
     (folder / "big" / "config.json").write_text('{"vocab_size": 32000}', encoding="utf-8")
+    (folder / "chat").mkdir(exist_ok=True)
+    (folder / "chat" / "generation_config.json").write_text('{"eos_token_id": [7, 9]}', encoding="utf-8")
     path = folder / "spec.trace"
     path.write_text(text, encoding="utf-8")
     return {found.rule for found in lint_file(path, PAGE_RUN, selection=RuleSelection(pedantic=True)).diagnostics}

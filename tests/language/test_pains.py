@@ -34,6 +34,7 @@ CAUGHT_BY = {
     "12_advantage_of_the_state": "state-only-advantage",
     "17_stop_token": "stop-token-untrained",
     "18_unknown_key": "unknown-argument",
+    "21_models_end_differently": "stop-token-mismatch",
     "22_schedule_of_unknown_unit": "ambiguous-unit",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from trace_dsl.checks.no_value import explicit
 from trace_dsl.expressions import schedules_of, signals_of, walk
@@ -14,6 +15,7 @@ from trace_dsl.model import (
     Diagnostic,
     Divergence,
     Ema,
+    ModelTeacher,
     OtherPlace,
     Place,
     PolicyGradient,
@@ -50,6 +52,13 @@ def finding(
         fix=fix,
         others=others,
     )
+
+
+def directory_of(teacher: Teacher, spec: Spec) -> Path | None:
+    """Where the model of a `model("path")` teacher lies, seen from the folder of the spec that names it."""
+    if not isinstance(teacher.source, ModelTeacher):
+        return None
+    return Path(teacher.place.path or spec.path).parent / teacher.source.path
 
 
 def channels_of(spec: Spec) -> Iterator[tuple[Route, Channel]]:

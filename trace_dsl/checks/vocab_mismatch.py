@@ -7,11 +7,10 @@ A teacher's path is looked up from the folder of the spec that names it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from trace_dsl.checks.reading import finding
+from trace_dsl.checks.reading import directory_of, finding
 from trace_dsl.facts import RunFacts
-from trace_dsl.model import Diagnostic, ModelTeacher, Severity, Spec
+from trace_dsl.model import Diagnostic, Severity, Spec
 from trace_dsl.rules import RuleInfo
 
 RULE = RuleInfo(
@@ -26,10 +25,12 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
     if facts is None:
         return
     for teacher in spec.teachers:
-        if not isinstance(teacher.source, ModelTeacher):
+        directory = directory_of(teacher, spec)
+        if directory is None:
             continue
-        directory = Path(teacher.place.path or spec.path).parent / teacher.source.path
-        size = _vocabulary_of(directory / "config.json")
+        from trace_dsl.model_files import vocabulary_size  # most specs name no model
+
+        size = vocabulary_size(directory)
         if size in (None, facts.vocab_size):
             continue
         yield finding(
@@ -39,18 +40,3 @@ def check(spec: Spec, facts: RunFacts | None) -> Iterator[Diagnostic]:
             consequence="the two distributions have different columns, so a divergence between them has no meaning",
             fix="choose a teacher of the policy's family; where only the padding differs, pad both to one size",
         )
-
-
-def _vocabulary_of(config: Path) -> int | None:
-    """`vocab_size` of a Hugging Face config.json (of its text part); None when there is none to read."""
-    import json  # most specs name no model
-
-    try:
-        data = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None  # whoever loads the model says what is wrong with its files
-    for part in (data, data.get("text_config") if isinstance(data, dict) else None):
-        size = part.get("vocab_size") if isinstance(part, dict) else None
-        if isinstance(size, int):
-            return size
-    return None

@@ -171,6 +171,21 @@ LOSSES = (
         run=facts(),
     ),
     Case(
+        rule="stop-token-mismatch",
+        fires=(
+            f'teacher = model("{MODELS}/chat")\nrest: fkl()',
+            f'teacher = model("{MODELS}/nested")\nrest: fkl()',
+        ),
+        misses=(
+            f'teacher = model("{MODELS}/same")\nrest: fkl()',
+            f'teacher = model("{MODELS}/silent")\nrest: fkl()',
+            f'teacher = model("{MODELS}/broken")\nrest: fkl()',
+            'teacher = model("Qwen/Qwen3-32B")\nrest: fkl()',
+            "rest: fkl()",
+        ),
+        run=facts(),
+    ),
+    Case(
         rule="payload-too-weak",
         fires=(
             OLD + "rest when rows == old: fkl(teacher=big)\nrest: grpo()",
