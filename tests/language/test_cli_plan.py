@@ -215,7 +215,7 @@ def test_steps_are_where_weights_change_unless_asked() -> None:
     shown = plan(spec=SPEC.replace("gap", "len")).stdout
     assert "    at step  0: 0.5, 9: 0.5, 19: 0.35, 39: 0.01667, 40: 0, 59: 0\n" in shown
     assert "    at step  0: 0.5, 59: 0\n" in plan("--at", "end, 0,end").stdout
-    for wrong in ("60", "-1", "1.5", "last", "1,,2"):
+    for wrong in ("60", "-1", "1.5", "last", "1,,2", ""):
         result = plan("--at", wrong)
         assert (result.exit_code, result.stdout) == (2, "")
         assert "a step is a number from 0 to 59, or 'end'" in result.stderr

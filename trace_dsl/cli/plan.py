@@ -33,9 +33,9 @@ def plan(
         typer.Option("--run", help="The run file: its steps, groups and task decide what the spec means."),
     ],
     at: Annotated[
-        str,
+        str | None,
         typer.Option(help="Steps to show weights at, such as 0,10,40,end. Default: where weights change."),
-    ] = "",
+    ] = None,
     output: Annotated[PlanFormat, typer.Option("--format", help="table for people, json for programs.")] = (
         PlanFormat.TABLE
     ),
@@ -52,7 +52,7 @@ def plan(
         facts = run_facts(run)
         source = read_bytes(spec)
         result = lint_text(source.text, facts, path=source.path)
-        steps = _parse_steps(at, facts.total_steps) if at else None
+        steps = _parse_steps(at, facts.total_steps) if at is not None else None
     found = [block.plain for block in full(result)]
     if found:
         print("\n\n".join(found), file=sys.stderr)
