@@ -272,7 +272,7 @@ JSON = {
     "prove": [["prove", SPEC, "--implies", "specs/demo/grpo.trace"], ["prove", "-"]],
     "explain": [["explain", "fkl", "hard-pclip"]],
     "test": [["test", "specs/demo"], ["test", "partly.trace"]],
-    "fit": [["fit", RUN, "--memory", "0.1"], ["fit", RUN]],
+    "fit": [["fit", RUN, "--memory", "0.1"], ["fit", RUN, "layout.dp=2", "optim.distributed=true"]],
 }
 STDIN = """spans key
 rollouts hinted = policy(sees=diagnosis, when=all_wrong)
