@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test belongs to a group that one process runs (`--dist loadgroup`)."""
     for item in items:
         group = "sglang" if item.get_closest_marker("sglang") else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """pytest-xdist knows a group by what it adds to the names of tests; without, every process makes every fixture."""
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError(f"pytest {pytest.__version__} and pytest-xdist do not share out tests by group")
