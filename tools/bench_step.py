@@ -121,7 +121,7 @@ class Bench:
     def taught(self, collected: Collected) -> tuple[int, int]:
         """(tokens under a divergence, sequences that a teacher reads) at the case's step."""
         self._loop._step = self.case.step
-        lowered, _ = self._loop._lower(collected.rollouts, None)
+        _, lowered, _ = self._loop._lower(collected.rollouts, None)
         names = [t.teacher.name for t in self._loop._plan.teachers]
         tokens_of = [lowered.routing.teacher_tokens(name) for name in names]
         return sum(map(len, tokens_of)), sum(len(lowered.routing.row_of_T[t].unique()) for t in tokens_of)
