@@ -18,7 +18,8 @@ def test_the_teacher_is_there_only_while_it_teaches(tmp_path: Path) -> None:
     """Known failure elsewhere: what a teacher needs stays in memory over all micro-batches, and after its loss."""
     path = tmp_path / "step.json"
     command = [sys.executable, "tools/bench_step.py", "--rounds", "1", "--prompts", "4", "--json", str(path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr
     grpo, active, after = json.loads(path.read_text())
     assert [row["case"] for row in (grpo, active, after)] == ["GRPO", "TRACE, KL active", "TRACE, after the anneal"]
