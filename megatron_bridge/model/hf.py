@@ -241,6 +241,7 @@ def _write_weights(tensors: Iterable[tuple[str, torch.Tensor]], aside: Path, fil
         files.append(tuple(part))
         total += sum(tensor.nbytes for tensor in part.values())
         dtype = next(iter(part.values())).dtype
+        del part  # else it is held while the next one is gathered
     if len(files) == 1:
         (aside / "part-0.safetensors").rename(aside / WEIGHTS)
         return dtype
