@@ -30,7 +30,8 @@ def stop_tokens(directory: Path) -> tuple[int, ...]:
 def _of_config(directory: Path, name: str) -> Any:
     config = _read(directory / "config.json")
     text = config.get("text_config")
-    return config.get(name, text.get(name) if isinstance(text, dict) else None)
+    found = config.get(name)
+    return text.get(name) if found is None and isinstance(text, dict) else found
 
 
 def _read(path: Path) -> dict[str, Any]:
