@@ -75,8 +75,9 @@ class RankLog:
         return log_path(self._run, self.rank)
 
     def open(self) -> None:
-        """Start the files in the run's directory. A crash of the interpreter is told in the log, too, and where each
-        thread was when SIGTERM came, whose handler is called as before: what hangs in a collective does not heed it.
+        """Start the files in the run's directory. A crash of the interpreter is told in the log, too, and where the
+        main thread was when SIGTERM came, whose handler is called as before: what hangs in a collective does not heed
+        it.
         """
         if self._log is not None:
             return
@@ -84,7 +85,8 @@ class RankLog:
         self._log = self.path.open("a", encoding="utf-8", buffering=1)
         self._now = os.open(self.path.with_suffix(".now"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         faulthandler.enable(self._log)
-        faulthandler.register(signal.SIGTERM, self._log, chain=True)
+        # not of all threads: the frames of those that run meanwhile change while they are read, which is a crash
+        faulthandler.register(signal.SIGTERM, self._log, all_threads=False, chain=True)
         self.note(f"started as process {os.getpid()}")
         self._tell()
 

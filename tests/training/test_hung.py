@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,43 @@ def test_where_a_rank_stood_when_it_was_told_to_stop(tmp_path: Path) -> None:
     rest, _ = job.communicate(timeout=60)
     assert rest == f"noted {int(signal.SIGTERM)}\n"
     assert "in waits_in_vain" in (tmp_path / "logs" / "rank_0.log").read_text()
+
+
+THREADS = """
+import os, signal, sys, threading
+from pathlib import Path
+from megatron_bridge.rank_log import RankLog
+from megatron_bridge.training.interrupt import Interrupt
+
+interrupt = Interrupt()
+RankLog(Path(sys.argv[1]), 0).open()
+
+def frames_come_and_go():
+    while True:
+        eval("(lambda again, depth: depth and again(again, depth - 1))")(
+            lambda again, depth: depth and again(again, depth - 1), 30
+        )
+
+for _ in range(2):
+    threading.Thread(target=frames_come_and_go, daemon=True).start()
+print("running", flush=True)
+for _ in iter(sys.stdin.readline, "end\\n"):
+    pass
+print("noted", interrupt._signal, flush=True)
+os._exit(0)
+"""
+
+
+def test_telling_where_it_stood_does_not_crash_a_rank_whose_other_threads_run(tmp_path: Path) -> None:
+    """Known failure: about one signal in a hundred read a frame of another thread that was gone: SIGSEGV."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", THREADS, str(tmp_path)]
+    job = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "running\n"
+    for _ in range(1000):
+        job.send_signal(signal.SIGTERM)
+        time.sleep(0.002)
+    rest, _ = job.communicate("end\n", timeout=60)
+    assert job.returncode == 0
+    assert rest == f"noted {int(signal.SIGTERM)}\n"
