@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megatron_bridge.failure import report_uncaught, tell_launcher
@@ -56,6 +56,23 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return options
 
 
+def import_job(*, wandb: bool) -> Callable[..., int]:
+    """`training.job.run_job`, with torch and megatron-core, which take seconds to import.
+
+    wandb: whether it is for a run that asks for W&B; without, this process will not have it.
+    """
+    # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
+    # both announce changes of theirs in collectives and while a checkpoint is loaded
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(megatron\.core|torch\.distributed)")
+    if not wandb:
+        # megatron-core imports it wherever it is installed; a run that does not ask for it starts without
+        sys.modules["wandb"] = None  # type: ignore[assignment]
+    from megatron_bridge.training.job import run_job
+
+    return run_job
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 failed, 2 bad input."""
     options = parse_arguments(arguments)
@@ -67,15 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded, plan, _ = prepare_run(options.run_file, options.overrides)
         log = RankLog(loaded.directory, rank)
         report_uncaught(log)
-        # megatron-core warns at import that Apex and transformer-engine, which a CPU never has, are not installed
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"megatron\.core")
-        # both announce changes of theirs in collectives and while a checkpoint is loaded
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(megatron\.core|torch\.distributed)")
-        if loaded.file.logging.wandb is None:
-            # megatron-core imports it wherever it is installed; a run that does not ask for it starts without
-            sys.modules["wandb"] = None  # type: ignore[assignment]
-        from megatron_bridge.training.job import run_job  # torch and megatron-core take seconds to import
-
+        run_job = import_job(wandb=loaded.file.logging.wandb is not None)
         restarted = os.environ.get(_RESTARTS, "0") != "0"
         return run_job(
             loaded,

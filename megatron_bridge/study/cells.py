@@ -82,12 +82,16 @@ def pairs(study: Study) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A run that can be started: `overrides` of the run file; `fingerprint` of all that decides what it measures."""
+    """A run that can be started: `overrides` of the run file; `fingerprint` of all that decides what it measures.
+
+    forked: it may be forked off (`processes.start_run`).
+    """
 
     cell: Cell
     directory: Path
     overrides: tuple[str, ...]
     fingerprint: str
+    forked: bool
 
 
 def prepare_cell(study: Study, cell: Cell, work: Path) -> Prepared:
@@ -112,7 +116,13 @@ def prepare_cell(study: Study, cell: Cell, work: Path) -> Prepared:
         "policy": _digest(loaded.policy_path),
     }
     fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return Prepared(cell=cell, directory=loaded.directory, overrides=overrides, fingerprint=fingerprint)
+    return Prepared(
+        cell=cell,
+        directory=loaded.directory,
+        overrides=overrides,
+        fingerprint=fingerprint,
+        forked=loaded.file.layout.layout.world == 1 and loaded.file.logging.wandb is None,
+    )
 
 
 def _spec(study: Study, cell: Cell, lets: Mapping[str, object], work: Path) -> Path:

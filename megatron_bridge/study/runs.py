@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +13,7 @@ from pathlib import Path
 
 from megatron_bridge.study.cells import Cell, Prepared, pairs, prepare_cell, report_cells, search_cells
 from megatron_bridge.study.choose import chosen_point
+from megatron_bridge.study.processes import Process, start_run
 from megatron_bridge.study.records import read_record, record_path, take_record, write_record
 from megatron_bridge.study.settings import Study
 from trace_dsl.errors import RunFileError
@@ -100,7 +98,7 @@ class _Runner:
     def __init__(self, study: Study, work: Path, *, keep_runs: bool, minutes: float | None) -> None:
         self._study, self._work, self._keep_runs = study, work, keep_runs
         self._until = None if minutes is None else time.monotonic() + 60 * minutes
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[Process] = set()
         self._lock = threading.RLock()  # a second Ctrl-C may come while the first is handled
         self.ended = Ended()
 
@@ -147,14 +145,14 @@ class _Runner:
         log = prepared.directory.with_name(prepared.directory.name + ".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         start = "--resume" if prepared.directory.exists() else "--overwrite"
-        command = [sys.executable, "-m", "trace_dsl", "train", str(self._study.run_file), *prepared.overrides, start]
-        with log.open("ab") as output, self._started(command, output) as process:
-            code = process.wait()
+        process = self._started(prepared, [str(self._study.run_file), *prepared.overrides, start], log)
+        code = process.wait()
         with self._lock:
             self._running.discard(process)
-        if code != 0:
+        if code != 0 or not (prepared.directory / "summary.json").is_file():
             if not self.ended.stopped:
-                self.ended.failed.append(f"{prepared.cell.told}: exit code {code}, see {log}")
+                how = f"exit code {code}" if code else "it was stopped"
+                self.ended.failed.append(f"{prepared.cell.told}: {how}, see {log}")
             return None
         record = take_record(prepared, prepared.directory)
         write_record(record_path(self._study, prepared.cell), record)
@@ -165,16 +163,9 @@ class _Runner:
         accuracies = ", ".join(f"{one.split} {one.accuracy:.1%}" for one in record.evaluations if one.step == last)
         return f"{prepared.cell.told}: {accuracies} ({time.monotonic() - began:.0f} s)"
 
-    def _started(self, command: Sequence[str], output: object) -> subprocess.Popen[bytes]:
+    def _started(self, prepared: Prepared, arguments: Sequence[str], log: Path) -> Process:
         with self._lock:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,  # type: ignore[arg-type]
-                stderr=subprocess.STDOUT,
-                env={"OMP_NUM_THREADS": "1"} | dict(os.environ),
-                start_new_session=True,  # a Ctrl-C is ours to pass on
-            )
+            process = start_run(arguments, log, forked=prepared.forked)
             self._running.add(process)
             if self.ended.stopped:
                 process.terminate()

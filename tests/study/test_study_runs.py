@@ -115,5 +115,5 @@ def test_a_run_that_fails_ends_the_study_with_its_log(study: Path) -> None:
     (work / "weak.grpo.report.seed1").write_text("no directory")
     ended = run(study)
     assert ended.returncode == 1
-    assert "error: weak/grpo seed 1: exit code 1, see " in ended.stderr
+    assert "error: weak/grpo seed 1: exit code 2, see " in ended.stderr
     assert (work / "weak.grpo.report.seed1.log").is_file()
