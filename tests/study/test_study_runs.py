@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from megatron_bridge.study.cells import prepare_cell, report_cells
+from megatron_bridge.study.processes import start_run
+from megatron_bridge.study.records import take_record
+from megatron_bridge.study.settings import load_study
 from tests.study.made import ROOT, write_study
 
 pytestmark = pytest.mark.distributed
@@ -27,10 +31,8 @@ def run(study: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(study, *flags), cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods with one setting and one seed each; runs of two steps."""
-    folder = tmp_path_factory.mktemp("study")
+def short_study(folder: Path, **changed: object) -> Path:
+    """Two methods with one setting and one seed each; runs of two steps. `changed`: of the run file."""
     settings = yaml.safe_load((SPECS / "run.yaml").read_text())
     settings |= {
         "steps": 2,
@@ -40,6 +42,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     settings["rollout"] |= {"prompts": 4, "group_size": 4}
     settings["evaluation"] |= {"problems": 16, "every": 1}
+    settings |= changed
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
     return write_study(
         folder,
@@ -50,6 +53,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "random-mask": {"spec": str(SPECS / "trace_both.trace"), "set": {"task": "ledger-random"}},
         },
     )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return short_study(tmp_path_factory.mktemp("study"))
 
 
 def records(study: Path) -> dict[str, float]:
@@ -117,3 +125,14 @@ def test_a_run_that_fails_ends_the_study_with_its_log(study: Path) -> None:
     assert ended.returncode == 1
     assert "error: weak/grpo seed 1: exit code 2, see " in ended.stderr
     assert (work / "weak.grpo.report.seed1.log").is_file()
+
+
+def test_a_run_of_several_processes(tmp_path: Path) -> None:
+    study = load_study(short_study(tmp_path, layout={"tp": 2}, steps=1))
+    prepared = prepare_cell(study, report_cells(study, "weak", "grpo", ())[0], tmp_path / "work")
+    assert not prepared.forked
+    log = tmp_path / "log"
+    arguments = [str(study.run_file), *prepared.overrides]
+    assert start_run(arguments, log, forked=prepared.forked).wait() == 0, log.read_text()
+    assert len(list((prepared.directory / "logs").glob("rank_*.log"))) == 2
+    assert take_record(prepared, prepared.directory).steps("ood") == (0, 1)
