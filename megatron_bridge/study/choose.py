@@ -17,11 +17,11 @@ def learning(record: Record) -> float:
 
 
 def searched(study: Study, policy: str, method: str) -> dict[Point, float]:
-    """By the settings tried: `learning`, the mean over the search seeds. Raises RunFileError for a run that has no
-    record.
+    """By the settings tried: `learning`, the mean over the search seeds, on the policy whose search decides. Raises
+    RunFileError for a run that has no record.
     """
     found: dict[Point, list[float]] = {}
-    for cell in search_cells(study, policy, method):
+    for cell in search_cells(study, study.searched_on(policy), method):
         found.setdefault(cell.point, []).append(learning(read_record(record_path(study, cell))))
     return {point: fmean(values) for point, values in found.items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from megatron_bridge.atomic import write_text
 from megatron_bridge.study.plots import write_plots
-from megatron_bridge.study.results import method_results, results_json
+from megatron_bridge.study.results import comparisons, method_results, results_json
 from megatron_bridge.study.settings import Study
 from megatron_bridge.study.table import tables
 from trace_dsl.errors import RunFileError
@@ -28,5 +28,5 @@ def write_report(study: Study, command: str) -> list[Path]:
     found = results_json(study, results, command)
     data, page = study.results / "results.json", study.results / "results.md"
     write_text(data, json.dumps(found, indent=1) + "\n")
-    write_text(page, f"<!-- written by `{command}` -->\n\n{tables(results, found)}")
+    write_text(page, f"<!-- written by `{command}` -->\n\n{tables(results, comparisons(study), found)}")
     return [data, page, *write_plots(results, study.file.baseline, study.results)]

@@ -8,29 +8,34 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megatron_bridge.study.cells import pairs, report_cells
-from megatron_bridge.study.choose import chosen_point, learning, searched, settings_text
+from megatron_bridge.study.choose import chosen_point, searched, settings_text
 from megatron_bridge.study.records import Record, read_record, record_path, records_of
 from megatron_bridge.study.settings import Study
-from megatron_bridge.study.statistics import (
-    Comparison,
-    Interval,
-    Solved,
-    accuracy_interval,
-    compare,
-    seed_interval,
-)
+from megatron_bridge.study.statistics import Comparison, Interval, Solved, accuracy_interval, compare
 from trace_dsl.errors import RunFileError
 
 BASE = "base"  # the policy before training, in tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """A method compared with another on a policy, by split. accuracy: after the last step; learning: as below."""
+
+    policy: str
+    method: str
+    other: str
+    accuracy: Mapping[str, Comparison]
+    learning: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodResult:
-    """A method on a policy, over its seeds, in their order. accuracy: by split, after the last step; curve: by split,
-    (step, interval) of each evaluation; versus: by split, against the baseline after the last step, None for the
-    baseline itself; learning: the mean accuracy on the main split over all evaluations after the first.
+    """A method on a policy, over its seeds, in their order. accuracy: by split, after the last step; learning: by
+    split, the mean accuracy over all evaluations after the first; curve: by split, (step, interval) of each
+    evaluation; versus: against the baseline, None for the baseline itself.
     """
 
     policy: str
@@ -38,9 +43,9 @@ class MethodResult:
     settings: str
     records: tuple[Record, ...]
     accuracy: Mapping[str, Interval]
+    learning: Mapping[str, Interval]
     curve: Mapping[str, tuple[tuple[int, Interval], ...]]
-    learning: Interval
-    versus: Mapping[str, Comparison] | None
+    versus: Against | None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -67,8 +72,7 @@ def method_results(study: Study) -> list[MethodResult]:
         records = _reported(study, policy, method)
         if records is None:
             continue
-        baseline = None if method == study.file.baseline else _reported(study, policy, study.file.baseline)
-        splits = tuple(dict.fromkeys(one.split for one in records[0].evaluations))
+        splits = _splits(records)
         found.append(
             MethodResult(
                 policy=policy,
@@ -76,21 +80,30 @@ def method_results(study: Study) -> list[MethodResult]:
                 settings=settings_text(chosen_point(study, policy, method)),
                 records=records,
                 accuracy={split: accuracy_interval(_solved(records, split)) for split in splits},
+                learning={split: accuracy_interval(_learned(records, split)) for split in splits},
                 curve={
                     split: tuple(
                         (step, accuracy_interval(_solved(records, split, step))) for step in records[0].steps(split)
                     )
                     for split in splits
                 },
-                learning=seed_interval(np.array([learning(record) for record in records])),
-                versus=None
-                if baseline is None
-                else {split: compare(_solved(records, split), _solved(baseline, split)) for split in splits},
+                versus=None if method == study.file.baseline else _against(study, policy, method, study.file.baseline),
             )
         )
     if not found:
         raise RunFileError(f"{study.path}: no method has all its reported runs yet; go on with `trace-dsl study`")
     return found
+
+
+def comparisons(study: Study) -> list[Against]:
+    """Those that the study file asks for, where all runs of both methods are there."""
+    found = [
+        _against(study, policy, method, other)
+        for policy in study.file.policies
+        for method, other in study.file.compare
+        if {method, other} <= set(study.methods_on(policy))
+    ]
+    return [against for against in found if against is not None]
 
 
 def results_json(study: Study, results: Sequence[MethodResult], command: str) -> dict[str, Any]:
@@ -103,7 +116,12 @@ def results_json(study: Study, results: Sequence[MethodResult], command: str) ->
         "runs": len(records),
         "seconds_of_steps": round(sum(record.seconds for record in records)),
         "versions": records[0].versions,
+        "settings_from": {policy: study.searched_on(policy) for policy in dict.fromkeys(r.policy for r in results)},
         "methods": [*_bases(results), *map(_method_json, results)],
+        "comparisons": [
+            {"policy": one.policy, "method": one.method, "other": one.other, **_against_json(one)}
+            for one in comparisons(study)
+        ],
         "search": [
             {
                 "policy": policy,
@@ -114,7 +132,7 @@ def results_json(study: Study, results: Sequence[MethodResult], command: str) ->
                     for point, value in searched(study, policy, method).items()
                 ],
             }
-            for policy, method in dict.fromkeys((r.policy, r.method) for r in results)
+            for policy, method in dict.fromkeys((study.searched_on(r.policy), r.method) for r in results)
         ],
     }
 
@@ -146,7 +164,7 @@ def _method_json(result: MethodResult) -> dict[str, Any]:
         "accuracy_by_seed": list(result.accuracy_by_seed(main)),
         "accuracy_by_seed_of": {split: list(result.accuracy_by_seed(split)) for split in result.accuracy},
         "accuracy": {split: asdict(interval) for split, interval in result.accuracy.items()},
-        "learning": asdict(result.learning),
+        "learning": {split: asdict(interval) for split, interval in result.learning.items()},
         "curve": {
             split: [{"step": step, **asdict(interval)} for step, interval in points]
             for split, points in result.curve.items()
@@ -155,13 +173,32 @@ def _method_json(result: MethodResult) -> dict[str, Any]:
         "mean_tokens": result.last("mean_tokens"),
         "exposure": result.last("exposure"),
         "credit_concentration": result.concentration(),
-        "versus_baseline": None
-        if result.versus is None
-        else {
-            split: {**asdict(one.difference), "p": one.p, "least_p": one.least_p, "told_apart": one.told_apart}
-            for split, one in result.versus.items()
-        },
+        "versus_baseline": None if result.versus is None else _against_json(result.versus),
     }
+
+
+def _against_json(against: Against) -> dict[str, Any]:
+    return {
+        name: {
+            split: {**asdict(one.difference), "p": one.p, "least_p": one.least_p, "told_apart": one.told_apart}
+            for split, one in by_split.items()
+        }
+        for name, by_split in (("accuracy", against.accuracy), ("learning", against.learning))
+    }
+
+
+def _against(study: Study, policy: str, method: str, other: str) -> Against | None:
+    """None where a run of one of them is missing."""
+    one, two = _reported(study, policy, method), _reported(study, policy, other)
+    if one is None or two is None:
+        return None
+    return Against(
+        policy=policy,
+        method=method,
+        other=other,
+        accuracy={split: compare(_solved(one, split), _solved(two, split)) for split in _splits(one)},
+        learning={split: compare(_learned(one, split), _learned(two, split)) for split in _splits(one)},
+    )
 
 
 def _reported(study: Study, policy: str, method: str) -> tuple[Record, ...] | None:
@@ -172,6 +209,18 @@ def _reported(study: Study, policy: str, method: str) -> tuple[Record, ...] | No
         return None
     paths = [record_path(study, cell) for cell in report_cells(study, policy, method, point)]
     return tuple(map(read_record, paths)) if all(path.exists() for path in paths) else None
+
+
+def _splits(records: Sequence[Record]) -> tuple[str, ...]:
+    """In the order of their evaluation: the main one first."""
+    return tuple(dict.fromkeys(one.split for one in records[0].evaluations))
+
+
+def _learned(records: Sequence[Record], split: str) -> Solved:
+    """At what share of the evaluations after the first each problem was solved."""
+    after = [step for step in records[0].steps(split) if step > 0]
+    learned: NDArray[np.float64] = np.mean([_solved(records, split, step) for step in after], axis=0)
+    return learned
 
 
 def _solved(records: Sequence[Record], split: str, step: int | None = None) -> Solved:

@@ -82,7 +82,8 @@ def train_missing(
     with runner.interruptible():
         for policy in study.file.policies:
             methods = study.methods_on(policy)
-            runner.run([cell for method in methods for cell in search_cells(study, policy, method)], jobs, tell)
+            searched = study.searched_on(policy)
+            runner.run([cell for method in methods for cell in search_cells(study, searched, method)], jobs, tell)
             if runner.goes_on:
                 chosen = {method: chosen_point(study, policy, method) for method in methods}
                 cells = [cell for method in methods for cell in report_cells(study, policy, method, chosen[method])]

@@ -40,12 +40,14 @@ class MethodSettings(Strict):
 class PolicySettings(Strict):
     """A policy to start from, and the seeds that are reported on it. policy: its directory, or those of several that
     were made alike from other seeds: the seeds of the study take them in turn, searches the first; methods: those that
-    are run on it, all where it names none; about: a line for people.
+    are run on it, all where it names none; settings_from: another policy, whose search decides on this one too; about:
+    a line for people.
     """
 
     policy: str | Annotated[list[str], Field(min_length=1)]
     seeds: Seeds
     methods: list[str] = Field(default_factory=list)
+    settings_from: str | None = None
     about: str = ""
 
     def policy_of(self, seed: int) -> str:
@@ -57,8 +59,8 @@ class PolicySettings(Strict):
 
 class StudyFile(Strict):
     """run: the run file that all runs share; search_seeds: seeds on which settings are chosen, none of them reported;
-    baseline: the method that the others are compared with; results: the folder of records, tables and plots. Paths are
-    relative to the study file.
+    baseline: the method that the others are compared with; compare: further pairs, a method and what it is compared
+    with; results: the folder of records, tables and plots. Paths are relative to the study file.
     """
 
     name: Name
@@ -67,6 +69,7 @@ class StudyFile(Strict):
     methods: Annotated[dict[Name, MethodSettings], Field(min_length=2)]
     baseline: str
     search_seeds: Seeds
+    compare: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     results: str = "results"
 
 
@@ -89,6 +92,10 @@ class Study:
         """The methods that are run on a policy, in the order of the study file."""
         chosen = self.file.policies[policy].methods
         return tuple(method for method in self.file.methods if not chosen or method in chosen)
+
+    def searched_on(self, policy: str) -> str:
+        """The policy whose search decides on the settings of runs on `policy`."""
+        return self.file.policies[policy].settings_from or policy
 
     def spec(self, method: str) -> Path:
         return self.path.parent / self.file.methods[method].spec
@@ -119,6 +126,11 @@ def _mistakes(study: Study) -> list[str]:
     found = []
     if file.baseline not in file.methods:
         found.append(f"baseline: {file.baseline!r} is none of the methods: choose from {', '.join(file.methods)}")
+    found += [
+        f"compare: {method!r} is none of the methods: choose from {', '.join(file.methods)}"
+        for method in dict.fromkeys(name for pair in file.compare for name in pair)
+        if method not in file.methods
+    ]
     budgets = {name: len(method.points) for name, method in file.methods.items()}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in budgets.items())
@@ -139,6 +151,7 @@ def _mistakes(study: Study) -> list[str]:
             for method in policy.methods
             if method not in file.methods
         ]
+        found += _mistakes_of_source(study, name, policy.settings_from)
         if policy.methods and file.baseline not in policy.methods:
             found.append(f"policies.{name}.methods: {file.baseline!r} is missing, with which the others are compared")
     found += [
@@ -149,3 +162,19 @@ def _mistakes(study: Study) -> list[str]:
     if not study.run_file.is_file():
         found.append(f"run: no file {str(study.run_file)!r} (paths are relative to the study file)")
     return found
+
+
+def _mistakes_of_source(study: Study, policy: str, source: str | None) -> list[str]:
+    """Of the policy whose settings another one takes."""
+    if source is None:
+        return []
+    place, policies = f"policies.{policy}.settings_from", study.file.policies
+    if source not in policies or policies[source].settings_from is not None:
+        own = ", ".join(name for name, one in policies.items() if one.settings_from is None)
+        return [f"{place}: {source!r} is no policy with a search of its own: choose from {own}"]
+    searched = study.methods_on(source)
+    return [
+        f"{place}: {source!r} has no search of {method!r}: add it to its methods, or leave it out here"
+        for method in study.methods_on(policy)
+        if method not in searched
+    ]

@@ -1,4 +1,7 @@
-"""Intervals and tests over seeds and problems. Legend: S seeds, P problems, of which each run solved some."""
+"""Intervals and tests over seeds and problems. Legend: S seeds, P problems, of which each run solved some.
+
+`solved_SP` says of each whether it was solved, or at which share of several evaluations.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-Solved = NDArray[np.bool_]  # [S, P]
+Solved = NDArray[np.bool_] | NDArray[np.float64]  # [S, P]
 
 RESAMPLES = 4000
 COVERAGE = 0.95
@@ -28,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A method against the baseline on the same seeds and problems. p: two-sided, of `sign_flip`; least_p: the smallest
+    """A method against another on the same seeds and problems. p: two-sided, of `sign_flip`; least_p: the smallest
     p that so many seeds can give.
     """
 
@@ -47,13 +50,11 @@ def accuracy_interval(solved_SP: Solved, *, seed: int = 0) -> Interval:
     return _interval(solved_SP.astype(np.float64), seed)
 
 
-def compare(solved_SP: Solved, baseline_SP: Solved, *, seed: int = 0) -> Comparison:
+def compare(solved_SP: Solved, other_SP: Solved, *, seed: int = 0) -> Comparison:
     """Paired: row s of both is the same seed, column p the same problem. Raises ValueError for other shapes."""
-    if solved_SP.shape != baseline_SP.shape:
-        raise ValueError(
-            f"seeds x problems are {solved_SP.shape} and {baseline_SP.shape}: a paired test needs the same"
-        )
-    difference_SP = solved_SP.astype(np.float64) - baseline_SP.astype(np.float64)
+    if solved_SP.shape != other_SP.shape:
+        raise ValueError(f"seeds x problems are {solved_SP.shape} and {other_SP.shape}: a paired test needs the same")
+    difference_SP = solved_SP.astype(np.float64) - other_SP.astype(np.float64)
     by_seed = difference_SP.mean(1)
     return Comparison(
         difference=_interval(difference_SP, seed), p=sign_flip(by_seed), least_p=2.0 ** (1 - len(by_seed))
@@ -67,11 +68,6 @@ def sign_flip(difference_S: NDArray[np.float64]) -> float:
     observed = abs(float(difference_S.sum()))
     sums = [abs(float(np.dot(signs, difference_S))) for signs in product((-1.0, 1.0), repeat=len(difference_S))]
     return sum(one >= observed - 1e-12 for one in sums) / len(sums)
-
-
-def seed_interval(values_S: NDArray[np.float64], *, seed: int = 0) -> Interval:
-    """Of a mean over seeds alone, each drawn with replacement."""
-    return _interval(values_S[:, None], seed)
 
 
 def _interval(values_SP: NDArray[np.float64], seed: int) -> Interval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from xml.etree import ElementTree
 
 import pytest
@@ -14,7 +15,7 @@ from megatron_bridge.study.records import Evaluated, read_record, record_path, r
 from megatron_bridge.study.report import write_report
 from megatron_bridge.study.results import method_results
 from megatron_bridge.study.settings import Study
-from tests.study.made import PROBLEMS, made_study, make_record
+from tests.study.made import PROBLEMS, ROOT, made_study, make_record
 from trace_dsl.errors import RunFileError
 
 
@@ -55,8 +56,11 @@ def test_results_have_a_row_for_every_method_and_the_base(study: Study) -> None:
     assert trace["policy"] == "weak"
     assert len(trace["accuracy_by_seed"]) == 3
     assert trace["settings"] == {"let w0": 2.0}
-    assert trace["versus_baseline"]["eval"]["told_apart"]
-    assert trace["versus_baseline"]["eval"]["least_p"] == 0.25
+    assert trace["versus_baseline"]["accuracy"]["eval"]["told_apart"]
+    assert trace["versus_baseline"]["accuracy"]["eval"]["least_p"] == 0.25
+    # of the two evaluations after the first, only the last differs
+    both = [trace["versus_baseline"][what]["eval"]["mean"] for what in ("accuracy", "learning")]
+    assert 0 < both[1] < both[0]
     assert by_name["grpo"]["versus_baseline"] is None
     # of the steps that distil: 8 / 2; later steps, 1 / 2, do not count
     assert trace["credit_concentration"] == pytest.approx(4.0)
@@ -75,6 +79,51 @@ def test_the_page_says_what_is_told_apart_and_what_is_not(study: Study) -> None:
     write_report(study, "trace-dsl study study.yaml")
     page = (study.results / "results.md").read_text()
     assert "not told apart from `grpo`: `trace`." in page
+
+
+def test_pairs_that_the_study_file_names_are_compared(tmp_path: Path) -> None:
+    study = made_study(tmp_path, compare=[["grpo", "trace"]])
+    for policy, method in pairs(study):
+        for cell in search_cells(study, policy, method):
+            make_record(study, cell, (0.4, 0.5, 0.6))
+        for cell in report_cells(study, policy, method, ()):
+            make_record(study, cell, (0.4, 0.5, 0.9) if method == "grpo" else (0.4, 0.7, 0.5))
+    write_report(study, "x")
+    (one,) = json.loads((study.results / "results.json").read_text())["comparisons"]
+    assert (one["policy"], one["method"], one["other"]) == ("weak", "grpo", "trace")
+    rates = {
+        method: [
+            [
+                read_record(record_path(study, cell)).at("ood", step).accuracy
+                for cell in report_cells(study, "weak", method, ())
+            ]
+            for step in (10, 20)
+        ]
+        for method in ("grpo", "trace")
+    }
+    last = fmean(rates["grpo"][1]) - fmean(rates["trace"][1])
+    assert one["accuracy"]["ood"]["mean"] == pytest.approx(last)
+    assert one["learning"]["ood"]["mean"] == pytest.approx(
+        (last + fmean(rates["grpo"][0]) - fmean(rates["trace"][0])) / 2
+    )
+    assert "| `grpo` − `trace` | +" in (study.results / "results.md").read_text()
+
+
+def test_a_policy_may_take_the_settings_that_were_chosen_on_another(tmp_path: Path) -> None:
+    demo = str(ROOT / "specs" / "demo" / "policy")
+    first, second = {"policy": demo, "seeds": [1]}, {"policy": demo, "seeds": [1, 2], "settings_from": "weak"}
+    study = made_study(tmp_path, policies={"other": second, "weak": first})
+    for method in study.methods_on("weak"):
+        for n, cell in enumerate(search_cells(study, "weak", method)):
+            make_record(study, cell, (0.4, 0.5 + 0.1 * n, 0.6))
+        for cell in report_cells(study, "other", method, chosen_point(study, "other", method)):
+            make_record(study, cell, (0.4, 0.6, 0.6))
+    assert chosen_point(study, "other", "trace") == (("let w0", 2.0),)
+    write_report(study, "x")
+    found = json.loads((study.results / "results.json").read_text())
+    assert [one["settings"] for one in found["methods"][1:]] == [{"optim.lr": 2e-4}, {"let w0": 2.0}]
+    assert {one["policy"] for one in found["search"]} == {"weak"}
+    assert "Settings are those that were chosen on `weak`." in (study.results / "results.md").read_text()
 
 
 def test_plots_name_every_method_and_stay_the_same_files(study: Study) -> None:

@@ -39,6 +39,20 @@ GRPO: dict[str, Any] = {"spec": str(SPECS / "grpo.trace")}
             {"policies": {"weak": {"policy": ".", "seeds": [1], "methods": ["trace"]}}},
             "policies.weak.methods: 'grpo' is missing, with which the others are compared",
         ),
+        (
+            {"policies": {"weak": {"policy": ".", "seeds": [1], "settings_from": "weak"}}},
+            "policies.weak.settings_from: 'weak' is no policy with a search of its own: choose from ",
+        ),
+        (
+            {
+                "policies": {
+                    "weak": {"policy": ".", "seeds": [1], "methods": ["grpo"]},
+                    "leak": {"policy": ".", "seeds": [1], "settings_from": "weak"},
+                }
+            },
+            "policies.leak.settings_from: 'weak' has no search of 'trace': add it to its methods, or leave it out here",
+        ),
+        ({"compare": [["grpo", "tracer"]]}, "compare: 'tracer' is none of the methods: choose from grpo, trace"),
         ({"policies": {"weak": {"policy": [], "seeds": [1]}}}, "policies.weak.policy"),
         ({"policies": {}}, "policies: "),
     ],

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from megatron_bridge.study.statistics import accuracy_interval, compare, seed_interval, sign_flip
+from megatron_bridge.study.statistics import accuracy_interval, compare, sign_flip
 
 
 def test_the_sign_flip_test_counts_every_choice_of_signs() -> None:
@@ -45,11 +45,12 @@ def test_pairs_take_out_what_problems_share() -> None:
     assert not compare(baseline, baseline).told_apart
 
 
-def test_seeds_alone() -> None:
-    interval = seed_interval(np.array([0.2, 0.4, 0.6]))
-    assert interval.mean == pytest.approx(0.4)
-    assert 0.2 <= interval.low < 0.4 < interval.high <= 0.6
-    assert seed_interval(np.array([0.3, 0.3])).low == pytest.approx(0.3)
+def test_shares_of_several_evaluations() -> None:
+    """Seeds that solve a quarter, a half and three quarters of one problem, always."""
+    interval = accuracy_interval(np.array([[0.25], [0.5], [0.75]]))
+    assert interval.mean == pytest.approx(0.5)
+    assert 0.25 <= interval.low < 0.5 < interval.high <= 0.75
+    assert accuracy_interval(np.full((2, 3), 0.3)).low == pytest.approx(0.3)
 
 
 def test_what_is_no_pair_is_refused() -> None:
