@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -71,12 +72,17 @@ def sign_flip(difference_S: NDArray[np.float64]) -> float:
 
 
 def _interval(values_SP: NDArray[np.float64], seed: int) -> Interval:
-    rng = np.random.default_rng(seed)
-    seeds, problems = values_SP.shape
-    # counts of each seed and problem in a resample; a mean over the resample is then two products
-    of_seed = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
-    of_problem = rng.multinomial(problems, [1 / problems] * problems, size=RESAMPLES) / problems
-    means = np.einsum("bs,sp,bp->b", of_seed, values_SP, of_problem, optimize=True)
+    of_seed, of_problem = _resamples(*values_SP.shape, seed)
+    means = ((of_seed @ values_SP) * of_problem).sum(1)
     tail = 100 * (1 - COVERAGE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return Interval(mean=float(values_SP.mean()), low=float(low), high=float(high))
+
+
+@lru_cache(maxsize=4)
+def _resamples(seeds: int, problems: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each seed [B, S] and each problem [B, P] is drawn in each of B resamples, as shares."""
+    rng = np.random.default_rng(seed)
+    of_seed = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
+    of_problem = rng.multinomial(problems, [1 / problems] * problems, size=RESAMPLES) / problems
+    return of_seed, of_problem
