@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT = 5.2, 3.6
 
 
 def write_plots(results: Sequence[MethodResult], baseline: str, folder: Path) -> list[Path]:
-    """accuracy.svg, course.svg and credit.svg in `folder`; returns their paths."""
+    """accuracy.svg, differences.svg, course.svg and credit.svg in `folder`; returns their paths."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -31,6 +31,7 @@ def write_plots(results: Sequence[MethodResult], baseline: str, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     return [
         _save(_accuracy(results, baseline), folder / "accuracy.svg"),
+        _save(_differences(results, baseline), folder / "differences.svg"),
         _save(_course(results, baseline), folder / "course.svg"),
         _save(_credit(results), folder / "credit.svg"),
     ]
@@ -90,6 +91,38 @@ def _accuracy(results: Sequence[MethodResult], baseline: str) -> Figure:
     return figure
 
 
+def _differences(results: Sequence[MethodResult], baseline: str) -> Figure:
+    """The difference of each method to the baseline with its interval, a row for each policy, a column for each split:
+    learning filled, after the last step hollow."""
+    policies, splits = _policies(results), list(results[0].accuracy)
+    figure, axes = _grid(len(policies), len(splits))
+    for row, policy in zip(axes, policies, strict=True):
+        versus = [one.versus for one in results if one.policy == policy and one.versus is not None]
+        for axis, split in zip(row, splits, strict=True):
+            for label, shift, face, shown in (
+                ("learning", -0.16, _COLOURS[0], [one.learning[split] for one in versus]),
+                ("after the last step", 0.16, "white", [one.accuracy[split] for one in versus]),
+            ):
+                found = [one.difference for one in shown]
+                axis.errorbar(
+                    [100 * one.mean for one in found],
+                    [n + shift for n in range(len(found))],
+                    xerr=[[100 * (i.mean - i.low) for i in found], [100 * (i.high - i.mean) for i in found]],
+                    fmt="o",
+                    color=_COLOURS[0],
+                    markerfacecolor=face,
+                    markersize=4,
+                    linewidth=1,
+                    label=label,
+                )
+            axis.set_yticks(range(len(versus)), [one.method for one in versus])
+            axis.invert_yaxis()
+            axis.axvline(0.0, color=_BASELINE, linewidth=0.8, linestyle=":")
+            axis.set(title=f"{policy}, {split}", xlabel=f"accuracy − {baseline}, percentage points")
+    _legend(figure, axes)
+    return figure
+
+
 def _course(results: Sequence[MethodResult], baseline: str) -> Figure:
     """Entropy and exposure of each step's rollouts, length on the evaluated problems: the mean over seeds."""
     policies = _policies(results)
@@ -102,7 +135,7 @@ def _course(results: Sequence[MethodResult], baseline: str) -> Figure:
                 if result.policy == policy:
                     steps, values = _mean_curve(result.records, name, main)
                     axis.plot(steps, values, label=result.method, **_style(result.method, _methods(results), baseline))
-            axis.set(title=policy, xlabel="step", ylabel=label)
+            axis.set(title=policy, xlabel="step", ylabel=label, yscale="log" if name == "exposure" else "linear")
     _legend(figure, axes)
     return figure
 
@@ -117,6 +150,8 @@ def _credit(results: Sequence[MethodResult]) -> Figure:
         axis.barh([method for method, _ in bars], [value for _, value in bars], color=_COLOURS[0])
         axis.axvline(1.0, color=_BASELINE, linewidth=0.8, linestyle=":")
         axis.set(title=policy, xlabel="gradient inside spans / outside", xscale="log")
+        axis.set_xticks(ticks := [1, 2, 5, 10, 20], [str(tick) for tick in ticks])
+        axis.minorticks_off()
     return figure
 
 

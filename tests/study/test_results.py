@@ -46,7 +46,8 @@ def test_of_settings_that_are_level_the_first_is_chosen(tmp_path: Path) -> None:
 
 def test_results_have_a_row_for_every_method_and_the_base(study: Study) -> None:
     paths = write_report(study, "trace-dsl study study.yaml")
-    assert {path.name for path in paths} == {"results.json", "results.md", "accuracy.svg", "course.svg", "credit.svg"}
+    pictures = {"accuracy.svg", "differences.svg", "course.svg", "credit.svg"}
+    assert {path.name for path in paths} == {"results.json", "results.md", *pictures}
     found = json.loads((study.results / "results.json").read_text())
     by_name = {one["method"]: one for one in found["methods"]}
     assert set(by_name) == {"base", "grpo", "trace"}
