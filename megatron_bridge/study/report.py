@@ -28,5 +28,5 @@ def write_report(study: Study, command: str) -> list[Path]:
     found = results_json(study, results, command)
     data, page = study.results / "results.json", study.results / "results.md"
     write_text(data, json.dumps(found, indent=1) + "\n")
-    write_text(page, f"<!-- written by `{command}` -->\n\n{tables(results, comparisons(study), found)}")
+    write_text(page, tables(results, comparisons(study), found))
     return [data, page, *write_plots(results, study.file.baseline, study.results)]

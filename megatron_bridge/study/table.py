@@ -14,7 +14,7 @@ _TAIL = ("entropy", "tokens", "exposure", "concentration")
 
 def tables(results: Sequence[MethodResult], compared: Sequence[Against], found: dict[str, Any]) -> str:
     """One section a policy. compared: further pairs; found: results.json."""
-    sections = []
+    sections = [f"# All numbers of the study {found['study']}\n\nWritten by `{found['command']}`."]
     for policy in dict.fromkeys(result.policy for result in results):
         of_policy = [result for result in results if result.policy == policy]
         splits = list(of_policy[0].accuracy)
@@ -26,7 +26,7 @@ def tables(results: Sequence[MethodResult], compared: Sequence[Against], found: 
         sections.append(
             "\n".join(
                 [
-                    f"### {policy}",
+                    f"## {policy}",
                     "",
                     f"Before training: {before}.{taken}",
                     "",
