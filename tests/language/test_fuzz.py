@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,12 @@ from trace_dsl.model import Place
 from trace_dsl.syntax import parse_source
 
 CASES = 1200
+
+
+@pytest.fixture(autouse=True)
+def _however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time is for the tool to look at, on a machine of its own: here it depends on what runs beside."""
+    monkeypatch.setattr(properties, "MOST_SECONDS", math.inf)
 
 
 @pytest.mark.parametrize("part", range(4))
