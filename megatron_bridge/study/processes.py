@@ -1,7 +1,7 @@
 """The processes that train a study's runs.
 
-Importing torch and megatron-core takes as long as a tenth of a small run, so a run of one process is forked off a
-server that has imported them already. A run of several goes through `trace-dsl train`, as any other.
+Importing torch and megatron-core is a good part of a run of a minute, so a run of one process is forked off a server
+that has imported them already. A run of several goes through `trace-dsl train`, as any other.
 """
 
 from __future__ import annotations
