@@ -15,7 +15,7 @@ import torch
 from megatron_bridge.model.shape import read_shape
 from megatron_bridge.rollout.engine import Drawn, SamplingParams
 from megatron_bridge.rollout.probe import trainer_logprobs
-from megatron_bridge.rollout.served import ServedEngine
+from megatron_bridge.rollout.served import ServedEngine, ServedPending
 from megatron_bridge.rollout.servers import Server
 from megatron_bridge.rollout.settings import RolloutSettings
 
@@ -46,20 +46,30 @@ def served(model: torch.nn.ModuleList, folder: Path, urls: Sequence[str], **sett
         engine.close()
 
 
-def until_busy(engine: ServedEngine, requests: int) -> None:
-    """Wait until so many requests are in flight and every server draws for some of them.
+def start_long(engine: ServedEngine) -> ServedPending:
+    """A batch of LONG samples of which every server has drawn some tokens, and at most half.
 
-    A server counts the tokens of what it runs; the prompts, which share their places, have 96.
+    A busy machine may let a server draw all of it before anybody looks: the batch is started anew then.
     """
     assert engine._client is not None
+    pool = engine._client.pool
+    share = len(PROMPTS) * N // len(pool.servers)  # samples of each server
     deadline = time.monotonic() + 120
-    while engine._client.pool.in_flight < requests or min(map(tokens_held, engine._client.pool.servers)) < 5 * requests:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    while True:
+        pending = engine.start(PROMPTS, N, LONG, keys=KEYS)
+        assert pending.future is not None
+        while not pending.future.done():
+            held = [tokens_held(server) for server in pool.servers]
+            drawing = all(5 * share <= tokens <= share * LONG.max_new_tokens // 2 for tokens in held)
+            if drawing and all(len(target.posts) >= share // 2 for target in pool.targets):
+                return pending
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        pending.result()
 
 
 def tokens_held(server: Server) -> int:
-    """Tokens that the running requests of a server hold in its cache."""
+    """Tokens that the running requests of a server hold in its cache; all share those of the prompts, 96."""
     answer = httpx.get(f"{server.url}/v1/loads", timeout=60, trust_env=False).raise_for_status().json()
     return sum(load["num_used_tokens"] for load in answer["loads"])
 

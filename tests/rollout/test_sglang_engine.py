@@ -32,7 +32,7 @@ from tests.rollout.rig import (
     check_whole,
     gaps,
     served,
-    until_busy,
+    start_long,
 )
 
 pytestmark = pytest.mark.sglang
@@ -127,8 +127,7 @@ def test_an_update_interrupts_samples_and_they_go_on(model, server, tmp_path):
     old.load_state_dict(model.state_dict())
     with served(model, tmp_path, [server.url]) as engine:
         engine.sync(3)
-        pending = engine.start(PROMPTS, N, LONG, keys=KEYS)
-        until_busy(engine, 30)
+        pending = start_long(engine)
         change(model, 4)
         engine.sync(4)
         drawn = pending.result()

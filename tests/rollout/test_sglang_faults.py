@@ -12,7 +12,7 @@ import pytest
 from megatron_bridge.rollout.engine import RolloutError
 from megatron_bridge.rollout.settings import LaunchSettings
 from tests.rollout.proxy import Proxy
-from tests.rollout.rig import KEYS, LONG, POLICY, PROMPTS, SHORT, N, change, check_whole, gaps, served, until_busy
+from tests.rollout.rig import KEYS, LONG, POLICY, PROMPTS, SHORT, N, change, check_whole, gaps, served, start_long
 
 pytestmark = pytest.mark.sglang
 
@@ -53,8 +53,7 @@ def test_requests_without_an_answer_are_given_up_and_asked_again(model, server, 
 def test_a_hung_server_is_noticed_and_used_again_when_it_wakes(model, server, tmp_path):
     with served(model, tmp_path, [server.url], health_timeout=6.0) as engine:
         engine.sync(0)
-        pending = engine.start(PROMPTS, N, LONG, keys=KEYS)
-        until_busy(engine, 30)
+        pending = start_long(engine)
         os.killpg(server.process.pid, signal.SIGSTOP)
         try:
             deadline = time.monotonic() + 60
@@ -74,8 +73,7 @@ def test_a_server_with_older_weights_gets_those_of_now(model, server, tmp_path):
     with served(model, tmp_path, [server.url]) as engine:
         change(model, 7)
         engine.sync(5)
-        pending = engine.start(PROMPTS, N, LONG, keys=KEYS)
-        until_busy(engine, 30)
+        pending = start_long(engine)
         body = {"model_path": str(POLICY.resolve()), "weight_version": "default", "flush_cache": False}
         httpx.post(f"{server.url}/update_weights_from_disk", json=body, timeout=60).raise_for_status()
         drawn = pending.result()
@@ -119,8 +117,7 @@ def test_router_spreads_requests_and_a_killed_server_loses_none(model, server, s
     assert min(process.log.read_text().count("POST /generate") for process in (server, second)) > 20
     with served(model, tmp_path, [server.url, second.url]) as engine:
         engine.sync(2)
-        pending = engine.start(PROMPTS, N, LONG, keys=KEYS)
-        until_busy(engine, 30)
+        pending = start_long(engine)
         assert all(target.posts for target in engine._client.pool.targets)
         second.kill()
         drawn = pending.result()
