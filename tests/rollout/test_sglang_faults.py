@@ -39,14 +39,14 @@ def test_a_connection_that_always_breaks_is_one_clear_error(model, server, tmp_p
 
 
 def test_requests_without_an_answer_are_given_up_and_asked_again(model, server, tmp_path):
-    with Proxy(server.url) as proxy, served(model, tmp_path, [proxy.url], request_timeout=4.0, retries=1) as engine:
+    with Proxy(server.url) as proxy, served(model, tmp_path, [proxy.url], request_timeout=10.0, retries=1) as engine:
         engine.sync(0)
         proxy.faults.extend(["no answer"] * 3)
         drawn = engine.start(PROMPTS, 1, SHORT, keys=KEYS).result()
         assert engine.metrics()["rollout/retries"] == 3
         check_whole(drawn, SHORT, n=1)
         proxy.faults.extend(["no answer"] * 2)
-        with pytest.raises(RolloutError, match=r"failed 2 times.* did not answer in 4 s \(rollout.request_timeout\)"):
+        with pytest.raises(RolloutError, match=r"failed 2 times.* did not answer in 10 s \(rollout.request_timeout\)"):
             engine.start(PROMPTS[:1], 1, SHORT, keys=KEYS[:1]).result()
 
 
