@@ -1,8 +1,15 @@
-"""How tests are shared out over processes: by file, since fixtures are a file's; SGLang's servers in one process."""
+"""How tests are shared out over processes: by file, since fixtures are a file's; SGLang's servers in one process.
+
+Drawn cases have no time limits: beside seven other processes, one that takes milliseconds may take a second.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("no limits of time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no limits of time")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook

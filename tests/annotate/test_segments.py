@@ -71,7 +71,7 @@ def test_the_rules(text: str, expected: list[str]) -> None:
     assert cut(text) == expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 def test_segments_joined_are_the_text(text: str) -> None:
     found = segments(text)

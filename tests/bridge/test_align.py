@@ -28,7 +28,7 @@ def byte_level() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(alphabet="ab 12\n+={}\\é漢字😀", max_size=30))
 def test_tokens_cover_what_the_encoder_says_they_wrote(byte_level: PreTrainedTokenizerFast, text: str) -> None:
     encoded = byte_level(text, return_offsets_mapping=True, add_special_tokens=False)
@@ -38,7 +38,7 @@ def test_tokens_cover_what_the_encoder_says_they_wrote(byte_level: PreTrainedTok
         assert start <= first <= last <= end or (first <= start and end <= last)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(ids=st.lists(st.integers(0, 290), max_size=30))
 def test_any_sampled_ids_give_ordered_intervals_inside_the_text(
     byte_level: PreTrainedTokenizerFast, ids: list[int]

@@ -267,7 +267,7 @@ def specs(draw: st.DrawFn) -> str:
     return "\n".join([draw(st.sampled_from(_DECLARED)), *routes])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(specs(), specs())
 def test_there_is_nothing_to_tell_exactly_when_the_hashes_agree(old: str, new: str) -> None:
     found = changes(old, new)

@@ -106,7 +106,7 @@ _LINES = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(_LINES), max_size=9))
 def test_a_fix_changes_no_route_and_adds_no_finding(lines: list[str]) -> None:
     text = "\n".join(lines)

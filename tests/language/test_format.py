@@ -194,7 +194,7 @@ def comments_of(text: str) -> list[str]:
     return [comment.text for comment in split_lines(text).comments]
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=_LONG_TEXTS)
+@settings(max_examples=250, suppress_health_check=_LONG_TEXTS)
 @given(rewritten())
 def test_formatting_says_the_same_keeps_comments_and_is_stable(text: str) -> None:
     parsed = parse_source("x.trace", text)
@@ -210,7 +210,7 @@ def test_formatting_says_the_same_keeps_comments_and_is_stable(text: str) -> Non
     assert "\n\n\n" not in once
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=_LONG_TEXTS)
+@settings(max_examples=60, suppress_health_check=_LONG_TEXTS)
 @given(rewritten(), st.sampled_from([" # trace: ignore[no-default-route, zero-weight] meant", ""]))
 def test_formatting_changes_no_finding(text: str, comment: str) -> None:
     """Ignore comments included: they silence the same findings before and after."""

@@ -32,13 +32,13 @@ def test_every_property_holds_for_mutated_and_random_specs(part: int) -> None:
         assert failure is None, f"case {number} of seed 2: {failure.text!r}\n{failure.reason}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=120), st.integers(0, 1000))
 def test_every_property_holds_for_any_text(text: str, seed: int) -> None:
     check(text, seed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.randoms(use_true_random=False))
 def test_sentences_of_the_grammar_parse(rng: object) -> None:
     text = sentence(rng)  # type: ignore[arg-type]  # hypothesis' random is one

@@ -33,7 +33,7 @@ def holds(one: Operation, value: float) -> bool:
     return bool(apply_operator(one.op, numbers))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     name=st.sampled_from(sorted(VALUES)),
     bounds=st.lists(st.tuples(st.sampled_from((">", "<", "==")), st.sampled_from(NUMBERS)), min_size=1, max_size=4),

@@ -277,7 +277,7 @@ _PIECES = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_mutated_text_never_crashes_the_linter(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([TRACE, SHORTEST]))
@@ -293,7 +293,7 @@ def test_mutated_text_never_crashes_the_linter(data: st.DataObject) -> None:
         assert 1 <= found.place.column <= len(lines[found.place.line - 1]) + 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(_PIECES), max_size=25))
 def test_words_of_the_language_in_any_order_never_crash_the_linter(pieces: list[str]) -> None:
     lint_text(" ".join(pieces))

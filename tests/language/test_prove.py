@@ -167,7 +167,7 @@ def fits(route: tuple[str, str | None], labels: tuple[str, ...], world: dict[str
     return when is None or bool(eval(when.replace("has(diagnosis)", "seen"), functions, dict(world)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_ROUTE, min_size=1, max_size=4))
 def test_proofs_agree_with_going_through_tokens_one_by_one(routes: list[tuple[str, str | None]]) -> None:
     text = "spans key, error\n" + "\n".join(

@@ -118,7 +118,7 @@ _MEASURED = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6))
 def test_what_is_measured_at_a_step_is_what_the_plan_gathers_there(seed: int) -> None:
     plan = plan_of(random_spec(random.Random(seed)))

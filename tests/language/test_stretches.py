@@ -35,7 +35,6 @@ def predicates(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(deadline=None)
 @given(whens=st.lists(predicates(), min_size=1, max_size=4), thin=st.integers(1, 7), labels=st.randoms())
 def test_routes_stand_over_a_stretch_as_at_each_of_its_steps(
     whens: list[str], thin: int, labels: random.Random
@@ -51,7 +50,7 @@ def test_routes_stand_over_a_stretch_as_at_each_of_its_steps(
         assert [*steps_asked(stretches, index)] == [s for s in steps if one_by_one[s][index].asks]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 1 << 30))
 def test_what_may_not_be_undefined_never_is(seed: int) -> None:
     for expr in expressions_of(spec_of(random_spec(random.Random(seed)))):
@@ -70,7 +69,7 @@ NUMERIC = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts=st.tuples(NUMERIC, NUMERIC), thin=st.integers(1, 7))
 def test_the_first_step_without_a_value_is_the_first_of_all(texts: tuple[str, str], thin: int) -> None:
     assume(not any(errors_of(f"rest: grpo(w={text})") for text in texts))  # as 1/0 is, whatever the step
@@ -86,7 +85,6 @@ def test_the_first_step_without_a_value_is_the_first_of_all(texts: tuple[str, st
 SIMPLE = (*(f"step {op} {number}" for op in (">", "==") for number in NUMBERS), "entropy > 1", "correct")
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(SIMPLE), min_size=1, max_size=5, unique=True))
 def test_cases_are_possible_where_some_step_makes_them_so(parts: list[str]) -> None:
     spec = spec_of("\n".join([*(f"rest when {part}: grpo()" for part in parts), "rest: none"]))

@@ -103,7 +103,7 @@ def test_chunks_do_not_matter(chunk_rows: int | None) -> None:
     _assert_agrees(evaluate(case, chunk_rows=chunk_rows), case.oracle(), case)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cuts=st.lists(st.integers(0, 61), max_size=6), seed=st.integers(0, 1000))
 def test_any_cut_into_micro_batches_adds_up(cuts: list[int], seed: int) -> None:
     """Known failures: the loss depended on the micro-batch size, or grew with their number; denominators of a

@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 DEMO = Path(__file__).resolve().parents[2] / "specs" / "demo"
 DEMO_SPECS = ("trace", "trace_fkl", "all_token", "grpo")
-QUICK = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 # One feature a spec, so that a disagreement names what it is about.
 FEATURES = {

@@ -45,7 +45,7 @@ def test_a_spec_with_errors_that_parses_is_formatted() -> None:
 
 
 @given(st.text(alphabet="ab\n\r\N{GRINNING FACE}", max_size=12), st.text(alphabet="ab\n\N{GRINNING FACE}", max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_edits_make_any_text_of_any_other(old: str, new: str) -> None:
     spec = document(old)
     edits = edits_to(spec, new)

@@ -166,7 +166,7 @@ def test_every_word_that_is_offered_means_something_and_lints() -> None:
 JUNK = [*'()=:+|,"#[]. \n\t', "w", "fkl", "key", "when", "let", "teacher", "\N{GRINNING FACE}"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_text_at_any_place_is_answered(data: st.DataObject) -> None:
     junk = st.lists(st.sampled_from(JUNK), max_size=12).map("".join)
@@ -179,7 +179,7 @@ def test_any_text_at_any_place_is_answered(data: st.DataObject) -> None:
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_words_of_any_text(text: str) -> None:
     assert "".join("".join(word.text for word in words(text)).split()) == "".join(text.split())
 

@@ -50,7 +50,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def until(page: object, condition: str) -> None:
     """Wait for a condition; the page's policy lets nothing in it evaluate texts, so this asks from outside."""
-    for _ in range(200):
+    for _ in range(2400):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(25)

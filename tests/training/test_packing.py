@@ -51,7 +51,7 @@ def test_packs_hold_every_rollout_once_and_no_more_tokens_than_asked(
     assert len(sizes) < 2 or sizes[0] + sizes[1] > most
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(lengths=LENGTHS, most=st.integers(40, 2000), fewest=st.integers(2, 8))
 def test_an_interleaved_pipeline_gets_as_many_packs_as_it_needs(
     lengths: list[tuple[int, int]], most: int, fewest: int
