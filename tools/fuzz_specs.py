@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tools.fuzzing.properties import Violation, check
+from tools.fuzzing.properties import Outcome, Violation, check
 from tools.fuzzing.texts import case
 
 CHUNK = 250
@@ -64,17 +64,26 @@ class Tally:
         self.failures.extend(other.failures)
 
 
-def failure_of(number: int, text: str) -> Failure | None:
-    """Why a text fails, or None."""
+def examined(number: int, text: str) -> Outcome | Failure:
+    """What the properties say of a text, or why it fails; one that takes HANGS seconds of processor time fails."""
+    signal.signal(signal.SIGPROF, _hang)
+    signal.setitimer(signal.ITIMER_PROF, HANGS)
     try:
-        check(text, number)
+        return check(text, number)
     except Exception as error:  # whatever is raised is a finding of this tool
         frames = traceback.extract_tb(error.__traceback__)
         where = f"{Path(frames[-1].filename).name}:{frames[-1].name}"
         words = str(error).split(":")[0] if isinstance(error, Violation) else where
         kind = f"{type(error).__name__}: {words}".translate(dict.fromkeys(map(ord, "0123456789.")))
         return Failure(number=number, text=text, reason="".join(traceback.format_exception(error)), kind=kind)
-    return None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def failure_of(number: int, text: str) -> Failure | None:
+    """Why a text fails, or None."""
+    found = examined(number, text)
+    return found if isinstance(found, Failure) else None
 
 
 def chunk(work: tuple[int, range]) -> Tally:
@@ -84,16 +93,10 @@ def chunk(work: tuple[int, range]) -> Tally:
     for number in numbers:
         text = case(seed, number)
         tally.cases += 1
-        signal.setitimer(signal.ITIMER_PROF, HANGS)
-        try:
-            outcome = check(text, number)
-        except Exception:  # whatever is raised is a finding of this tool
-            failure = failure_of(number, text)
-            if failure is not None:
-                tally.failures.append(failure)
+        outcome = examined(number, text)
+        if isinstance(outcome, Failure):
+            tally.failures.append(outcome)
             continue
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
         tally.parsed += outcome.parses
         tally.clean += outcome.clean
         tally.findings += outcome.findings
@@ -107,10 +110,9 @@ def _hang(_signal: int, _frame: FrameType | None) -> None:
 
 
 def prepare_worker() -> None:
-    """A case that never ends raises; Ctrl-C is for the parent to answer."""
+    """Ctrl-C is for the parent to answer."""
     gc.freeze()
     gc.set_threshold(ALLOCATIONS)
-    signal.signal(signal.SIGPROF, _hang)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -78,3 +78,23 @@ def test_what_does_not_hold_is_found_and_made_smaller(monkeypatch: pytest.Monkey
     assert smaller(failure).text.strip() == "key: grpo(w=rewrd)"
     assert failure_of(0, "rest: none\n") is None
     assert fuzz_specs.CHUNK > 0
+
+
+def test_what_fails_once_or_never_ends_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known failures of the tool: it looked again, without a limit, and believed the second time."""
+    calls = []
+
+    def once(text: str, seed: int) -> properties.Outcome:
+        calls.append(seed)
+        if len(calls) == 1:
+            raise Violation("only now")
+        while len(calls) == 2:
+            pass
+        return check(text, seed)
+
+    monkeypatch.setattr(fuzz_specs, "check", once)
+    monkeypatch.setattr(fuzz_specs, "HANGS", 0.05)
+    assert [failure.kind for failure in fuzz_specs.chunk((2, range(2))).failures] == [
+        "Violation: only now",
+        "Violation: not done after  s",
+    ]
